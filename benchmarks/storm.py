@@ -29,7 +29,7 @@ import zmq
 from resilient_scoop._version import __version__
 from resilient_scoop.core.agent import Agent, AgentConfig, Beat, Received, Ticked, Transmit
 from resilient_scoop.runs.folder import RunDir
-from resilient_scoop.transport.tickets import Door, Ticket, door_of, issue, read_ticket
+from resilient_scoop.transport.tickets import BrokerAddress, Ticket, door_of, issue, read_ticket
 from resilient_scoop.wire import enrol
 
 _SCRIPT = """
@@ -47,7 +47,9 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 class Host:
     """One agent on its connection."""
 
-    def __init__(self, context: zmq.Context[Any], door: Door, name: str, run: bytes) -> None:
+    def __init__(
+        self, context: zmq.Context[Any], door: BrokerAddress, name: str, run: bytes
+    ) -> None:
         self.name = name
         self.identity = b"a" + secrets.token_bytes(8)
         self.keys = zmq.curve_keypair()

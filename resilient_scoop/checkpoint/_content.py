@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilient_scoop.checkpoint._state import State
 from resilient_scoop.errors import CheckpointUnusableError
-from resilient_scoop.futures._future import Future, Kept, Place
+from resilient_scoop.futures._future import BatchPlace, Future, Kept
 from resilient_scoop.payload import payload, unpicklable_path
 from resilient_scoop.states import codec
 from resilient_scoop.task_state import rng
@@ -167,7 +167,7 @@ def future(*fields: Any) -> Future[Any]:
     """Return a saved future."""
     kept = Kept(*fields)
     if kept.place is not None:
-        kept = kept._replace(place=Place(*kept.place))
+        kept = kept._replace(place=BatchPlace(*kept.place))
     elif kept.payload is not None:
         kept = kept._replace(error=payload.loads(kept.payload), payload=None)
     made = Future.kept(kept)

@@ -16,9 +16,9 @@ from resilient_scoop.journal.view import JournalView
 from resilient_scoop.processes.stderr import LOG as ERRORS_LOG
 from resilient_scoop.runs.display import (
     Display,
-    Progress,
     Rate,
     RemainingTime,
+    RunProgress,
     steps,
 )
 from resilient_scoop.runs.executing import processes
@@ -121,14 +121,14 @@ class _Watch:
             self._errors_read += len(data)
             self._display.error(data)
 
-    def _progress(self, now: float) -> Progress:
+    def _progress(self, now: float) -> RunProgress:
         status = self.status
         rate = self._rate.add(now, status.done)
         batch = status.batches[0] if status.batches else None
         total = batch.total if batch and batch.whole else None
         name = f"{batch.path} {batch.name}" if batch else ""
         script = next((each for each in status.items if each.path == ROOT), None)
-        return Progress(
+        return RunProgress(
             elapsed_s=float(int(time.time() - self._began)),  # noqa: TID251
             label=f"{script.label or 'script'} {steps(script.done, script.total)}"
             if script

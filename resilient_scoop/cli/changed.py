@@ -12,7 +12,7 @@ import click
 from resilient_scoop.cli.base import note, utc
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import RunStoppedError, UsageError
-from resilient_scoop.processes.code_survey import Changed, Looked
+from resilient_scoop.processes.code_survey import Changed, CodeSurvey
 from resilient_scoop.runs.decisions import Decision, Pair, load
 from resilient_scoop.runs.display import duration
 from resilient_scoop.runs.folder import RunDir
@@ -42,7 +42,7 @@ def check_flags(reuse: tuple[str, ...], recompute: tuple[str, ...]) -> None:
 
 
 def decide(
-    run: RunDir, looked: Looked, reuse: tuple[str, ...], recompute: tuple[str, ...]
+    run: RunDir, looked: CodeSurvey, reuse: tuple[str, ...], recompute: tuple[str, ...]
 ) -> ChangedCode:
     """Return what is to be done, and report which earlier decisions apply.
 
@@ -89,7 +89,7 @@ def _ask(run: RunDir, verdict: ChangedCode, changed: list[Changed]) -> str:
     return answer
 
 
-def _settle_edits(run: RunDir, looked: Looked) -> None:
+def _settle_edits(run: RunDir, looked: CodeSurvey) -> None:
     """Let the user decide about edits that change no function's fingerprint."""
     edits = ", ".join(map(str, looked.edits[:_SHOWN_MAX]))
     if len(looked.edits) > _SHOWN_MAX:

@@ -14,9 +14,9 @@ from resilient_scoop.cli.base import SCHEMA, SETTINGS, json_option, print_json, 
 from resilient_scoop.cli.tables import GAP, Column, fit, folded, width_here
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import UsageError
-from resilient_scoop.hosts.checkup import Checkup, Here, HostReport, Level, Listener
+from resilient_scoop.hosts.checkup import Checkup, CheckupReport, Level, Listener, ThisMachine
 from resilient_scoop.hosts.hostfile import Host, duplicates, read_hosts
-from resilient_scoop.hosts.make import Kind, SshOptions, make_door
+from resilient_scoop.hosts.make import DoorKind, SshOptions, make_door
 from resilient_scoop.hosts.remote_command import RemoteSettings
 from resilient_scoop.hosts.ssh_config import SshConfig
 from resilient_scoop.hosts.ssh_login import LOGINS_MAX, LoginSettings
@@ -42,7 +42,7 @@ class DoctorReport(msgspec.Struct, frozen=True):
     """The `--json` output."""
 
     schema: int
-    hosts: list[HostReport]
+    hosts: list[CheckupReport]
     warnings: list[str]  # about several hosts
 
 
@@ -113,12 +113,12 @@ def command(  # noqa: PLR0913 - one parameter for each option
     """
     hosts = _hosts(words, hostfile)
     options = SshOptions(
-        kind=Kind(ssh),
+        kind=DoorKind(ssh),
         config_file=config_file,
         remote=RemoteSettings(python=python, prolog=prolog, script_folder=str(Path.cwd())),
         login=LoginSettings(accept_new_host_keys, connect_timeout),
     )
-    here = Here(installed_versions(), external_address, tunnel)
+    here = ThisMachine(installed_versions(), external_address, tunnel)
     warnings = _warnings(hosts, config_file)
     reports = _reports(hosts or [Host("localhost")], options, here)
     if as_json:
@@ -157,8 +157,8 @@ def _warnings(hosts: list[Host], config_file: str) -> list[str]:
     return duplicates(others, resolve)
 
 
-def _reports(hosts: list[Host], options: SshOptions, here: Here) -> list[HostReport]:
-    here_too = msgspec.structs.replace(options, kind=Kind.LOCAL)
+def _reports(hosts: list[Host], options: SshOptions, here: ThisMachine) -> list[CheckupReport]:
+    here_too = msgspec.structs.replace(options, kind=DoorKind.LOCAL)
     doors = [make_door(host, here_too if host.is_local else options) for host in hosts]
     clocks = (time.monotonic, time.time)  # noqa: TID251 - clocks of two machines are compared
     with Listener() as listener, ThreadPoolExecutor(LOGINS_MAX) as pool:
@@ -169,7 +169,7 @@ def _reports(hosts: list[Host], options: SshOptions, here: Here) -> list[HostRep
         return [look.result() for look in looks]
 
 
-def _print(reports: list[HostReport], warnings: list[str]) -> None:
+def _print(reports: list[CheckupReport], warnings: list[str]) -> None:
     visible, lines = fit(_COLUMNS, [_cells(report) for report in reports], width_here())
     state = visible.index(1)
     for number, line in enumerate(lines):
@@ -193,7 +193,7 @@ def _say(text: str, color: str) -> None:
         click.echo(click.style(line, fg=color))
 
 
-def _cells(report: HostReport) -> list[str]:
+def _cells(report: CheckupReport) -> list[str]:
     return [
         report.name,
         _state(report),
@@ -208,13 +208,13 @@ def _cells(report: HostReport) -> list[str]:
     ]
 
 
-def _state(report: HostReport) -> str:
+def _state(report: CheckupReport) -> str:
     if not report.is_usable:
         return "unusable"
     return "warnings" if report.findings else "ok"
 
 
-def _color(report: HostReport) -> str | None:
+def _color(report: CheckupReport) -> str | None:
     if not report.is_usable:
         return _COLORS[Level.PROBLEM]
     return _COLORS[Level.WARNING] if report.findings else "green"

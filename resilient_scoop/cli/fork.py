@@ -27,7 +27,7 @@ from resilient_scoop.runs.status import open_view
 
 if TYPE_CHECKING:
     from resilient_scoop.core.facts.generations import Generation
-    from resilient_scoop.core.facts.parent import Parent
+    from resilient_scoop.core.facts.parent import ParentFacts
     from resilient_scoop.runs.fork import Point
 
 
@@ -163,7 +163,7 @@ def _place(run: RunDir, at: str | None, at_checkpoint: str | None, block: str | 
     return _ForkPoint(None, run.id, None)
 
 
-def _script_of(run: RunDir) -> Parent:
+def _script_of(run: RunDir) -> ParentFacts:
     """Return the script's state in the journal.
 
     Raises:
@@ -179,7 +179,7 @@ def _script_of(run: RunDir) -> Parent:
         return read_state(view, view.run).parent(ids.ROOT)
 
 
-def _at_call(run: RunDir, root: Parent, text: str) -> Point:
+def _at_call(run: RunDir, root: ParentFacts, text: str) -> Point:
     """Return the point before a batch of the script.
 
     Raises:
@@ -211,7 +211,7 @@ def _at_call(run: RunDir, root: Parent, text: str) -> Point:
     return point
 
 
-def _checkpoint(run: RunDir, root: Parent, text: str, block: str | None) -> _Made:
+def _checkpoint(run: RunDir, root: ParentFacts, text: str, block: str | None) -> _Made:
     """Return the selected checkpoint.
 
     Raises:
@@ -247,7 +247,7 @@ def _checkpoint(run: RunDir, root: Parent, text: str, block: str | None) -> _Mad
     return _Made(name, kept)
 
 
-def _known(root: Parent) -> str:
+def _known(root: ParentFacts) -> str:
     """Return the existing checkpoints, for display."""
     parts = []
     for (name, _), generations in sorted(root.blocks.items()):

@@ -41,7 +41,7 @@ class VerifyReport(msgspec.Struct, frozen=True):
     verdict: CheckResult
 
 
-class TableStats(msgspec.Struct, frozen=True):
+class TableRow(msgspec.Struct, frozen=True):
     """One table of the journal."""
 
     table: str
@@ -56,7 +56,7 @@ class StatsReport(msgspec.Struct, frozen=True):
     id: str
     generation: int
     size_bytes: int
-    tables: list[TableStats]
+    tables: list[TableRow]
 
 
 class ExportedRecord(msgspec.Struct, frozen=True):
@@ -131,7 +131,7 @@ def stats(*, run: RunDir, as_json: bool) -> None:
         tables = []
         for table in Table:
             sizes = [len(value) for _, value in view.scan(table)]
-            tables.append(TableStats(table.name.lower(), len(sizes), sum(sizes)))
+            tables.append(TableRow(table.name.lower(), len(sizes), sum(sizes)))
         report = StatsReport(SCHEMA, run.id, view.generation, view.size_bytes(), tables)
     if as_json:
         print_json(report)

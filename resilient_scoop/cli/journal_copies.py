@@ -19,7 +19,7 @@ from resilient_scoop.cli.journal_mend import check_begun
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import UsageError
 from resilient_scoop.journal.backup import (
-    Manifest,
+    BackupManifest,
     make_key,
     read_key,
     read_manifest,
@@ -98,7 +98,7 @@ def key_path() -> Path:
     return user_config_path("rscoop") / "backup.key"
 
 
-def _report(manifest: Manifest, path: Path, *, as_json: bool, verb: str) -> None:
+def _report(manifest: BackupManifest, path: Path, *, as_json: bool, verb: str) -> None:
     count = len(manifest.files)
     if as_json:
         print_json(CopyReport(SCHEMA, manifest.id, str(path), count, manifest.size_bytes))

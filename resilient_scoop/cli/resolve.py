@@ -27,7 +27,7 @@ from resilient_scoop.runs.status import is_live, open_view
 from resilient_scoop.runs.stored_state import read_state
 
 
-class Doubt(msgspec.Struct, frozen=True):
+class DoubtRow(msgspec.Struct, frozen=True):
     """One item in doubt, or one that was in doubt and has ended."""
 
     path: str
@@ -39,8 +39,8 @@ class DoubtsReport(msgspec.Struct, frozen=True):
 
     schema: int
     id: str
-    in_doubt: list[Doubt]
-    ended: list[Doubt]  # as WorkerLostError; they can be resolved, too
+    in_doubt: list[DoubtRow]
+    ended: list[DoubtRow]  # as WorkerLostError; they can be resolved, too
 
 
 @click.command(
@@ -125,13 +125,13 @@ def _parsed(text: str) -> Any:
 
 def _list(run: RunDir, *, as_json: bool) -> None:
     view = open_view(run)
-    found: list[Doubt] = []
-    ended: list[Doubt] = []
+    found: list[DoubtRow] = []
+    ended: list[DoubtRow] = []
     if view is not None and not is_live(run):
         with view:
             state = read_state(view, view.run)
-            found = [Doubt(path, name) for path, name in doubts(state)]
-            ended = [Doubt(path, name) for path, name in given_up(view, state)]
+            found = [DoubtRow(path, name) for path, name in doubts(state)]
+            ended = [DoubtRow(path, name) for path, name in given_up(view, state)]
     if as_json:
         print_json(DoubtsReport(SCHEMA, run.id, found, ended))
         return

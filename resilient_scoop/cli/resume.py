@@ -23,7 +23,7 @@ from resilient_scoop.cli.script import check_program
 from resilient_scoop.cli.start import start
 from resilient_scoop.cli.timelimit import TimeLimit, limit_of, time_limit_option
 from resilient_scoop.errors import UsageError
-from resilient_scoop.processes.code_survey import Looked
+from resilient_scoop.processes.code_survey import CodeSurvey
 from resilient_scoop.processes.options import RunOptions
 from resilient_scoop.processes.starting import script_spec
 from resilient_scoop.runs.folder import RunDir, RunInfo
@@ -201,7 +201,7 @@ def _enter(run: RunDir, info: RunInfo) -> None:
     check_program(script_spec(run, info))
 
 
-def _changed(run: RunDir, info: RunInfo, *, retry_failed: bool) -> Looked | None:
+def _changed(run: RunDir, info: RunInfo, *, retry_failed: bool) -> CodeSurvey | None:
     """Return what has changed in functions with results; None: there is nothing to do.
 
     One view answers both questions, because opening one is costly: a child checks a journal that
@@ -212,7 +212,7 @@ def _changed(run: RunDir, info: RunInfo, *, retry_failed: bool) -> Looked | None
 
     view = open_view(run)
     if view is None:
-        return Looked([], {})
+        return CodeSurvey([], {})
     with view:
         ended = read_ended(view)
         if ended is not None and ended.code == 0 and not ended.failed and not retry_failed:

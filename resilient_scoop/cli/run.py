@@ -25,7 +25,7 @@ from resilient_scoop.cli.base import (
 )
 from resilient_scoop.cli.grid import GridWish, crew, grid_options, save_hosts
 from resilient_scoop.cli.script import (
-    Target,
+    ScriptTarget,
     find_module,
     find_script,
     read_script,
@@ -189,7 +189,7 @@ def working_folder() -> Path:
         ) from error
 
 
-def _target(script: str, folder: Path, *, as_module: bool) -> Target:
+def _target(script: str, folder: Path, *, as_module: bool) -> ScriptTarget:
     if as_module:
         return find_module(script, folder)
     if script == "-":

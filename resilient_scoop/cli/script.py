@@ -46,7 +46,7 @@ class ScriptError(click.ClickException):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ScriptTarget:
     """What is to be run: either a script's absolute path or a module's name.
 
     `source` is the text of a script that can be read only once; `first` is then the folder of its
@@ -59,7 +59,7 @@ class Target:
     first: str | None = None
 
 
-def find_script(name: str, folder: Path) -> Target:
+def find_script(name: str, folder: Path) -> ScriptTarget:
     """Return the script, folder or archive that `python NAME` would run in `folder`; it must compile.
 
     Raises:
@@ -74,7 +74,7 @@ def find_script(name: str, folder: Path) -> Target:
             text = f"{sys.executable}: can't find '__main__' module in {path!r}"
             raise ScriptError(text, _CANT_RUN)
         _check_module(found)
-        return Target(script=path)
+        return ScriptTarget(script=path)
     source, once = _read(path, name)
     if program.is_compiled(path, source):
         try:
@@ -84,11 +84,11 @@ def find_script(name: str, folder: Path) -> Target:
     else:
         check_source(source, path)
     if once:
-        return Target(script=path, source=source, first=program.search_folder(path))
-    return Target(script=path)
+        return ScriptTarget(script=path, source=source, first=program.search_folder(path))
+    return ScriptTarget(script=path)
 
 
-def read_script() -> Target:
+def read_script() -> ScriptTarget:
     """Return the script that `python -` would run: all of standard input.
 
     Raises:
@@ -101,7 +101,7 @@ def read_script() -> Target:
         text = f"{sys.executable}: can't read the script from standard input: {error.strerror}"
         raise ScriptError(text, _CANT_OPEN) from error
     check_source(source, _STDIN)
-    return Target(script=_STDIN, source=source, first="")
+    return ScriptTarget(script=_STDIN, source=source, first="")
 
 
 def _read(path: str, name: str) -> tuple[bytes, bool]:
@@ -143,7 +143,7 @@ def check_program(spec: ScriptSpec) -> None:
         find_script(spec.script or "", Path(spec.cwd))
 
 
-def find_module(name: str, folder: Path) -> Target:
+def find_module(name: str, folder: Path) -> ScriptTarget:
     """Check that `python -m NAME` would find something in `folder`; nothing is imported.
 
     Raises:
@@ -169,7 +169,7 @@ def find_module(name: str, folder: Path) -> Target:
             )
     if spec is not None:
         _check_module(spec)
-    return Target(module=name)
+    return ScriptTarget(module=name)
 
 
 def _python_path(folder: Path) -> list[str]:

@@ -106,7 +106,7 @@ class AgentConfig(msgspec.Struct, frozen=True):
 # --- the life of a slot -----------------------------------------------------------------------
 
 
-class State(Enum):
+class SlotState(Enum):
     """Where a slot is."""
 
     WAITING = auto()  # no process; the next is started at `Slot.start_at`
@@ -117,7 +117,7 @@ class State(Enum):
     OVER = auto()  # no process: its work is done
 
 
-class Happening(Enum):
+class SlotEvent(Enum):
     """What happens to a slot."""
 
     DUE = auto()
@@ -131,18 +131,21 @@ class Happening(Enum):
 
 
 _ENDS: Final = {
-    Happening.KILLED: State.DYING,
-    Happening.EXITED: State.WAITING,
-    Happening.DONE: State.OVER,
-    Happening.UNFIT: State.HELD,
+    SlotEvent.KILLED: SlotState.DYING,
+    SlotEvent.EXITED: SlotState.WAITING,
+    SlotEvent.DONE: SlotState.OVER,
+    SlotEvent.UNFIT: SlotState.HELD,
 }
-_NEXT: Final[dict[State, dict[Happening, State]]] = {
-    State.WAITING: {Happening.DUE: State.STARTING},
-    State.STARTING: {Happening.STARTED: State.RUNNING, Happening.NOT_STARTED: State.WAITING},
-    State.RUNNING: _ENDS,
-    State.DYING: _ENDS,
-    State.HELD: {Happening.RESUMED: State.WAITING},
-    State.OVER: {Happening.RESUMED: State.WAITING},
+_NEXT: Final[dict[SlotState, dict[SlotEvent, SlotState]]] = {
+    SlotState.WAITING: {SlotEvent.DUE: SlotState.STARTING},
+    SlotState.STARTING: {
+        SlotEvent.STARTED: SlotState.RUNNING,
+        SlotEvent.NOT_STARTED: SlotState.WAITING,
+    },
+    SlotState.RUNNING: _ENDS,
+    SlotState.DYING: _ENDS,
+    SlotState.HELD: {SlotEvent.RESUMED: SlotState.WAITING},
+    SlotState.OVER: {SlotEvent.RESUMED: SlotState.WAITING},
 }
 
 
@@ -151,7 +154,7 @@ class Slot(msgspec.Struct, eq=False):
 
     role: str  # "origin", "worker"
     name: str
-    state: State = State.WAITING
+    state: SlotState = SlotState.WAITING
     incarnation: bytes = b""
     pid: int = 0
     started_at: float = 0.0
@@ -171,9 +174,9 @@ class Slot(msgspec.Struct, eq=False):
     @property
     def has_process(self) -> bool:
         """Whether a process is in it."""
-        return self.state in (State.RUNNING, State.DYING)
+        return self.state in (SlotState.RUNNING, SlotState.DYING)
 
-    def enter(self, happening: Happening) -> None:
+    def enter(self, happening: SlotEvent) -> None:
         """Continue as the table says."""
         after = _NEXT[self.state]
         assert happening in after, f"{self.name} is {self.state.name} at {happening.name}"
@@ -241,7 +244,7 @@ class CannotStart(msgspec.Struct, frozen=True):
     why: str
 
 
-class NoRoom(msgspec.Struct, frozen=True):
+class ProcessesRefused(msgspec.Struct, frozen=True):
     """The run stops because the system refuses every process of a role."""
 
     role: str
@@ -320,8 +323,8 @@ class Orphaned(msgspec.Struct, frozen=True):
 
 
 Note = (
-    CannotStart | NoRoom | Stillborn | Died | Freed | ImportFails | ImportIsLong | Paused | Continued
-    | EndsLate | Slept | Orphaned
+    CannotStart | ProcessesRefused | Stillborn | Died | Freed | ImportFails | ImportIsLong | Paused
+    | Continued | EndsLate | Slept | Orphaned
 )  # fmt: skip
 
 
@@ -337,7 +340,7 @@ class Start(msgspec.Struct, frozen=True):
     refusal_reported: bool = False  # that the system refuses it is known to the user
 
 
-class Kill(msgspec.Struct, frozen=True):
+class KillProcess(msgspec.Struct, frozen=True):
     """End a process now; its end is learnt as any other (`Exited`)."""
 
     name: str
@@ -349,7 +352,7 @@ class EndLeftovers(msgspec.Struct, frozen=True):
     name: str = ""
 
 
-class Say(msgspec.Struct, frozen=True):
+class WriteNote(msgspec.Struct, frozen=True):
     """Say something to the user."""
 
     note: Note
@@ -367,13 +370,13 @@ class Beat(msgspec.Struct, frozen=True):
     frames: list[bytes]
 
 
-class Leave(msgspec.Struct, frozen=True):
+class EndAgent(msgspec.Struct, frozen=True):
     """End the agent: no process is left."""
 
     status: int
 
 
-Action = Start | Kill | EndLeftovers | Say | Transmit | Beat | Leave
+Action = Start | KillProcess | EndLeftovers | WriteNote | Transmit | Beat | EndAgent
 
 
 # --- the machine ------------------------------------------------------------------------------
@@ -415,7 +418,7 @@ class Agent:
                 self._started(event, now)
             case NotStarted(name=name, why=why, full=full):
                 slot = self.slots[name]
-                slot.enter(Happening.NOT_STARTED)
+                slot.enter(SlotEvent.NOT_STARTED)
                 self._refused(slot, why, now, full=full)
             case Exited():
                 self._exited(event, now)
@@ -446,7 +449,7 @@ class Agent:
         if self.stopping is None:
             if self.config.orphan_timeout_s is not None and self.heard_at < inf:
                 due.append(self.heard_at + self.config.orphan_timeout_s)
-            due += [s.start_at for s in self.slots.values() if s.state is State.WAITING]
+            due += [s.start_at for s in self.slots.values() if s.state is SlotState.WAITING]
         else:
             ends = (self.stop_at, self.abandon_at, self.stop_at + LAST_S)
             due += [at for at in ends if at > self.ticked_at]
@@ -455,9 +458,9 @@ class Agent:
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold."""
         for slot in self.slots.values():
-            assert slot.state is not State.STARTING or not slot.killed_for, f"G1 {slot.name}"
-            assert slot.state is State.DYING or not slot.killed_for, f"G1 {slot.name}"
-            assert slot.state is not State.HELD or slot.unfit, f"G6 {slot.name}"
+            assert slot.state is not SlotState.STARTING or not slot.killed_for, f"G1 {slot.name}"
+            assert slot.state is SlotState.DYING or not slot.killed_for, f"G1 {slot.name}"
+            assert slot.state is not SlotState.HELD or slot.unfit, f"G6 {slot.name}"
             assert slot.stillborn <= STILLBORN_MAX or self.stopping is not None, f"G6 {slot.name}"
         assert (self.stopping is None) == (self.stop_at == inf), "G4"
         assert not self.left or not self._running(), "G4"
@@ -467,8 +470,8 @@ class Agent:
 
     def _start_due(self, now: float) -> None:
         for slot in self.slots.values():
-            if self.stopping is None and slot.state is State.WAITING and slot.start_at <= now:
-                slot.enter(Happening.DUE)
+            if self.stopping is None and slot.state is SlotState.WAITING and slot.start_at <= now:
+                slot.enter(SlotEvent.DUE)
                 start = Start(
                     slot.name, slot.freed > 0, slot.freed < FREED_MAX, slot.refused_at is not None
                 )
@@ -476,7 +479,7 @@ class Agent:
 
     def _started(self, event: Started, now: float) -> None:
         slot = self.slots[event.name]
-        slot.enter(Happening.STARTED)
+        slot.enter(SlotEvent.STARTED)
         slot.incarnation, slot.pid = event.incarnation, event.pid
         slot.started_at, slot.import_reported = now, False
         if self._is_late(slot, now):
@@ -491,7 +494,7 @@ class Agent:
         if full or self._others(slot) or self.stopping is not None:
             return
         if now - slot.refused_at > REFUSED_S_MAX:
-            self._say(NoRoom(slot.role, why))
+            self._say(ProcessesRefused(slot.role, why))
             self.status = STOPPED
             self.stop("no room", now)
 
@@ -542,10 +545,10 @@ class Agent:
         if now - slot.started_at > REFUSED_S_MAX:
             slot.refused_at = None
         if event.flight.has_ended:
-            slot.enter(Happening.DONE)
+            slot.enter(SlotEvent.DONE)
             return
         held = unfit and self.stopping is None and self._is_unfit(slot)
-        slot.enter(Happening.UNFIT if held else Happening.EXITED)
+        slot.enter(SlotEvent.UNFIT if held else SlotEvent.EXITED)
         if held:
             slot.lacks = event.why
             self._tell(wire.Unfit("", 0, b"", slot.lacks))
@@ -579,21 +582,21 @@ class Agent:
         No item is blamed; what they were executing runs again.
         """
         for slot in self.slots.values():
-            if slot.role == "worker" and slot.state is State.RUNNING:
+            if slot.role == "worker" and slot.state is SlotState.RUNNING:
                 self._kill(slot, "asked")
         actions, self._actions = self._actions, []
         return actions
 
     def _kill(self, slot: Slot, reason: str = "") -> None:
         """End a process; without a reason, as part of a stop."""
-        slot.enter(Happening.KILLED)
+        slot.enter(SlotEvent.KILLED)
         slot.killed_for = reason or slot.killed_for
-        self._actions.append(Kill(slot.name))
+        self._actions.append(KillProcess(slot.name))
 
     def _end_late(self, flights: Mapping[str, Flight], now: float) -> None:
         """Kill processes whose time is over: the call's `timeout=`, or the grace at a stop."""
         for slot in self.slots.values():
-            if slot.state is not State.RUNNING:
+            if slot.state is not SlotState.RUNNING:
                 continue
             flight = flights[slot.name]
             if self._is_late(slot, now):
@@ -614,7 +617,7 @@ class Agent:
 
     def _running(self) -> bool:
         """Return whether there is a process, or one is being started."""
-        return any(s.has_process or s.state is State.STARTING for s in self.slots.values())
+        return any(s.has_process or s.state is SlotState.STARTING for s in self.slots.values())
 
     def _leave(self) -> None:
         if self.stopping is None or self._running():
@@ -622,7 +625,7 @@ class Agent:
         if self.stopping != ENDED:
             self._actions.append(EndLeftovers())
         self._tell(wire.Bye())
-        self._actions.append(Leave(self.status))
+        self._actions.append(EndAgent(self.status))
         self.left = True
 
     # --- looking ------------------------------------------------------------------------------
@@ -678,7 +681,7 @@ class Agent:
     # --- talking ------------------------------------------------------------------------------
 
     def _say(self, note: Note) -> None:
-        self._actions.append(Say(note))
+        self._actions.append(WriteNote(note))
 
     def _tell(self, message: wire.Up) -> None:
         """Send a message, or keep it until there is a broker (G2)."""
@@ -715,7 +718,7 @@ class Agent:
         self.greeted = True
         running = [slot.incarnation for slot in self.slots.values() if slot.has_process]
         hello = wire.Hello("agent", self.node, self.name, self.pid, incarnations=running)
-        held = [slot for slot in self.slots.values() if slot.state is State.HELD]
+        held = [slot for slot in self.slots.values() if slot.state is SlotState.HELD]
         unfit = [wire.encode(wire.Unfit("", 0, b"", slot.lacks)) for slot in held]
         frames = [wire.encode(hello), *owed, *self.pending, *unfit]
         self._actions.append(Transmit(self.link.pack(frames)))
@@ -726,8 +729,8 @@ class Agent:
         if self.config.orphan_timeout_s is None or self.stopping is not None:
             return
         for slot in self.slots.values():
-            if slot.state in (State.HELD, State.OVER):
-                slot.enter(Happening.RESUMED)
+            if slot.state in (SlotState.HELD, SlotState.OVER):
+                slot.enter(SlotEvent.RESUMED)
                 slot.start_at, slot.unfit = now, 0
 
     def _handle(self, message: wire.Down, flights: Mapping[str, Flight], now: float) -> None:

@@ -107,7 +107,7 @@ class PlacesConfig(msgspec.Struct, frozen=True):
 # --- the life of a unit -----------------------------------------------------------------------
 
 
-class State(Enum):
+class PlaceState(Enum):
     """Where the unit of a host is; `hosts.base.UnitState` has the same words."""
 
     WANTED = "wanted"  # none yet; the first is started when its place's turn comes
@@ -120,7 +120,7 @@ class State(Enum):
     NEVER_CAME = "never came"  # it ended before it came
 
 
-class Happening(Enum):
+class UnitEvent(Enum):
     """What happens to the unit of a host."""
 
     DUE = auto()
@@ -134,38 +134,38 @@ class Happening(Enum):
     RETURNED = auto()
 
 
-_NONE: Final = (State.WANTED, State.GONE, State.NEVER_CAME)
+_NONE: Final = (PlaceState.WANTED, PlaceState.GONE, PlaceState.NEVER_CAME)
 """States without a unit and without a call."""
-_BEFORE: Final = (State.STARTING, State.WAITING)
+_BEFORE: Final = (PlaceState.STARTING, PlaceState.WAITING)
 _UNDER_WAY: Final = {
-    Happening.WAITS: State.WAITING,
-    Happening.BEGINS: State.STARTING,
-    Happening.CAME: State.RUNNING,
-    Happening.UNSURE: State.UNKNOWN,
-    Happening.ENDED: State.NEVER_CAME,
+    UnitEvent.WAITS: PlaceState.WAITING,
+    UnitEvent.BEGINS: PlaceState.STARTING,
+    UnitEvent.CAME: PlaceState.RUNNING,
+    UnitEvent.UNSURE: PlaceState.UNKNOWN,
+    UnitEvent.ENDED: PlaceState.NEVER_CAME,
 }
-_ENDED: Final = {Happening.DUE: State.WRITING, Happening.CAME: State.RUNNING}
-_NEXT: Final[dict[State, dict[Happening, State]]] = {
-    State.WANTED: {**_ENDED, Happening.RETURNED: State.UNKNOWN},
-    State.WRITING: {
-        Happening.WRITTEN: State.STARTING,
-        Happening.UNWRITTEN: State.WANTED,
-        Happening.CAME: State.RUNNING,
+_ENDED: Final = {UnitEvent.DUE: PlaceState.WRITING, UnitEvent.CAME: PlaceState.RUNNING}
+_NEXT: Final[dict[PlaceState, dict[UnitEvent, PlaceState]]] = {
+    PlaceState.WANTED: {**_ENDED, UnitEvent.RETURNED: PlaceState.UNKNOWN},
+    PlaceState.WRITING: {
+        UnitEvent.WRITTEN: PlaceState.STARTING,
+        UnitEvent.UNWRITTEN: PlaceState.WANTED,
+        UnitEvent.CAME: PlaceState.RUNNING,
     },
-    State.STARTING: _UNDER_WAY,
-    State.WAITING: _UNDER_WAY,
-    State.RUNNING: {
-        Happening.CAME: State.RUNNING,
-        Happening.UNSURE: State.UNKNOWN,
-        Happening.ENDED: State.GONE,
+    PlaceState.STARTING: _UNDER_WAY,
+    PlaceState.WAITING: _UNDER_WAY,
+    PlaceState.RUNNING: {
+        UnitEvent.CAME: PlaceState.RUNNING,
+        UnitEvent.UNSURE: PlaceState.UNKNOWN,
+        UnitEvent.ENDED: PlaceState.GONE,
     },
-    State.UNKNOWN: _UNDER_WAY,
-    State.GONE: _ENDED,
-    State.NEVER_CAME: _ENDED,
+    PlaceState.UNKNOWN: _UNDER_WAY,
+    PlaceState.GONE: _ENDED,
+    PlaceState.NEVER_CAME: _ENDED,
 }
 
 
-class Call(Enum):
+class PlaceCall(Enum):
     """What a place, or the disk, is asked for a host."""
 
     WRITE = auto()
@@ -175,12 +175,12 @@ class Call(Enum):
     STOP = auto()
 
 
-class Slot(msgspec.Struct, eq=False):
+class HostSlot(msgspec.Struct, eq=False):
     """A host: its unit, and when the next may be started."""
 
     host: str
     place: PlaceRecord
-    state: State = State.WANTED
+    state: PlaceState = PlaceState.WANTED
     tag: str = ""
     former: Former | None = None  # while a tag is being written: the one before
     units: tuple[str, ...] = ()
@@ -192,7 +192,7 @@ class Slot(msgspec.Struct, eq=False):
     has_come: bool = False  # an agent since this tag was drawn
     is_returned: bool = False  # a former process had written it, and nothing else is known of it
     is_searched: bool = False  # only a search counts: its place's word did not agree with the link
-    call: Call | None = None  # what is under way
+    call: PlaceCall | None = None  # what is under way
     is_being_stopped: bool = False  # a stop is under way, perhaps beside a look or a search
     out: str = ""  # why no unit is wanted here: "drained", "revoked"
     is_refused: bool = False  # its last call was refused for good
@@ -222,12 +222,12 @@ class Slot(msgspec.Struct, eq=False):
     reported: str = ""  # the failure that the user knows of
     unreached_reported: bool = False
 
-    def enter(self, happening: Happening) -> None:
+    def enter(self, happening: UnitEvent) -> None:
         """Continue as the table says."""
         after = _NEXT[self.state]
         assert happening in after, f"{self.host} is {self.state.name} at {happening.name}"
-        is_end = happening is Happening.ENDED and self.has_come
-        self.state = State.GONE if is_end else after[happening]
+        is_end = happening is UnitEvent.ENDED and self.has_come
+        self.state = PlaceState.GONE if is_end else after[happening]
 
     def take_back(self) -> None:
         """Return from a tag that is not started to the one before, if there was one."""
@@ -243,7 +243,7 @@ class Slot(msgspec.Struct, eq=False):
     @property
     def may_live(self) -> bool:
         """Whether a unit of it lives, or may live."""
-        return self.state not in _NONE and self.state is not State.WRITING
+        return self.state not in _NONE and self.state is not PlaceState.WRITING
 
 
 class Former(msgspec.Struct, frozen=True):
@@ -258,7 +258,7 @@ class PlaceRecord(msgspec.Struct, eq=False):
     """A place: how often it failed, and when it may be asked again."""
 
     name: str
-    slots: list[Slot] = []
+    slots: list[HostSlot] = []
     has_proved: bool = False  # an agent of it has come since its last failure
     fails: int = 0  # in a row
     start_at: float = 0.0
@@ -289,7 +289,7 @@ class TagWritten(msgspec.Struct, frozen=True):
     tag: str
 
 
-class Started(msgspec.Struct, frozen=True):
+class StartAccepted(msgspec.Struct, frozen=True):
     """A place has accepted a start; `units` are its names for what it starts, usually one."""
 
     host: str
@@ -301,13 +301,13 @@ class Sight(msgspec.Struct, frozen=True):
     """What a place says of a unit (`hosts.base.Seen`)."""
 
     unit: str
-    state: State  # not WANTED, not WRITING
+    state: PlaceState  # not WANTED, not WRITING
     why: str = ""
     log: str = ""
     until_s: float | None = None
 
 
-class Looked(msgspec.Struct, frozen=True):
+class UnitsLooked(msgspec.Struct, frozen=True):
     """A place has said what became of the units of a tag."""
 
     host: str
@@ -316,7 +316,7 @@ class Looked(msgspec.Struct, frozen=True):
     jitter: float = 0.0  # in [0, 1), as in all events
 
 
-class Found(msgspec.Struct, frozen=True):
+class UnitsFound(msgspec.Struct, frozen=True):
     """A place was searched; `units` of the tag exist."""
 
     host: str
@@ -337,7 +337,7 @@ class Failed(msgspec.Struct, frozen=True):
 
     host: str
     tag: str
-    call: Call
+    call: PlaceCall
     why: str
     refused: bool = False  # another try is of no use until the user has changed something
     unasked: bool = False  # it failed before the place was asked
@@ -377,21 +377,21 @@ class HostRevoked(msgspec.Struct, frozen=True):
     host: str
 
 
-class Stop(msgspec.Struct, frozen=True):
+class EndUnits(msgspec.Struct, frozen=True):
     """The run ends: every unit is to end within the time."""
 
     grace_s: float
 
 
-class Ticked(msgspec.Struct, frozen=True):
+class PlacesTicked(msgspec.Struct, frozen=True):
     """Time has passed. Only here a tag is drawn; `random` is never the same twice."""
 
     random: str
 
 
 Event = (
-    Began | TagWritten | Started | Looked | Found | Stopped | Failed | AgentCame | AgentLost
-    | AgentLeft | HostDrained | HostRevoked | Stop | Ticked
+    Began | TagWritten | StartAccepted | UnitsLooked | UnitsFound | Stopped | Failed | AgentCame | AgentLost
+    | AgentLeft | HostDrained | HostRevoked | EndUnits | PlacesTicked
 )  # fmt: skip
 
 
@@ -407,7 +407,7 @@ class NeverCame(msgspec.Struct, frozen=True):
     again_s: float
 
 
-class Ended(msgspec.Struct, frozen=True):
+class UnitEnded(msgspec.Struct, frozen=True):
     """An agent that had come has ended, and its place knows why."""
 
     host: str
@@ -466,7 +466,15 @@ class NotStopped(msgspec.Struct, frozen=True):
 
 
 Note = (
-    NeverCame | Ended | CannotTell | Came | Quarantined | Unreached | TooFew | Unnamed | NotStopped
+    NeverCame
+    | UnitEnded
+    | CannotTell
+    | Came
+    | Quarantined
+    | Unreached
+    | TooFew
+    | Unnamed
+    | NotStopped
 )
 
 
@@ -487,15 +495,15 @@ class DropTag(msgspec.Struct, frozen=True):
     tag: str
 
 
-class Start(msgspec.Struct, frozen=True):
-    """Ask the place to start one unit: `Started`, `Failed`."""
+class StartUnit(msgspec.Struct, frozen=True):
+    """Ask the place to start one unit: `StartAccepted`, `Failed`."""
 
     host: str
     tag: str
 
 
 class Look(msgspec.Struct, frozen=True):
-    """Ask the place what became of units: `Looked`, `Failed`."""
+    """Ask the place what became of units: `UnitsLooked`, `Failed`."""
 
     host: str
     tag: str
@@ -503,7 +511,7 @@ class Look(msgspec.Struct, frozen=True):
 
 
 class Find(msgspec.Struct, frozen=True):
-    """Have the place search the units of a tag: `Found`, `Failed`."""
+    """Have the place search the units of a tag: `UnitsFound`, `Failed`."""
 
     host: str
     tag: str
@@ -518,25 +526,25 @@ class StopUnits(msgspec.Struct, frozen=True):
     grace_s: float
 
 
-class Say(msgspec.Struct, frozen=True):
+class ShowNote(msgspec.Struct, frozen=True):
     """Say something to the user."""
 
     note: Note
 
 
 class GiveUp(msgspec.Struct, frozen=True):
-    """Too few hosts have come in time, or can come: the run is to stop, and `Stop` will follow."""
+    """Too few hosts have come in time, or can come: the run is to stop, and `EndUnits` will follow."""
 
     have: int
     wanted: int
     missing: tuple[str, ...]
 
 
-class Leave(msgspec.Struct, frozen=True):
+class EndPlaces(msgspec.Struct, frozen=True):
     """End the process."""
 
 
-Action = WriteTag | DropTag | Start | Look | Find | StopUnits | Say | GiveUp | Leave
+Action = WriteTag | DropTag | StartUnit | Look | Find | StopUnits | ShowNote | GiveUp | EndPlaces
 
 
 class HostView(msgspec.Struct, frozen=True):
@@ -544,7 +552,7 @@ class HostView(msgspec.Struct, frozen=True):
 
     name: str
     place: str
-    state: State
+    state: PlaceState
     why: str = ""
     log: str = ""
     out: str = ""  # "drained", "revoked"
@@ -561,12 +569,12 @@ class Places:
 
     def __init__(self, config: PlacesConfig) -> None:
         self.config = config
-        self.slots: dict[str, Slot] = {}
+        self.slots: dict[str, HostSlot] = {}
         for each in config.places:
             place = PlaceRecord(each.name)
             for host in each.hosts:
                 assert host not in self.slots, f"{host} is named twice"
-                self.slots[host] = slot = Slot(host, place, number=len(self.slots))
+                self.slots[host] = slot = HostSlot(host, place, number=len(self.slots))
                 place.slots.append(slot)
         self._due: list[tuple[float, str]] = []  # a heap; what is out of date is passed over
         self.began_at: float | None = None
@@ -587,14 +595,16 @@ class Places:
         match event:
             case Began():
                 self._began(event, now)
-            case Ticked(random=random):
+            case PlacesTicked(random=random):
                 self._start_due(affected, random, now)
-            case Stop(grace_s=grace_s):
+            case EndUnits(grace_s=grace_s):
                 self._stop(grace_s, now)
             case AgentCame() | AgentLost() | AgentLeft() | HostDrained() | HostRevoked():
                 if event.host in self.slots:  # others came by invitation
                     self._heard(event, self.slots[event.host], now)
-            case TagWritten() | Started() | Looked() | Found() | Stopped() | Failed():
+            case (
+                TagWritten() | StartAccepted() | UnitsLooked() | UnitsFound() | Stopped() | Failed()
+            ):
                 self._answered(event, self.slots[event.host], now)
             case _:
                 assert_never(event)
@@ -608,17 +618,17 @@ class Places:
         return actions
 
     def deadline(self) -> float:
-        """Return when `Ticked` is due, whatever happens until then."""
+        """Return when `PlacesTicked` is due, whatever happens until then."""
         while self._due and self._due[0][0] != self.slots[self._due[0][1]].due_at:
             heapq.heappop(self._due)
         next_at = self._due[0][0] if self._due else inf
         return min(next_at, self.too_few_at, self.give_up_at, self.stop_at)
 
-    def _affected(self, event: Event, now: float) -> list[Slot]:
+    def _affected(self, event: Event, now: float) -> list[HostSlot]:
         """Return the slots that an event may change: those of its place, or those that are due."""
-        if isinstance(event, Began | Stop):
+        if isinstance(event, Began | EndUnits):
             return list(self.slots.values())
-        if not isinstance(event, Ticked):
+        if not isinstance(event, PlacesTicked):
             slot = self.slots.get(event.host)
             return slot.place.slots if slot else []
         due = {}
@@ -627,7 +637,7 @@ class Places:
             due[place.name] = place
         return [slot for place in due.values() for slot in place.slots]
 
-    def _plan(self, slot: Slot) -> None:
+    def _plan(self, slot: HostSlot) -> None:
         """Note when a slot is due next."""
         slot.due_at = self._next_at(slot)
         if slot.due_at < inf:
@@ -636,7 +646,7 @@ class Places:
             self._due = [(each.due_at, each.host) for each in self.slots.values()]
             heapq.heapify(self._due)
 
-    def _next_at(self, slot: Slot) -> float:
+    def _next_at(self, slot: HostSlot) -> float:
         return min(self._start_due_at(slot), self._call_due(slot)[1], self._stop_due_at(slot))
 
     def check(self) -> None:
@@ -645,10 +655,12 @@ class Places:
             is_starting = slot.state in _BEFORE
             assert slot.is_written or not is_starting, f"PL1 {slot.host}"
             assert slot.starts or not is_starting, f"PL2 {slot.host}"
-            assert (slot.former is None) == (slot.state is not State.WRITING), f"PL2 {slot.host}"
+            assert (slot.former is None) == (slot.state is not PlaceState.WRITING), (
+                f"PL2 {slot.host}"
+            )
             assert len(slot.losses) < LOSSES_MAX, f"PL6 {slot.host}"
             assert slot.due_at == self._next_at(slot), f"{slot.host} is due at another time"
-            assert not slot.is_being_stopped or slot.call is not Call.START, f"PL8 {slot.host}"
+            assert not slot.is_being_stopped or slot.call is not PlaceCall.START, f"PL8 {slot.host}"
         assert self.stopping == (self.stop_at < inf), "PL7"
 
     def hosts(self, now: float) -> list[HostView]:
@@ -671,18 +683,18 @@ class Places:
             if slot is None:
                 self._say(Unnamed(each.host))
                 continue
-            slot.enter(Happening.RETURNED)
+            slot.enter(UnitEvent.RETURNED)
             slot.tag, slot.starts = each.tag, 1  # perhaps
             slot.is_written = slot.is_returned = slot.is_searched = True
             slot.find_at, slot.sure_at = now, now + FIND_S
 
-    def _start_due(self, slots: Sequence[Slot], random: str, now: float) -> None:
+    def _start_due(self, slots: Sequence[HostSlot], random: str, now: float) -> None:
         """Draw tags for what is due, and have them written down (PL1)."""
         for slot in slots:
             if self._start_due_at(slot) > now:
                 continue
             slot.former = Former(slot.tag, slot.units, slot.starts)
-            slot.enter(Happening.DUE)
+            slot.enter(UnitEvent.DUE)
             slot.tag = f"{self.config.run_id}-{random}-{slot.number}"
             slot.units, slot.starts, slot.finds = (), 0, 0
             slot.doubles, slot.is_doubled = (), False
@@ -691,7 +703,7 @@ class Places:
             slot.claims_at = slot.until_s = None
             self._ask(slot, WriteTag(slot.host, slot.tag))
 
-    def _start_due_at(self, slot: Slot) -> float:
+    def _start_due_at(self, slot: HostSlot) -> float:
         """Return when the next unit of a host is started (PL5, PL6, PL7)."""
         if slot.state not in _NONE or slot.call is not None or slot.is_being_stopped:
             return inf
@@ -699,18 +711,18 @@ class Places:
             return inf
         return max(slot.start_at, slot.quarantine_until, slot.place.start_at)
 
-    def _has_turn(self, slot: Slot) -> bool:
+    def _has_turn(self, slot: HostSlot) -> bool:
         """Return whether a place may be asked for another unit (PL5)."""
         return slot.place.has_proved or not any(
             not each.has_come and each.state not in _NONE for each in slot.place.slots
         )
 
-    def _is_unwanted(self, slot: Slot) -> bool:
+    def _is_unwanted(self, slot: HostSlot) -> bool:
         return self.stopping or bool(slot.out)
 
     # --- calls --------------------------------------------------------------------------------
 
-    def _continue(self, slot: Slot, now: float) -> None:
+    def _continue(self, slot: HostSlot, now: float) -> None:
         """Ask what is due of a place."""
         if self._stop_due_at(slot) <= now:
             grace_s = self._grace_s(slot, now)
@@ -722,67 +734,69 @@ class Places:
         call, due_at = self._call_due(slot)
         if due_at > now:
             return
-        if call is Call.WRITE:
+        if call is PlaceCall.WRITE:
             self._ask(slot, WriteTag(slot.host, slot.tag))
-        elif call is Call.FIND:
+        elif call is PlaceCall.FIND:
             slot.finds += 1
             self._ask(slot, Find(slot.host, slot.tag))
         else:
             self._ask(slot, Look(slot.host, slot.tag, slot.units))
 
-    def _call_due(self, slot: Slot) -> tuple[Call, float]:
+    def _call_due(self, slot: HostSlot) -> tuple[PlaceCall, float]:
         """Return what a place is asked next for a host that may have a unit, and when (PL8)."""
         if slot.call is not None or not slot.may_live or not slot.tag:
-            return Call.LOOK, inf
+            return PlaceCall.LOOK, inf
         if not slot.is_written:
-            return Call.WRITE, slot.write_at
+            return PlaceCall.WRITE, slot.write_at
         look_at = slot.look_at if slot.units else inf
-        is_missing = not slot.units and (self._is_unwanted(slot) or slot.state is State.RUNNING)
-        if (slot.state is State.UNKNOWN or is_missing) and slot.find_at <= look_at:
-            return Call.FIND, slot.find_at
-        return Call.LOOK, look_at
+        is_missing = not slot.units and (
+            self._is_unwanted(slot) or slot.state is PlaceState.RUNNING
+        )
+        if (slot.state is PlaceState.UNKNOWN or is_missing) and slot.find_at <= look_at:
+            return PlaceCall.FIND, slot.find_at
+        return PlaceCall.LOOK, look_at
 
-    def _stop_due_at(self, slot: Slot) -> float:
+    def _stop_due_at(self, slot: HostSlot) -> float:
         """Return when units of a host are stopped, if they are (PL4)."""
-        if slot.is_being_stopped or slot.call is Call.START or not slot.may_live:
+        if slot.is_being_stopped or slot.call is PlaceCall.START or not slot.may_live:
             return inf
         is_due = slot.doubles or (slot.units and self._is_to_end(slot))
         return slot.stop_at if is_due else inf
 
-    def _is_to_end(self, slot: Slot) -> bool:
+    def _is_to_end(self, slot: HostSlot) -> bool:
         """Return whether the unit of a host is to be stopped (PL4)."""
-        leaves = slot.state is State.RUNNING and slot.out == "drained" and not self.stopping
+        leaves = slot.state is PlaceState.RUNNING and slot.out == "drained" and not self.stopping
         return self._is_unwanted(slot) and not leaves
 
-    def _grace_s(self, slot: Slot, now: float) -> float:
+    def _grace_s(self, slot: HostSlot, now: float) -> float:
         if self.stopping:
             return max(0.0, self.stop_at - STOP_LAST_S - now)
         return REVOKED_GRACE_S if slot.out == "revoked" else self.config.stop_grace_s
 
-    def _ask(self, slot: Slot, action: WriteTag | Start | Look | Find) -> None:
+    def _ask(self, slot: HostSlot, action: WriteTag | StartUnit | Look | Find) -> None:
         assert slot.call is None, f"PL8 {slot.host}"
         slot.call = _CALLS[type(action)]
         self._actions.append(action)
 
-    def _ask_start(self, slot: Slot, now: float) -> None:
+    def _ask_start(self, slot: HostSlot, now: float) -> None:
         assert slot.is_written, f"PL1 {slot.host}"
         slot.starts += 1
         # What left before is not what starts now
         slot.is_answered = slot.has_left = slot.is_over = False
         slot.started_at, slot.sure_at = now, now + FIND_S
         slot.look_wait_s, slot.claims_at = LOOK_S, None
-        self._ask(slot, Start(slot.host, slot.tag))
+        self._ask(slot, StartUnit(slot.host, slot.tag))
 
     # --- answers ------------------------------------------------------------------------------
 
     def _answered(
         self,
-        event: TagWritten | Started | Looked | Found | Stopped | Failed,
-        slot: Slot,
+        event: TagWritten | StartAccepted | UnitsLooked | UnitsFound | Stopped | Failed,
+        slot: HostSlot,
         now: float,
     ) -> None:
         call = event.call if isinstance(event, Failed) else _ANSWERS[type(event)]
-        if call is Call.STOP:
+        if call is PlaceCall.STOP:
             slot.is_being_stopped = False
         else:
             assert slot.call is call, f"PL8 {slot.host}"
@@ -792,11 +806,11 @@ class Places:
         match event:
             case TagWritten():
                 self._written(slot, now)
-            case Started(units=units):
+            case StartAccepted(units=units):
                 self._started(slot, units, now)
-            case Looked():
+            case UnitsLooked():
                 self._looked(slot, event, now)
-            case Found():
+            case UnitsFound():
                 self._found(slot, event, now)
             case Stopped():
                 slot.doubles = ()
@@ -806,58 +820,58 @@ class Places:
             case _:
                 assert_never(event)
 
-    def _written(self, slot: Slot, now: float) -> None:
+    def _written(self, slot: HostSlot, now: float) -> None:
         slot.is_written = True
-        if slot.state is not State.WRITING:
+        if slot.state is not PlaceState.WRITING:
             return
         slot.former = None
         if self._is_unwanted(slot):
-            slot.enter(Happening.UNWRITTEN)
+            slot.enter(UnitEvent.UNWRITTEN)
             self._drop(slot)
             return
-        slot.enter(Happening.WRITTEN)
+        slot.enter(UnitEvent.WRITTEN)
         self._ask_start(slot, now)
 
-    def _started(self, slot: Slot, units: tuple[str, ...], now: float) -> None:
+    def _started(self, slot: HostSlot, units: tuple[str, ...], now: float) -> None:
         self._know(slot, units, now)
         slot.is_answered, slot.is_refused, slot.is_over = bool(units), False, False
         slot.look_at = now + LOOK_S
         slot.is_searched = False
-        if slot.state is State.RUNNING:
+        if slot.state is PlaceState.RUNNING:
             return
         if units:
-            slot.enter(Happening.BEGINS)
+            slot.enter(UnitEvent.BEGINS)
         else:
             self._unsure(slot, now, FIND_S)
 
-    def _know(self, slot: Slot, units: tuple[str, ...], now: float) -> None:
+    def _know(self, slot: HostSlot, units: tuple[str, ...], now: float) -> None:
         """Keep the units of a tag; what a place has started twice is to end (PL4)."""
         slot.units = units[:1] or slot.units
         if len(units) > 1:
             slot.doubles, slot.stop_at = units[1:], now
             slot.is_doubled = True
 
-    def _looked(self, slot: Slot, event: Looked, now: float) -> None:
+    def _looked(self, slot: HostSlot, event: UnitsLooked, now: float) -> None:
         """Take in what a place says of a unit: it explains, and of one without link it counts."""
         sight = _liveliest(slot.units, event.seen)
         slot.why, slot.log, slot.until_s = sight.why, sight.log or slot.log, sight.until_s
         slot.look_at = now + self._look_wait_s(slot)
-        has_ended = sight.state in (State.GONE, State.NEVER_CAME)
-        if slot.state is State.RUNNING and not self._is_unwanted(slot):
+        has_ended = sight.state in (PlaceState.GONE, PlaceState.NEVER_CAME)
+        if slot.state is PlaceState.RUNNING and not self._is_unwanted(slot):
             if has_ended:  # it is another unit that has the link
                 slot.units, slot.find_at = (), now + _wait_s(slot.finds, event.jitter)
         elif has_ended:
             self._seen_ended(slot, now, event.jitter)
-        elif slot.state is State.RUNNING:
+        elif slot.state is PlaceState.RUNNING:
             pass  # it is to end
-        elif sight.state is not State.UNKNOWN:
+        elif sight.state is not PlaceState.UNKNOWN:
             self._seen_alive(slot, sight, now)
         elif slot.is_over and not slot.is_doubled and self._is_unwanted(slot):
             self._settle(slot, now, event.jitter)
         else:
             self._unsure(slot, now, FIND_S)
 
-    def _seen_ended(self, slot: Slot, now: float, jitter: float) -> None:
+    def _seen_ended(self, slot: HostSlot, now: float, jitter: float) -> None:
         """A place says that a unit without link has ended: that counts if there can be no other (PL2)."""
         if slot.is_known_whole:
             self._settle(slot, now, jitter)
@@ -868,17 +882,17 @@ class Places:
                 slot.find_at = now
         self._doubt(slot, now, jitter)
 
-    def _seen_alive(self, slot: Slot, sight: Sight, now: float) -> None:
+    def _seen_alive(self, slot: HostSlot, sight: Sight, now: float) -> None:
         """A place says that a unit without link waits, starts or runs."""
         slot.is_over = False
-        if slot.state is State.UNKNOWN and slot.is_searched:
+        if slot.state is PlaceState.UNKNOWN and slot.is_searched:
             return
-        if sight.state is State.WAITING:
-            slot.enter(Happening.WAITS)
+        if sight.state is PlaceState.WAITING:
+            slot.enter(UnitEvent.WAITS)
             slot.started_at = now
             return
-        slot.enter(Happening.BEGINS)
-        if sight.state is State.RUNNING and slot.claims_at is None:
+        slot.enter(UnitEvent.BEGINS)
+        if sight.state is PlaceState.RUNNING and slot.claims_at is None:
             slot.claims_at = now
         if slot.claims_at is not None and now - slot.claims_at >= REACH_S:
             if not slot.unreached_reported:
@@ -888,19 +902,19 @@ class Places:
         elif now - slot.started_at >= BEGIN_S_MAX:
             self._doubt(slot, now, 0.0)
 
-    def _look_wait_s(self, slot: Slot) -> float:
-        if slot.state is State.RUNNING and not self._is_unwanted(slot):
+    def _look_wait_s(self, slot: HostSlot) -> float:
+        if slot.state is PlaceState.RUNNING and not self._is_unwanted(slot):
             return LOOK_RUNNING_S
         slot.look_wait_s = min(LOOK_S_MAX, slot.look_wait_s * 1.5)
         return LOOK_S if self.stopping else slot.look_wait_s
 
-    def _found(self, slot: Slot, event: Found, now: float) -> None:
+    def _found(self, slot: HostSlot, event: UnitsFound, now: float) -> None:
         """A tag was searched (PL2): what is there is started again under its tag, or stopped."""
         slot.find_at = now + self._find_wait_s(slot, event.jitter)
         if event.units:
             self._know(slot, event.units, now)
             slot.is_answered = slot.is_over = False
-        if slot.state is not State.UNKNOWN and not self._is_unwanted(slot):
+        if slot.state is not PlaceState.UNKNOWN and not self._is_unwanted(slot):
             return
         if event.units:
             slot.look_at = now + LOOK_S
@@ -914,38 +928,38 @@ class Places:
         else:
             self._settle(slot, now, event.jitter)
 
-    def _find_wait_s(self, slot: Slot, jitter: float) -> float:
+    def _find_wait_s(self, slot: HostSlot, jitter: float) -> float:
         """Return the wait before a search is repeated."""
         return STOP_AGAIN_S if self.stopping else max(STOP_AGAIN_S, _wait_s(slot.finds, jitter))
 
-    def _failed(self, slot: Slot, event: Failed, now: float) -> None:
+    def _failed(self, slot: HostSlot, event: Failed, now: float) -> None:
         """A call failed: a start may have been made all the same, unless it was refused (PL2)."""
         slot.why, slot.is_refused = event.why, event.refused
         self._is_refusal_new = event.refused
         wait_s = _failure_wait_s(event, _wait_s(max(1, slot.finds), event.jitter))
         match event.call:
-            case Call.WRITE:
+            case PlaceCall.WRITE:
                 slot.write_at = now + max(wait_s, FIND_S)
                 slot.start_at = max(slot.start_at, slot.write_at)
-                if slot.state is State.WRITING:
+                if slot.state is PlaceState.WRITING:
                     slot.take_back()
-                    slot.enter(Happening.UNWRITTEN)
-            case Call.START:
+                    slot.enter(UnitEvent.UNWRITTEN)
+            case PlaceCall.START:
                 self._start_failed(slot, event, now, wait_s)
-            case Call.LOOK:
+            case PlaceCall.LOOK:
                 slot.look_at = now + max(wait_s, self._look_wait_s(slot))
-                if slot.state is not State.RUNNING:
+                if slot.state is not PlaceState.RUNNING:
                     self._unsure(slot, now, FIND_S)
-            case Call.FIND:
+            case PlaceCall.FIND:
                 self._find_failed(slot, event.why, now, wait_s)
-            case Call.STOP:
+            case PlaceCall.STOP:
                 slot.stop_at = now + STOP_AGAIN_S
             case _:
                 assert_never(event.call)
 
-    def _start_failed(self, slot: Slot, event: Failed, now: float, wait_s: float) -> None:
+    def _start_failed(self, slot: HostSlot, event: Failed, now: float, wait_s: float) -> None:
         slot.is_over = False
-        if slot.state is State.RUNNING:
+        if slot.state is PlaceState.RUNNING:
             return
         if slot.starts == 1 and (event.refused or event.unasked):
             self._settle(slot, now, event.jitter, wait_s)
@@ -954,11 +968,11 @@ class Places:
         slot.is_searched = True
         self._say_once(slot, event.why)
 
-    def _find_failed(self, slot: Slot, why: str, now: float, wait_s: float) -> None:
+    def _find_failed(self, slot: HostSlot, why: str, now: float, wait_s: float) -> None:
         slot.find_at = now + (self._find_wait_s(slot, 0.0) if self.stopping else wait_s)
         self._say_once(slot, why)
 
-    def _say_once(self, slot: Slot, why: str) -> None:
+    def _say_once(self, slot: HostSlot, why: str) -> None:
         if why != slot.reported and not self._is_unwanted(slot):
             slot.reported = why
             self._say(CannotTell(slot.host, why))
@@ -968,17 +982,17 @@ class Places:
     def _heard(
         self,
         event: AgentCame | AgentLost | AgentLeft | HostDrained | HostRevoked,
-        slot: Slot,
+        slot: HostSlot,
         now: float,
     ) -> None:
         match event:
             case AgentCame():
                 self._came(slot, now)
             case AgentLost(jitter=jitter):
-                if slot.state is State.RUNNING:
+                if slot.state is PlaceState.RUNNING:
                     self._lost(slot, now, jitter)
             case AgentLeft(jitter=jitter):
-                if slot.state is State.RUNNING:
+                if slot.state is PlaceState.RUNNING:
                     slot.has_left = slot.is_over = True
                     slot.start_at = now + _longer(LEFT_AGAIN_S, jitter)
                     slot.stop_at = now + FIND_S
@@ -990,13 +1004,13 @@ class Places:
             case _:
                 assert_never(event)
 
-    def _came(self, slot: Slot, now: float) -> None:
+    def _came(self, slot: HostSlot, now: float) -> None:
         """An agent of a host has its link (PL3), which may be one that was believed to have ended."""
         if self.stopping and slot.state in _NONE:
             return  # the broker ends it
         slot.take_back()
-        is_new = slot.state is not State.RUNNING
-        slot.enter(Happening.CAME)
+        is_new = slot.state is not PlaceState.RUNNING
+        slot.enter(UnitEvent.CAME)
         slot.has_come, slot.has_left, slot.is_over, slot.is_returned = True, False, False, False
         slot.claims_at, slot.finds, slot.place.fails = None, 0, 0
         slot.place.has_proved = True
@@ -1009,7 +1023,7 @@ class Places:
             slot.reported = ""
             self._say(Came(slot.host))
 
-    def _lost(self, slot: Slot, now: float, jitter: float) -> None:
+    def _lost(self, slot: HostSlot, now: float, jitter: float) -> None:
         """The link is lost: its agent may live (PL2), and its host may be one that flaps (PL6)."""
         if now - slot.came_at >= STEADY_S:
             slot.quarantines = 0
@@ -1024,8 +1038,8 @@ class Places:
                 self._say(Quarantined(slot.host, LOSSES_MAX, seconds))
         self._unlinked(slot, now)
 
-    def _unlinked(self, slot: Slot, now: float) -> None:
-        slot.enter(Happening.UNSURE)
+    def _unlinked(self, slot: HostSlot, now: float) -> None:
+        slot.enter(UnitEvent.UNSURE)
         slot.is_searched = True
         slot.finds = 0
         slot.look_at, slot.look_wait_s = now, LOOK_S
@@ -1036,28 +1050,28 @@ class Places:
         if not slot.tag:
             self._settle(slot, now, 0.0)
 
-    def _take_out(self, slot: Slot, why: str, now: float) -> None:
+    def _take_out(self, slot: HostSlot, why: str, now: float) -> None:
         slot.out = why
         self._end(slot, now)
 
     # --- ends ---------------------------------------------------------------------------------
 
-    def _unsure(self, slot: Slot, now: float, wait_s: float) -> None:
+    def _unsure(self, slot: HostSlot, now: float, wait_s: float) -> None:
         """A place cannot tell: search the tag, later."""
-        if slot.state is not State.UNKNOWN:
+        if slot.state is not PlaceState.UNKNOWN:
             slot.find_at = now + wait_s
-        slot.enter(Happening.UNSURE)
+        slot.enter(UnitEvent.UNSURE)
 
-    def _doubt(self, slot: Slot, now: float, jitter: float) -> None:
+    def _doubt(self, slot: HostSlot, now: float, jitter: float) -> None:
         """What a place says does not agree with the link: search the tag."""
-        if slot.state is not State.UNKNOWN:
+        if slot.state is not PlaceState.UNKNOWN:
             slot.is_searched = True
             self._unsure(slot, now, 0.0 if self.stopping else _wait_s(slot.finds, jitter))
 
-    def _settle(self, slot: Slot, now: float, jitter: float, wait_s: float = 0.0) -> None:
+    def _settle(self, slot: HostSlot, now: float, jitter: float, wait_s: float = 0.0) -> None:
         """A unit has ended (PL2): blame its place if it had not come, and plan the next (PL6)."""
         is_failure = not slot.has_come and not slot.is_returned
-        slot.enter(Happening.ENDED)
+        slot.enter(UnitEvent.ENDED)
         slot.is_searched = slot.is_returned = False
         self._drop(slot)
         if self._is_unwanted(slot):
@@ -1071,10 +1085,10 @@ class Places:
             self._say(NeverCame(slot.host, slot.why, slot.log, again_s))
             slot.reported = slot.why
         elif slot.has_come and not slot.has_left and slot.why:
-            self._say(Ended(slot.host, slot.why, slot.log, again_s))
+            self._say(UnitEnded(slot.host, slot.why, slot.log, again_s))
             slot.reported = slot.why
 
-    def _drop(self, slot: Slot) -> None:
+    def _drop(self, slot: HostSlot) -> None:
         if slot.is_written:
             slot.is_written = False
             self._actions.append(DropTag(slot.host, slot.tag))
@@ -1086,10 +1100,10 @@ class Places:
         self.too_few_at = self.give_up_at = inf
         for slot in self.slots.values():
             self._end(slot, now)
-            if slot.state is State.RUNNING and not slot.tag:
-                slot.enter(Happening.ENDED)  # no place knows it: the broker ends it
+            if slot.state is PlaceState.RUNNING and not slot.tag:
+                slot.enter(UnitEvent.ENDED)  # no place knows it: the broker ends it
 
-    def _end(self, slot: Slot, now: float) -> None:
+    def _end(self, slot: HostSlot, now: float) -> None:
         """Have the units of a host stopped, or searched for that."""
         slot.stop_at = now
         slot.find_at = min(slot.find_at, now + STOP_AGAIN_S * bool(slot.units))
@@ -1104,7 +1118,7 @@ class Places:
             return
         if first is not None:
             self._say(NotStopped((first, *rest)))
-        self._actions.append(Leave())
+        self._actions.append(EndPlaces())
         self.left = True
 
     # --- what is said -------------------------------------------------------------------------
@@ -1131,11 +1145,11 @@ class Places:
         return tuple(host for host in self.slots if host not in self.have_come)
 
     def _say(self, note: Note) -> None:
-        self._actions.append(Say(note))
+        self._actions.append(ShowNote(note))
 
-    def _view(self, slot: Slot, now: float) -> HostView:
-        again_at = slot.find_at if slot.state is State.UNKNOWN else self._start_due_at(slot)
-        is_planned = again_at < inf and slot.state is not State.RUNNING
+    def _view(self, slot: HostSlot, now: float) -> HostView:
+        again_at = slot.find_at if slot.state is PlaceState.UNKNOWN else self._start_due_at(slot)
+        is_planned = again_at < inf and slot.state is not PlaceState.RUNNING
         return HostView(
             slot.host, slot.place.name, slot.state, slot.why, slot.log, slot.out,
             quarantine_s=max(0.0, slot.quarantine_until - now),
@@ -1145,20 +1159,23 @@ class Places:
 
 
 _CALLS: Final = {
-    WriteTag: Call.WRITE, Start: Call.START, Look: Call.LOOK, Find: Call.FIND,
+    WriteTag: PlaceCall.WRITE, StartUnit: PlaceCall.START, Look: PlaceCall.LOOK, Find: PlaceCall.FIND,
 }  # fmt: skip
 _ANSWERS: Final = {
-    TagWritten: Call.WRITE, Started: Call.START, Looked: Call.LOOK, Found: Call.FIND,
-    Stopped: Call.STOP,
+    TagWritten: PlaceCall.WRITE, StartAccepted: PlaceCall.START, UnitsLooked: PlaceCall.LOOK,
+    UnitsFound: PlaceCall.FIND, Stopped: PlaceCall.STOP,
 }  # fmt: skip
 _LIVELINESS: Final = (
-    State.RUNNING, State.STARTING, State.WAITING, State.UNKNOWN, State.GONE, State.NEVER_CAME,
+    PlaceState.RUNNING, PlaceState.STARTING, PlaceState.WAITING, PlaceState.UNKNOWN, PlaceState.GONE,
+    PlaceState.NEVER_CAME,
 )  # fmt: skip
 
 
 def _liveliest(units: tuple[str, ...], seen: Sequence[Sight]) -> Sight:
     """Return what counts of what a place says: a tag has ended when all of its units have."""
-    missing = [Sight(unit, State.UNKNOWN) for unit in units if unit not in {s.unit for s in seen}]
+    missing = [
+        Sight(unit, PlaceState.UNKNOWN) for unit in units if unit not in {s.unit for s in seen}
+    ]
     sights = [*(sight for sight in seen if sight.unit in units), *missing]
     return min(sights, key=lambda sight: _LIVELINESS.index(sight.state))
 

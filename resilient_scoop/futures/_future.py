@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from resilient_scoop import ids
-from resilient_scoop.core.parent.call import Call, Chunk
+from resilient_scoop.core.parent.call import Call, OutcomeChunk
 from resilient_scoop.errors import UnpicklingFailedError
 from resilient_scoop.futures import _engine, _pending
 from resilient_scoop.payload import payload as codec
@@ -22,7 +22,7 @@ T = TypeVar("T")
 _STRIDE = 1_000_003
 
 
-class Place(NamedTuple):
+class BatchPlace(NamedTuple):
     """The batch of a waiting future."""
 
     call: int
@@ -39,7 +39,7 @@ class Kept(NamedTuple):
     path: str
     value: Any = None
     error: BaseException | None = None
-    place: Place | None = None  # for a future whose outcome the parent does not know
+    place: BatchPlace | None = None  # for a future whose outcome the parent does not know
     payload: bytes | None = None  # the outcome, if it has arrived
     failed: bool = False
     callbacks: Sequence[Callable[[Future[Any]], Any]] = ()
@@ -103,7 +103,7 @@ class Future(Generic[T]):
         if self._at is None or self._call is None or self._at.parent is not at.parent:
             raise TypeError(f"future {self.path} belongs to another parent, {self.path}'s own")
         call, index = self._call, self.index
-        place = Place(
+        place = BatchPlace(
             call.number, call.fn, call.fingerprint,
             bytes(ids.digests_of(call.digests, index, index + 1)),
         )  # fmt: skip
@@ -143,7 +143,7 @@ class Future(Generic[T]):
         else:
             self._call = Call(place.call, place.fn, place.fingerprint)
             failed = frozenset([self.index] if kept.failed else [])
-            self._call.put(Chunk(self.index, self.index + 1, [kept.payload], failed, 0))
+            self._call.put(OutcomeChunk(self.index, self.index + 1, [kept.payload], failed, 0))
         if self._callbacks:
             _pending.listen(at, self)
 

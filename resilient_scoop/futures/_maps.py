@@ -14,7 +14,7 @@ from resilient_scoop.payload import payload as codec
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from resilient_scoop.core.parent.call import Chunk
+    from resilient_scoop.core.parent.call import OutcomeChunk
     from resilient_scoop.futures._engine import Here
     from resilient_scoop.wire.messages import Options
 
@@ -115,7 +115,7 @@ class Mapping:
             late, self._late = self._late, None
             raise late
 
-    def value(self, chunk: Chunk, index: int) -> Any:
+    def value(self, chunk: OutcomeChunk, index: int) -> Any:
         """Return an item's value, or raise its error."""
         payload = chunk.values[index - chunk.start]
         value = codec.loads(payload, self.at.session.store, f"result of {self.define.name}")
@@ -145,7 +145,7 @@ class Mapping:
         finally:
             self._end(abandoned=True)
 
-    def _await(self, index: int, until: float | None, timeout: float | None) -> Chunk:
+    def _await(self, index: int, until: float | None, timeout: float | None) -> OutcomeChunk:
         at, call = self.at, self.call
         _engine.enter(at, f"a map of {self.define.name}")
 

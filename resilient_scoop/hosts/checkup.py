@@ -26,7 +26,7 @@ from resilient_scoop.hosts.addresses import addresses_of
 from resilient_scoop.hosts.door import Door
 from resilient_scoop.hosts.hostfile import Host
 from resilient_scoop.hosts.remote_command import (
-    Found,
+    FoundPython,
     RemoteSettings,
     program_command,
     read_found,
@@ -53,19 +53,19 @@ class Level(Enum):
     PROBLEM = "problem"  # it cannot
 
 
-class Finding(msgspec.Struct, frozen=True):
+class HostFinding(msgspec.Struct, frozen=True):
     """Something to change; one sentence with cause and cure."""
 
     level: Level
     text: str
 
 
-class HostReport(msgspec.Struct, frozen=True):
+class CheckupReport(msgspec.Struct, frozen=True):
     """What was found out about a host; an empty field was not reached."""
 
     name: str
     is_usable: bool
-    findings: list[Finding]
+    findings: list[HostFinding]
     addresses: list[str] = []
     login_s: float | None = None
     python: str = ""  # version
@@ -82,7 +82,7 @@ class HostReport(msgspec.Struct, frozen=True):
     processes_max: int = 0
 
 
-class Here(msgspec.Struct, frozen=True):
+class ThisMachine(msgspec.Struct, frozen=True):
     """This machine, which hosts are compared with."""
 
     packages: Mapping[str, str]  # versions of packages on which results may depend
@@ -139,7 +139,7 @@ class Checkup:
         host: Host,
         door: Door,
         settings: RemoteSettings,
-        here: Here,
+        here: ThisMachine,
         listener: Listener,
         clocks: tuple[Callable[[], float], Callable[[], float]],
     ) -> None:
@@ -149,9 +149,9 @@ class Checkup:
         self._here = here
         self._listener = listener
         self._monotonic, self._wall = clocks
-        self._report = HostReport(host.name, is_usable=False, findings=[])
+        self._report = CheckupReport(host.name, is_usable=False, findings=[])
 
-    def run(self) -> HostReport:
+    def run(self) -> CheckupReport:
         """Look at the host; takes at most some minutes, if every step takes its whole time."""
         try:
             self._look()
@@ -195,7 +195,7 @@ class Checkup:
                     "or give address= in the hostfile"
                 )
 
-    def _choose(self, found: list[Found], output: str) -> Found | None:
+    def _choose(self, found: list[FoundPython], output: str) -> FoundPython | None:
         best = usable(found)
         if best is not None:
             self._check_version(best)
@@ -213,7 +213,7 @@ class Checkup:
         )
         return next((each for each in found if each.python), None)
 
-    def _check_version(self, python: Found) -> None:
+    def _check_version(self, python: FoundPython) -> None:
         ours = sys.version_info
         if python.version[:2] != ours[:2]:
             self._problem(
@@ -236,8 +236,10 @@ class Checkup:
         address = self._here.external_address or self._door.route()
         return [(address, self._listener.port)] if address else []
 
-    def _asked(self, python: Found, routes: list[tuple[str, int]]) -> probe.Answer | None:
-        asked = probe.Asked(tuple(self._here.packages), routes, self._listener.nonce)
+    def _asked(
+        self, python: FoundPython, routes: list[tuple[str, int]]
+    ) -> probe.ProbeAnswer | None:
+        asked = probe.ProbeTask(tuple(self._here.packages), routes, self._listener.nonce)
         command = program_command(python.path, self._host, self._settings)
         before = self._wall()
         done = self._door.run(command, probe.program(asked))
@@ -251,7 +253,7 @@ class Checkup:
         self._note(clock_s=round(ahead, 3))
         return answer
 
-    def _compare(self, answer: probe.Answer) -> None:
+    def _compare(self, answer: probe.ProbeAnswer) -> None:
         differing = {
             name: version
             for name, version in answer.packages.items()
@@ -294,7 +296,7 @@ class Checkup:
                 "be wrong: switch on NTP there"
             )
 
-    def _check_route(self, answer: probe.Answer, python: Found) -> None:
+    def _check_route(self, answer: probe.ProbeAnswer, python: FoundPython) -> None:
         for address, why in answer.routes.items():
             if not why:
                 self._note(route=address)
@@ -311,7 +313,7 @@ class Checkup:
         except PlaceError as error:
             self._problem(str(error).removeprefix(f"{self._host.name}: "))
 
-    def _try_tunnel(self, python: Found) -> None:
+    def _try_tunnel(self, python: FoundPython) -> None:
         host, _, port = self._door.tunnel(self._listener.port).rpartition(":")
         answer = self._asked(python, [(host, int(port))])
         why = "no answer" if answer is None else answer.routes.get(host, "no answer")
@@ -330,10 +332,10 @@ class Checkup:
         self._report = msgspec.structs.replace(self._report, **fields)
 
     def _warn(self, text: str) -> None:
-        self._report.findings.append(Finding(Level.WARNING, text))
+        self._report.findings.append(HostFinding(Level.WARNING, text))
 
     def _problem(self, text: str) -> None:
-        self._report.findings.append(Finding(Level.PROBLEM, text))
+        self._report.findings.append(HostFinding(Level.PROBLEM, text))
 
 
 def _is_loopback(addresses: list[str]) -> bool:
@@ -341,7 +343,7 @@ def _is_loopback(addresses: list[str]) -> bool:
     return bool(found) and all(each.is_loopback for each in found)
 
 
-def _differences(differing: Mapping[str, str], here: Here) -> Iterator[str]:
+def _differences(differing: Mapping[str, str], here: ThisMachine) -> Iterator[str]:
     for name, version in sorted(differing.items()):
         yield (
             f"{name} {version} there, {here.packages[name]} here; values of its types may not be "
@@ -350,7 +352,7 @@ def _differences(differing: Mapping[str, str], here: Here) -> Iterator[str]:
         )
 
 
-def _shortages(answer: probe.Answer, workers: int) -> Iterator[str]:
+def _shortages(answer: probe.ProbeAnswer, workers: int) -> Iterator[str]:
     for folder, free in (
         (answer.home, answer.home_free_bytes),
         (answer.tmp, answer.tmp_free_bytes),

@@ -21,7 +21,7 @@ from resilient_scoop.hosts.ssh_login import LoginSettings
 from resilient_scoop.hosts.ssh_system import SystemDoor
 
 
-class Kind(Enum):
+class DoorKind(Enum):
     """What carries commands to a host."""
 
     PARAMIKO = "paramiko"
@@ -32,7 +32,7 @@ class Kind(Enum):
 class SshOptions(msgspec.Struct, frozen=True):
     """What the user said about hosts and logins, for all hosts; plain, so that it can be sent as JSON."""
 
-    kind: Kind = Kind.PARAMIKO
+    kind: DoorKind = DoorKind.PARAMIKO
     config_file: str = ""  # --ssh-config
     remote: RemoteSettings = RemoteSettings()
     login: LoginSettings = LoginSettings()
@@ -69,14 +69,14 @@ def make_door(host: Host, options: SshOptions) -> Door:
     If OpenSSH's configuration cannot be used for it, the door refuses everything and says why.
     """
     match options.kind:
-        case Kind.PARAMIKO:
+        case DoorKind.PARAMIKO:
             try:
                 return SshDoor(host, SshConfig(options.config_file), options.login)
             except UsageError as error:
                 return ShutDoor(host.name, str(error))
-        case Kind.LOCAL:
+        case DoorKind.LOCAL:
             return LocalDoor(host.name, options.shell)
-        case Kind.SYSTEM:
+        case DoorKind.SYSTEM:
             return SystemDoor(host, options.config_file, options.login, options.ssh_program)
         case _ as never:
             assert_never(never)

@@ -100,7 +100,7 @@ sys.stdout.write("\nrscoop-probe: " + json.dumps(said) + "\n")
 """
 
 
-class Asked(msgspec.Struct, frozen=True):
+class ProbeTask(msgspec.Struct, frozen=True):
     """What the program is told."""
 
     packages: Sequence[str] = ()
@@ -109,7 +109,7 @@ class Asked(msgspec.Struct, frozen=True):
     connect_s: float = msgspec.field(default_factory=lambda: CONNECT_S)
 
 
-class Answer(msgspec.Struct, frozen=True):
+class ProbeAnswer(msgspec.Struct, frozen=True):
     """What the program found; a `why` is empty if all is well, an error's text otherwise."""
 
     at: float  # the host's clock, seconds since 1970
@@ -136,19 +136,19 @@ class Answer(msgspec.Struct, frozen=True):
     routes: dict[str, str]
 
 
-def program(asked: Asked) -> str:
+def program(asked: ProbeTask) -> str:
     """Return the program's text."""
     text = msgspec.json.encode(asked).decode()
     return f"import json\nASKED = json.loads({text!r})\n{_PROGRAM}"
 
 
-def read_answer(lines: Iterable[str]) -> Answer | None:
+def read_answer(lines: Iterable[str]) -> ProbeAnswer | None:
     """Return the answer among lines of noise; None if there is none."""
     for line in lines:
         _, prefix, text = line.partition(PREFIX)
         if prefix:
             try:
-                return msgspec.json.decode(text, type=Answer)
+                return msgspec.json.decode(text, type=ProbeAnswer)
             except (msgspec.MsgspecError, UnicodeError):
                 continue
     return None

@@ -49,7 +49,7 @@ class RemoteSettings(msgspec.Struct, frozen=True):
     nice: int = 0
 
 
-class Found(msgspec.Struct, frozen=True):
+class FoundPython(msgspec.Struct, frozen=True):
     """One Python of a host, as it describes itself."""
 
     path: str
@@ -111,20 +111,20 @@ def search_command(host: Host, settings: RemoteSettings) -> str:
     return "exec sh -l" if host.prolog or settings.prolog else "exec sh"
 
 
-def read_found(lines: Iterable[str]) -> list[Found]:
+def read_found(lines: Iterable[str]) -> list[FoundPython]:
     """Return the Pythons that a search printed; other lines are noise."""
     found = []
     for line in lines:
         _, prefix, text = line.partition(PYTHON_PREFIX)
         if prefix:
             try:
-                found.append(msgspec.json.decode(text, type=Found))
+                found.append(msgspec.json.decode(text, type=FoundPython))
             except (msgspec.MsgspecError, UnicodeError):
                 continue
     return found
 
 
-def usable(found: Sequence[Found]) -> Found | None:
+def usable(found: Sequence[FoundPython]) -> FoundPython | None:
     """Return the first Python that can run an agent; one of our own version, if there is one."""
     good = [each for each in found if each.rscoop is not None and each.version >= PYTHON_MIN]
     ours = [
@@ -178,4 +178,4 @@ def _word(text: str) -> str:
 
 
 def _missing(path: str) -> str:
-    return msgspec.json.encode(Found(path)).decode()
+    return msgspec.json.encode(FoundPython(path)).decode()

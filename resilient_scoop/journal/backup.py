@@ -67,7 +67,7 @@ class FileEntry(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class Manifest(msgspec.Struct, frozen=True):
+class BackupManifest(msgspec.Struct, frozen=True):
     """What is in a backup."""
 
     format: int
@@ -133,7 +133,7 @@ def make_key(path: Path) -> bytes:
 # --- making one -------------------------------------------------------------------------------
 
 
-def write_backup(run: Path, target: Path, key: bytes) -> Manifest:
+def write_backup(run: Path, target: Path, key: bytes) -> BackupManifest:
     """Write a backup of a run's folder, live or dead; a target that ends in `.tar` is one file.
 
     Raises:
@@ -203,7 +203,7 @@ def _link(run: Path, stage: Path) -> None:
                     os.link(path, stage / folder / path.name)
 
 
-def _manifest(run: Path, stage: Path) -> Manifest:
+def _manifest(run: Path, stage: Path) -> BackupManifest:
     entries = []
     for path in sorted(stage.rglob("*")):
         name = str(path.relative_to(stage))
@@ -212,7 +212,7 @@ def _manifest(run: Path, stage: Path) -> Manifest:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             entries.append(FileEntry(name, path.stat().st_size, digest))
     with JournalView.open(stage / "journal") as view:
-        return Manifest(FORMAT, run.name, view.run.hex(), entries)
+        return BackupManifest(FORMAT, run.name, view.run.hex(), entries)
 
 
 def _write_folder(stage: Path, names: list[str], target: Path) -> None:
@@ -251,7 +251,7 @@ def _write_tar(stage: Path, names: list[str], target: Path) -> None:
 # --- bringing one back ------------------------------------------------------------------------
 
 
-def read_manifest(source: Path, key: bytes) -> Manifest:
+def read_manifest(source: Path, key: bytes) -> BackupManifest:
     """Return the manifest of a backup, after its signature was verified.
 
     Raises:
@@ -266,14 +266,14 @@ def read_manifest(source: Path, key: bytes) -> Manifest:
             "its signature does not match: it was changed, or made by an account with another key; nothing "
             "in it was opened. If you trust its maker, copy that account's key here",
         )
-    manifest = msgspec.json.decode(raw, type=Manifest)
+    manifest = msgspec.json.decode(raw, type=BackupManifest)
     if manifest.format > FORMAT:
         reason = f"it is a backup of format {manifest.format}, this version reads up to {FORMAT}"
         raise JournalFormatError(str(source), reason)
     return manifest
 
 
-def unpack_backup(source: Path, manifest: Manifest, folder: Path) -> None:
+def unpack_backup(source: Path, manifest: BackupManifest, folder: Path) -> None:
     """Write a backup's files to a new folder, each verified against the manifest.
 
     Raises:

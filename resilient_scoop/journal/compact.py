@@ -39,7 +39,7 @@ from resilient_scoop.core.compaction import Course, GivenUpError
 from resilient_scoop.core.events import Change, Erase, Table
 from resilient_scoop.errors import JournalError
 from resilient_scoop.journal.place import read_generation
-from resilient_scoop.journal.store import Store, open_store
+from resilient_scoop.journal.store import JournalStore, open_store
 from resilient_scoop.journal.write import (
     Gone,
     erase,
@@ -63,14 +63,14 @@ class Compaction:
     """One running compaction; used only by the writer thread."""
 
     directory: Path
-    old: Store
+    old: JournalStore
     folder: Path
     child: subprocess.Popen[bytes]
     course: Course
-    new: Store | None = None
+    new: JournalStore | None = None
 
     @classmethod
-    def begin(cls, directory: Path, old: Store, folder: Path) -> Compaction:
+    def begin(cls, directory: Path, old: JournalStore, folder: Path) -> Compaction:
         """Start the child; everything committed from now on must be noted.
 
         Raises:
@@ -135,7 +135,7 @@ class Compaction:
         except JournalError:
             return True
 
-    def _take_copy(self) -> Store:
+    def _take_copy(self) -> JournalStore:
         assert self.child.stdout is not None
         with self.child.stdout as out:
             output = out.read()
@@ -146,7 +146,7 @@ class Compaction:
         except JournalError as error:
             raise GivenUpError(error.reason) from error
 
-    def _catch_up(self, new: Store) -> None:
+    def _catch_up(self, new: JournalStore) -> None:
         """Do a step; the new file gets all of it or nothing."""
         step = self.course.next_step()
         try:
@@ -163,7 +163,7 @@ class Compaction:
 
 @dataclass(frozen=True, slots=True)
 class _Old:
-    store: Store
+    store: JournalStore
     txn: lmdb.Transaction[memoryview]
 
     def get(self, table: Table, key: bytes) -> bytes | None:
@@ -173,7 +173,7 @@ class _Old:
 
 @dataclass(frozen=True, slots=True)
 class _New:
-    store: Store
+    store: JournalStore
     txn: lmdb.Transaction[memoryview]
 
     def erase(self, table: Table, prefix: bytes, records_max: int) -> bool:

@@ -27,7 +27,7 @@ from resilient_scoop.core.events import Table
 from resilient_scoop.errors import JournalError
 from resilient_scoop.journal.envelope import EnvelopeError, unseal
 from resilient_scoop.journal.place import DATA_FILE
-from resilient_scoop.journal.store import Store, open_copy, open_store
+from resilient_scoop.journal.store import JournalStore, open_copy, open_store
 
 PIECE_BYTES: Final = 4 << 20
 _PIPE_BYTES: Final = 1 << 20
@@ -53,7 +53,7 @@ def main(directory: str, source: str, folder: str, parent: str) -> None:
         _refuse(getattr(error, "strerror", None) or str(error))
 
 
-def copy(store: Store, path: Path) -> None:
+def copy(store: JournalStore, path: Path) -> None:
     """Write a compact copy of one moment of a store; it is synced on return."""
     failed: list[lmdb.Error] = []
     reading, writing = os.pipe2(os.O_CLOEXEC)

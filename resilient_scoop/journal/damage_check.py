@@ -204,7 +204,7 @@ def _check_records(
 ) -> None:
     import lmdb
 
-    from resilient_scoop.journal.store import Store, open_copy
+    from resilient_scoop.journal.store import JournalStore, open_copy
 
     try:
         store = open_copy(directory, blobs)
@@ -212,7 +212,7 @@ def _check_records(
         report.problem(error.reason)
         return
 
-    def records(store: Store, table: Table) -> Iterator[tuple[bytes, memoryview]]:
+    def records(store: JournalStore, table: Table) -> Iterator[tuple[bytes, memoryview]]:
         if store.tables[table] is None:
             return
         with store.begin() as txn:

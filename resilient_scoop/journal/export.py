@@ -22,12 +22,12 @@ from resilient_scoop.journal.place import (
     BLOB_FOLDER,
     DATA_FILE,
     FORMAT,
-    Generation,
+    GenerationFile,
     read_meta,
     write_generation,
 )
 from resilient_scoop.journal.store import (
-    Reader,
+    JournalReader,
     page_use,
     table_use,
     translate,
@@ -94,7 +94,7 @@ def stats(view: JournalView) -> JournalStats:
     )
 
 
-def export(reader: Reader, tables: tuple[Table, ...] = tuple(Table)) -> Iterator[bytes]:
+def export(reader: JournalReader, tables: tuple[Table, ...] = tuple(Table)) -> Iterator[bytes]:
     """Yield a line of JSON, with its end, for each record; memory does not grow with the journal.
 
     Raises:
@@ -130,7 +130,7 @@ def backup(view: JournalView, target: Path, *, blobs: bool = True) -> None:
     if blobs and source.is_dir():
         shutil.copytree(source, target / BLOB_FOLDER, ignore=shutil.ignore_patterns("*.tmp"))
     run = view.run.hex()
-    write_generation(target, Generation(run, FORMAT, view.generation, read_meta(target).txn))
+    write_generation(target, GenerationFile(run, FORMAT, view.generation, read_meta(target).txn))
     sync_folder(target)
 
 

@@ -48,7 +48,7 @@ from resilient_scoop.wire.payload_tags import FILE
 
 if TYPE_CHECKING:
     from resilient_scoop.core.facts.batch import Batch
-    from resilient_scoop.core.facts.parent import Parent
+    from resilient_scoop.core.facts.parent import ParentFacts
     from resilient_scoop.journal.journal import Journal
 
 Block = tuple[str, int]
@@ -202,7 +202,7 @@ class _Parent(LogVisitor):
             notes.append(f"{what}: {why}; {so}")
         return notes
 
-    def drop_waits(self, known: Parent, journal: Journal) -> None:
+    def drop_waits(self, known: ParentFacts, journal: Journal) -> None:
         """Remove checkpoints that would wait forever."""
         for _, record in list(self.checkpoints):
             for call in record.pending:
@@ -235,7 +235,7 @@ class _Parent(LogVisitor):
                 )
         self.untrimmed, self.untrimmed_items = calls, before.items - self.trims[-1][1].items
 
-    def asked_again(self, known: Parent | None, once: list[str]) -> list[str]:
+    def asked_again(self, known: ParentFacts | None, once: list[str]) -> list[str]:
         """Return what is computed again; `known` is what the journal now holds of the parent."""
         missing, items = Intervals(self.untrimmed), self.untrimmed_items
         for call in [call for low, high in self.untrimmed for call in range(low, high)]:
@@ -318,7 +318,7 @@ def _is_behind(record: Checkpoint, calls: Intervals, observed: Intervals) -> boo
     )
 
 
-def _can_end(parent: Parent, call: int, journal: Journal) -> bool:
+def _can_end(parent: ParentFacts, call: int, journal: Journal) -> bool:
     """Return whether a batch that a checkpoint waits for is done, or can still be computed."""
     batch = parent.batches.get(call)
     if batch is None:

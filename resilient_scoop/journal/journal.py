@@ -51,7 +51,7 @@ from resilient_scoop.journal.place import (
     DATA_FILE,
     FORMAT,
     GENERATION_FILE,
-    Generation,
+    GenerationFile,
     check_place,
     check_sequence,
     close_generation,
@@ -65,8 +65,8 @@ from resilient_scoop.journal.place import (
 )
 from resilient_scoop.journal.store import (
     NO_SPACE,
-    Reader,
-    Store,
+    JournalReader,
+    JournalStore,
     open_store,
     translate,
 )
@@ -91,10 +91,10 @@ _REAP_EVERY: Final = 1000
 """Commits between two checks for dead readers that still hold old pages."""
 
 
-class Journal(Reader):
+class Journal(JournalReader):
     """A journal that is open for writing."""
 
-    def __init__(self, directory: Path, lock: JournalLock, store: Store, run: bytes) -> None:
+    def __init__(self, directory: Path, lock: JournalLock, store: JournalStore, run: bytes) -> None:
         super().__init__(store, directory)
         self.run = run
         self.generation = 0  # how often this journal was opened for writing, including this time
@@ -243,7 +243,7 @@ class Journal(Reader):
         self.upkeep.compact()
         self._await_remover()
 
-    def take_place(self, new: Store, folder: str) -> None:
+    def take_place(self, new: JournalStore, folder: str) -> None:
         """Replace the open data file by another one; the old one is removed.
 
         Raises:
@@ -265,7 +265,7 @@ class Journal(Reader):
         self._remover = threading.Thread(target=self._remove, args=(old, folder), name="remover")
         self._remover.start()
 
-    def _remove(self, old: Store, folder: str) -> None:
+    def _remove(self, old: JournalStore, folder: str) -> None:
         """Remove the old data file: for a gigabyte this takes the kernel about 200 ms."""
         old.leave()
         remove_data(self.directory, folder, newer=False)
@@ -298,7 +298,7 @@ class Journal(Reader):
         self._next_generation(0)
         sync_folder(self.directory.parent)
 
-    def _continue(self, known: Generation) -> None:
+    def _continue(self, known: GenerationFile) -> None:
         run = self.get(Table.META, RUN_KEY)
         if run != self.run:
             found = "no run at all" if run is None else f"run {run.hex()}"
@@ -321,8 +321,8 @@ class Journal(Reader):
         self.commit([Put(Table.META, GENERATION_KEY, self.generation.to_bytes(8, "big"))])
         write_generation(self.directory, self._known(self.data))
 
-    def _known(self, data: str, closed_txn: int = 0) -> Generation:
-        return Generation(self.run.hex(), FORMAT, self.generation, closed_txn, data)
+    def _known(self, data: str, closed_txn: int = 0) -> GenerationFile:
+        return GenerationFile(self.run.hex(), FORMAT, self.generation, closed_txn, data)
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -379,7 +379,7 @@ class Journal(Reader):
         raise self._failed from error
 
 
-def _examine(directory: Path, lock: JournalLock, run: bytes | None) -> Generation:
+def _examine(directory: Path, lock: JournalLock, run: bytes | None) -> GenerationFile:
     """Check a journal before LMDB opens it, in a child if the check could kill the process."""
     known = read_generation(directory)
     if run is not None and run.hex() != known.run:

@@ -78,7 +78,7 @@ _PAGE_SIZES: Final = tuple(1 << bits for bits in range(9, 17))
 _META: Final = struct.Struct("=IIQQI92xQQ")  # magic, version, address, size, page, last page, txn
 
 
-class Generation(msgspec.Struct, frozen=True):
+class GenerationFile(msgspec.Struct, frozen=True):
     """The second file."""
 
     run: str  # hexadecimal
@@ -149,7 +149,7 @@ def file_system_type(directory: Path) -> int:
     return int(word) & 0xFFFFFFFF
 
 
-def read_generation(directory: Path) -> Generation:
+def read_generation(directory: Path) -> GenerationFile:
     """Return the content of the second file.
 
     Raises:
@@ -164,7 +164,7 @@ def read_generation(directory: Path) -> Generation:
     except OSError as error:
         raise _unreadable(directory, GENERATION_FILE, error) from error
     try:
-        found = msgspec.json.decode(content, type=Generation)
+        found = msgspec.json.decode(content, type=GenerationFile)
     except msgspec.DecodeError as error:
         raise JournalDamagedError(str(directory), f"{GENERATION_FILE}: {error}") from error
     if found.format > FORMAT:
@@ -178,7 +178,7 @@ def read_generation(directory: Path) -> Generation:
     return found
 
 
-def data_folder(directory: Path, known: Generation) -> Path:
+def data_folder(directory: Path, known: GenerationFile) -> Path:
     """Return the folder that holds the data file of a journal."""
     return directory / known.data if known.data else directory
 
@@ -218,12 +218,12 @@ def remove_data(directory: Path, keep: str, *, newer: bool = True) -> None:
                 (directory / name).unlink(missing_ok=True)
 
 
-def write_generation(directory: Path, generation: Generation) -> None:
+def write_generation(directory: Path, generation: GenerationFile) -> None:
     """Replace the second file durably."""
     write_synced(directory / GENERATION_FILE, msgspec.json.encode(generation))
 
 
-def close_generation(directory: Path, generation: Generation) -> None:
+def close_generation(directory: Path, generation: GenerationFile) -> None:
     """Record that the journal was closed in order; if there is no space, the next opening verifies."""
     try:
         write_generation(directory, generation)
@@ -251,7 +251,7 @@ def read_meta(directory: Path) -> DataMeta:
     return newest._replace(before_txn=older.txn, is_short=short_bytes > 0)
 
 
-def is_there(directory: Path, known: Generation, file: tuple[int, int]) -> bool:
+def is_there(directory: Path, known: GenerationFile, file: tuple[int, int]) -> bool:
     """Return whether the data file (device, inode) still has its name."""
     try:
         found = (data_folder(directory, known) / DATA_FILE).stat()

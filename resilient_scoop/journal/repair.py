@@ -35,13 +35,13 @@ from resilient_scoop.journal.place import (
     DATA_FILE,
     FORMAT,
     GENERATION_FILE,
-    Generation,
+    GenerationFile,
     compact_number,
     data_folder,
     meta_pages,
     read_generation,
 )
-from resilient_scoop.journal.store import Store, open_copy
+from resilient_scoop.journal.store import JournalStore, open_copy
 
 OWN_KEYS: Final = (b"run", b"format", b"generation")
 """META records that a journal writes about itself."""
@@ -92,7 +92,7 @@ def repair(directory: Path, target: Path, *, run: bytes | None = None) -> Repair
         lock.release()
 
 
-def _known(directory: Path, run: bytes | None) -> Generation:
+def _known(directory: Path, run: bytes | None) -> GenerationFile:
     """Return the content of `generation.json`, or a substitute if it is lost."""
     try:
         return read_generation(directory)
@@ -106,7 +106,7 @@ def _known(directory: Path, run: bytes | None) -> Generation:
     folders = sorted(directory.glob("compact-*"), key=lambda path: compact_number(path.name))
     names = ["", *(path.name for path in folders)]
     data = next((name for name in names if (directory / name / DATA_FILE).exists()), "")
-    return Generation(run.hex(), FORMAT, 0, data=data)
+    return GenerationFile(run.hex(), FORMAT, 0, data=data)
 
 
 def _copy(directory: Path, folder: Path, copy: Path) -> None:
@@ -170,7 +170,7 @@ def main(copy: str, directory: str, target: str, table_name: str, way: str) -> N
         journal.close(clean=True)
 
 
-def _groups(store: Store, table: Table, way: str) -> Iterator[list[Change]]:
+def _groups(store: JournalStore, table: Table, way: str) -> Iterator[list[Change]]:
     group: list[Change] = []
     size_bytes = 0
     if store.tables[table] is None:
@@ -194,7 +194,7 @@ def _groups(store: Store, table: Table, way: str) -> Iterator[list[Change]]:
     yield group
 
 
-def _whole(store: Store, table: Table, key: bytes, value: memoryview) -> bytes | None:
+def _whole(store: JournalStore, table: Table, key: bytes, value: memoryview) -> bytes | None:
     try:
         flags, payload = unseal(table, key, value)
         return store.blobs.read(unpack_ref(payload)) if flags & BLOB else payload

@@ -38,6 +38,12 @@ class Mirror(Protocol):
     def push(self, name: str, *, durable: bool) -> None:
         """Have a file of this host there."""
 
+    def sync(self, names: Sequence[str]) -> None:
+        """Make files durable there."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file there."""
+
 
 class StateStore:
     """The files of one run's checkpoints."""

@@ -1,9 +1,9 @@
 """An open LMDB environment with our tables, and how they are read.
 
 LMDB allows one open environment per file and process, so all users of one file in a process share a
-`Store`; the last user closes it. A read is one short transaction (a long one prevents the reuse of
+`JournalStore`; the last user closes it. A read is one short transaction (a long one prevents the reuse of
 every page that is replaced since). The map may be moved only while there are no readers: readers
-hold `Store.reading` during their transaction, and so does code that grows the map, or replaces the
+hold `JournalStore.reading` during their transaction, and so does code that grows the map, or replaces the
 environment (a compaction).
 
 Tables that an older version did not know are missing in its journals: they read as empty, and are
@@ -63,7 +63,7 @@ class _Stored(NamedTuple):
     payload: bytes
 
 
-class Store:
+class JournalStore:
     """The environment and its tables; `directory` is the folder of its data file."""
 
     def __init__(self, directory: Path, env: lmdb.Environment, blobs: BlobStore) -> None:
@@ -103,13 +103,13 @@ class Store:
             return self.env.begin(buffers=True)
 
 
-_OPEN: Final[dict[tuple[int, int], Store]] = {}
+_OPEN: Final[dict[tuple[int, int], JournalStore]] = {}
 _opening: Final = threading.Lock()
 
 
 def open_store(
     directory: Path, folder: Path, *, readonly: bool = False, create: bool = False
-) -> Store:
+) -> JournalStore:
     """Open a journal's environment in `folder`, or share the one that this process has open.
 
     Raises:
@@ -125,7 +125,7 @@ def open_store(
             return store
         try:
             env = _open_env(folder, readonly=readonly, create=create)
-            store = Store(folder, env, BlobStore(directory / BLOB_FOLDER))
+            store = JournalStore(folder, env, BlobStore(directory / BLOB_FOLDER))
         except lmdb.Error as error:
             translate(directory, "opening", error)
         store.id = file_id or _file_id(folder) or (0, 0)
@@ -146,7 +146,7 @@ class PageUse(NamedTuple):
         return self.pages * self.page_bytes
 
 
-def page_use(store: Store, txn: lmdb.Transaction[memoryview]) -> PageUse:
+def page_use(store: JournalStore, txn: lmdb.Transaction[memoryview]) -> PageUse:
     """Return how the pages are used, from counters only."""
     whole = store.env.stat()
     handles = [store.refs, store.files, *store.tables.values()]
@@ -176,11 +176,11 @@ def _pages_of(found: Any) -> int:
     return int(found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"])
 
 
-def open_copy(copy: Path, directory: Path) -> Store:
+def open_copy(copy: Path, directory: Path) -> JournalStore:
     """Open a private copy of a data file; files of large payloads stay in the original folder."""
     try:
         env = _open_env(copy, readonly=True, lock=False)
-        return Store(copy, env, BlobStore(directory / BLOB_FOLDER))
+        return JournalStore(copy, env, BlobStore(directory / BLOB_FOLDER))
     except lmdb.Error as error:
         translate(directory, "opening", error)
 
@@ -253,10 +253,10 @@ def _data_bytes(directory: Path) -> int:
         return 0
 
 
-class Reader:
+class JournalReader:
     """The common part of a journal and a view of one."""
 
-    def __init__(self, store: Store, directory: Path) -> None:
+    def __init__(self, store: JournalStore, directory: Path) -> None:
         self.store = store
         self.directory = directory
 
@@ -309,7 +309,7 @@ class Reader:
                     yield record.key, payload
 
     @contextmanager
-    def reading(self) -> Iterator[tuple[Store, lmdb.Transaction[memoryview]]]:
+    def reading(self) -> Iterator[tuple[JournalStore, lmdb.Transaction[memoryview]]]:
         """Yield one moment of the journal, for a short read."""
         while True:
             store = self._current()
@@ -319,7 +319,7 @@ class Reader:
                         yield store, txn
                     return
 
-    def _current(self) -> Store:
+    def _current(self) -> JournalStore:
         """Return the store to read now."""
         return self.store
 

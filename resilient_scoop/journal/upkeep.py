@@ -20,7 +20,7 @@ from resilient_scoop.core.events import Change
 from resilient_scoop.errors import JournalError
 from resilient_scoop.journal.compact import Compaction
 from resilient_scoop.journal.place import compact_folder, compact_number
-from resilient_scoop.journal.store import Store, page_use
+from resilient_scoop.journal.store import JournalStore, page_use
 
 COMPACT_BYTES_MIN: Final = 16 << 20
 """Smaller files are not compacted."""
@@ -38,11 +38,11 @@ class CanSwap(Protocol):
     """The part of a journal that is needed here."""
 
     directory: Path
-    store: Store
+    store: JournalStore
     data: str
     notes: deque[str]
 
-    def take_place(self, new: Store, folder: str) -> None:
+    def take_place(self, new: JournalStore, folder: str) -> None:
         """Replace the open data file by another one."""
 
 

@@ -31,7 +31,7 @@ from resilient_scoop.journal.place import (
     DATA_FILE,
     GENERATION_FILE,
     DataMeta,
-    Generation,
+    GenerationFile,
     check_place,
     check_sequence,
     data_folder,
@@ -39,8 +39,8 @@ from resilient_scoop.journal.place import (
     read_meta,
 )
 from resilient_scoop.journal.store import (
-    Reader,
-    Store,
+    JournalReader,
+    JournalStore,
     open_copy,
     open_store,
 )
@@ -50,10 +50,10 @@ _COPIES_MAX: Final = 3
 """A copy made during a commit of the broker may be inconsistent; then another is made."""
 
 
-class JournalView(Reader):
+class JournalView(JournalReader):
     """A journal that is open for reading; close it, or use it in a `with` statement."""
 
-    def __init__(self, directory: Path, store: Store, known: Generation) -> None:
+    def __init__(self, directory: Path, store: JournalStore, known: GenerationFile) -> None:
         super().__init__(store, directory)
         self.run = bytes.fromhex(known.run)
         self.generation = known.generation
@@ -88,7 +88,7 @@ class JournalView(Reader):
             raise JournalDamagedError(str(directory), f"{DATA_FILE} holds another run or none")
         return view
 
-    def _current(self) -> Store:
+    def _current(self) -> JournalStore:
         """Return the store of the present data file."""
         stamp = _stamp(self.directory)
         if stamp != self._stamp and not self._closed:
@@ -133,7 +133,7 @@ def _stamp(directory: Path) -> tuple[int, int] | None:
     return found.st_ino, found.st_mtime_ns
 
 
-def _opened(directory: Path, known: Generation) -> Store:
+def _opened(directory: Path, known: GenerationFile) -> JournalStore:
     folder = data_folder(directory, known)
     meta = read_meta(folder)
     if not os.access(directory, os.W_OK):
@@ -156,7 +156,7 @@ def _examine(directory: Path, folder: Path, meta: DataMeta, *, clean: bool) -> N
         check(directory, Depth.RECORDS, states=False).raise_if_damaged(directory)
 
 
-def _copied(directory: Path, folder: Path) -> Store:
+def _copied(directory: Path, folder: Path) -> JournalStore:
     import shutil
     import tempfile
 

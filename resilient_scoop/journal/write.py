@@ -30,7 +30,7 @@ from resilient_scoop.journal.envelope import (
     seal,
     unseal,
 )
-from resilient_scoop.journal.store import Store
+from resilient_scoop.journal.store import JournalStore
 
 KEY_BYTES_MAX: Final = 470
 """LMDB's limit of 511, less the prefix of a key in the table of files."""
@@ -64,7 +64,7 @@ class Gone:
         return bool(self.blobs or self.files)
 
 
-def prepare(store: Store, changes: Sequence[Change]) -> list[Puts | Erase]:
+def prepare(store: JournalStore, changes: Sequence[Change]) -> list[Puts | Erase]:
     """Return the steps of a transaction.
 
     Raises:
@@ -99,7 +99,9 @@ def prepare(store: Store, changes: Sequence[Change]) -> list[Puts | Erase]:
     return steps
 
 
-def write(store: Store, steps: Sequence[Puts | Erase], *, keep_history: bool = False) -> Gone:
+def write(
+    store: JournalStore, steps: Sequence[Puts | Erase], *, keep_history: bool = False
+) -> Gone:
     """Commit the steps; return the files that no record names any more."""
     gone = Gone()
     with store.env.begin(write=True, buffers=True) as txn:
@@ -116,19 +118,19 @@ def write(store: Store, steps: Sequence[Puts | Erase], *, keep_history: bool = F
         return _left(txn, store, gone)
 
 
-def is_named(store: Store, digest: bytes) -> bool:
+def is_named(store: JournalStore, digest: bytes) -> bool:
     """Return whether a record names the journal's file of this digest."""
     with store.reading, store.begin() as txn:
         return _begins(txn.cursor(store.refs), digest)
 
 
-def _put_file(store: Store, puts: Puts, key: bytes, value: bytes) -> None:
+def _put_file(store: JournalStore, puts: Puts, key: bytes, value: bytes) -> None:
     name = store.blobs.write(value)
     puts.records.append((key, seal(puts.table, key, name.pack(), BLOB)))
     puts.refs.append(_ref(name.digest, puts.table, key))
 
 
-def _finish(store: Store, steps: Sequence[Puts | Erase]) -> None:
+def _finish(store: JournalStore, steps: Sequence[Puts | Erase]) -> None:
     files = False
     for step in steps:
         if isinstance(step, Puts):
@@ -140,7 +142,7 @@ def _finish(store: Store, steps: Sequence[Puts | Erase]) -> None:
 
 def erase(
     txn: lmdb.Transaction[memoryview],
-    store: Store,
+    store: JournalStore,
     step: Erase,
     gone: Gone,
     *,
@@ -173,7 +175,7 @@ def erase(
 
 
 def name(
-    txn: lmdb.Transaction[memoryview], store: Store, table: Table, key: bytes, stored: bytes
+    txn: lmdb.Transaction[memoryview], store: JournalStore, table: Table, key: bytes, stored: bytes
 ) -> None:
     """Add the files that a stored record names."""
     digest, ids = _named_by(store, table, key, stored)
@@ -185,7 +187,7 @@ def name(
 
 def unname(
     txn: lmdb.Transaction[memoryview],
-    store: Store,
+    store: JournalStore,
     table: Table,
     key: bytes,
     stored: bytes,
@@ -203,7 +205,7 @@ def unname(
 
 
 def _named_by(
-    store: Store, table: Table, key: bytes, stored: bytes, *, deep: bool = True
+    store: JournalStore, table: Table, key: bytes, stored: bytes, *, deep: bool = True
 ) -> tuple[bytes | None, list[bytes]]:
     """Return the files that a stored record names; none for a damaged one (`verify` reports it).
 
@@ -221,7 +223,7 @@ def _named_by(
 
 
 def _keep(
-    txn: lmdb.Transaction[memoryview], store: Store, table: Table, key: bytes, stored: bytes
+    txn: lmdb.Transaction[memoryview], store: JournalStore, table: Table, key: bytes, stored: bytes
 ) -> None:
     try:
         flags, payload = unseal(table, key, stored)
@@ -233,7 +235,7 @@ def _keep(
     name(txn, store, Table.HISTORY, kept, again)
 
 
-def _left(txn: lmdb.Transaction[memoryview], store: Store, gone: Gone) -> Gone:
+def _left(txn: lmdb.Transaction[memoryview], store: JournalStore, gone: Gone) -> Gone:
     """Return the part that no other record names."""
     if not gone:
         return gone

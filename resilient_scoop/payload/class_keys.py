@@ -30,7 +30,7 @@ class Key(NamedTuple):
     nth: int
 
 
-class RunningFuture(NamedTuple):
+class SendingFuture(NamedTuple):
     """The future that is running: its path, and how many classes it has sent, by name."""
 
     path: str
@@ -65,19 +65,19 @@ class AllNames(set[str]):
 guarded: set[str] = set()
 """Names in `__main__` here that do not exist in workers: those that the script binds under `if
 __name__ == "__main__":`. Functions and classes with these names are pickled by value."""
-_nowhere: Final = RunningFuture("-", {})
+_nowhere: Final = SendingFuture("-", {})
 
 
-class Here:
+class ProcessClasses:
     """The present state of this process."""
 
-    place: Callable[[], RunningFuture] = staticmethod(lambda: _nowhere)
+    place: Callable[[], SendingFuture] = staticmethod(lambda: _nowhere)
     is_call = False  # a call's callable or arguments are being loaded
 
 
-def locate(place: Callable[[], RunningFuture]) -> None:
+def locate(place: Callable[[], SendingFuture]) -> None:
     """Set `place`, which returns the running future."""
-    Here.place = staticmethod(place)
+    ProcessClasses.place = staticmethod(place)
 
 
 def is_guarded(obj: type | types.FunctionType) -> bool:
@@ -121,7 +121,7 @@ def key_by_place(cls: type) -> None:
 
 
 def _next_key(cls: type) -> Key:
-    path, counts = Here.place()
+    path, counts = ProcessClasses.place()
     kind = (path, cls.__module__, cls.__qualname__)
     nth = counts.get(kind, 0)
     counts[kind] = nth + 1
@@ -180,8 +180,8 @@ def _made_again(key: Key, bases: tuple[Any, ...]) -> type | None:
 
     This happens if it gets its checkpoint, or the value of a `once`, before it makes a call.
     """
-    path, counts = Here.place()
-    if path != key.where or Here.is_call:
+    path, counts = ProcessClasses.place()
+    if path != key.where or ProcessClasses.is_call:
         return None
     gc.collect()  # classes of futures that have ended
     base = next((base for base in bases if isinstance(base, type)), object)

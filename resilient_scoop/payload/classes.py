@@ -37,9 +37,9 @@ from msgspec import structs
 
 from resilient_scoop.payload.class_keys import (
     HEAP_TYPE,
-    Here,
     Key,
     KnownClass,
+    ProcessClasses,
     find,
     is_dynamic,
     is_importable,
@@ -297,7 +297,7 @@ def make_enum(  # noqa: PLR0913, PLR0917 - a pickle's arguments
 def fill(cls: Any, state: tuple[dict[str, Any], list[type] | None, Any]) -> None:
     """Set the attributes of a class, if they are to be set here (see above)."""
     known = known_as(cls)
-    if not known.is_bare and not (Here.is_call and _may_change(known)):
+    if not known.is_bare and not (ProcessClasses.is_call and _may_change(known)):
         return
     known.is_bare = False
     content, registered, members = state
@@ -325,7 +325,7 @@ def _set(cls: Any, name: str, value: Any) -> None:
 def _may_change(known: KnownClass) -> bool:
     if not known.born_here or not known.key.where:
         return True
-    caller = Here.place().path.rpartition(".")[0]
+    caller = ProcessClasses.place().path.rpartition(".")[0]
     return bool(caller) and known.key.where.startswith(f"{caller}.")
 
 

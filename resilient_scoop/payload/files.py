@@ -21,7 +21,7 @@ from __future__ import annotations
 import mmap
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from resilient_scoop.adapters.synced_files import sync_folder
 from resilient_scoop.journal import result_files
@@ -34,6 +34,8 @@ from resilient_scoop.journal.blobs import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from resilient_scoop.journal.state_store import Mirror
+
     Patience = Callable[[Callable[[], bytes], int, bool], bytes]
     """Calls a function again until there is space for a number of bytes, in a synced file or not."""
 
@@ -41,22 +43,6 @@ FOLDER: Final = result_files.FOLDER
 ARGUMENT: Final = b"a"
 _NAME_BYTES: Final = result_files.ID_BYTES
 _REF_BYTES: Final = len(ARGUMENT) + _NAME_BYTES + 8
-
-
-class Mirror(Protocol):
-    """The way from a folder on another host to that of the run (`transport.mirror`)."""
-
-    def fetch(self, name: str) -> None:
-        """Have a file here; raises OSError if there is none."""
-
-    def push(self, name: str, *, durable: bool) -> None:
-        """Have a file of this host there."""
-
-    def sync(self, names: Sequence[str]) -> None:
-        """Make files durable there."""
-
-    def remove(self, name: str) -> None:
-        """Remove a file there."""
 
 
 class LargeStore:

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from resilient_scoop.adapters import former_names
 from resilient_scoop.errors import PicklingFailedError, UnpicklingFailedError
 from resilient_scoop.payload import class_keys, codec
-from resilient_scoop.payload.class_keys import RunningFuture, is_importable, locate
+from resilient_scoop.payload.class_keys import SendingFuture, is_importable, locate
 from resilient_scoop.payload.codec import Parts, dumps
 from resilient_scoop.payload.exceptions import (
     RemoteTracebackError,
@@ -31,9 +31,9 @@ from resilient_scoop.wire import payload_tags as tags
 __all__ = [
     "LARGE_BYTES",
     "Encoded",
+    "PayloadStore",
     "RemoteTracebackError",
-    "RunningFuture",
-    "Store",
+    "SendingFuture",
     "dumps",
     "dumps_broker_error",
     "dumps_exception",
@@ -54,7 +54,7 @@ _NAMES_MAX: Final = 5
 _SMALL: Final = codec.SCALARS - {str, bytes, int}
 
 
-class Store(Protocol):
+class PayloadStore(Protocol):
     """Stores large payloads; `get` returns the joined parts that were given to `put`."""
 
     def put(self, buffers: Parts, sync: bool) -> bytes:  # noqa: FBT001 - the adapter's signature
@@ -88,7 +88,7 @@ class Encoded(NamedTuple):
 
 def dumps_large(
     obj: object,
-    store: Store | None,
+    store: PayloadStore | None,
     *,
     threshold_bytes: int = LARGE_BYTES,
     sync: bool = False,
@@ -110,7 +110,7 @@ def dumps_large(
 
 
 def dumps_result(
-    value: object, store: Store | None, *, function: str, where: str, sync: bool = False
+    value: object, store: PayloadStore | None, *, function: str, where: str, sync: bool = False
 ) -> Encoded:
     """Return the payload of a result of `function`, or of a PicklingFailedError."""
     what = f"value returned by {function}"
@@ -123,7 +123,7 @@ def dumps_result(
 
 def loads(
     payload: bytes | memoryview,
-    store: Store | None = None,
+    store: PayloadStore | None = None,
     what: str = "value",
     *,
     is_call: bool = False,
@@ -146,16 +146,16 @@ def loads(
             return loads_exception(payload)
         if payload[0] == _FILE:
             payload = _fetched(payload, store)
-        class_keys.Here.is_call = is_call
+        class_keys.ProcessClasses.is_call = is_call
         return codec.loads(payload)
     except Exception as error:  # unpickling runs user code
         reason = f"{type(error).__name__}: {error}"
         raise UnpicklingFailedError(what, _names(payload), reason) from error
     finally:
-        class_keys.Here.is_call = False
+        class_keys.ProcessClasses.is_call = False
 
 
-def _fetched(payload: bytes | memoryview, store: Store | None) -> memoryview:
+def _fetched(payload: bytes | memoryview, store: PayloadStore | None) -> memoryview:
     if store is None:
         raise pickle.UnpicklingError("it is in a file, and this process has no store")
     return store.get(bytes(payload[1:]))

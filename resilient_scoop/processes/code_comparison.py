@@ -21,7 +21,7 @@ from resilient_scoop.identity.meaning import Meaning, fingerprint_of
 from resilient_scoop.payload import payload
 from resilient_scoop.payload.files import LargeStore
 from resilient_scoop.processes import random_streams, user_script
-from resilient_scoop.processes.code_survey import NOT_IMPORTED, Answer, ChangedReference
+from resilient_scoop.processes.code_survey import NOT_IMPORTED, ChangedReference, Comparison
 from resilient_scoop.processes.connection import Context
 from resilient_scoop.processes.here import Process
 from resilient_scoop.processes.starting import take_settings
@@ -58,7 +58,7 @@ def main() -> int:
     os._exit(0 if whole else NOT_IMPORTED)
 
 
-def compare(defines: list[Define], store: LargeStore, *, whole: bool) -> list[Answer]:
+def compare(defines: list[Define], store: LargeStore, *, whole: bool) -> list[Comparison]:
     """Return what was found about each definition; `whole`: the script could be imported."""
     known: dict[bytes, str] = {}
     answers = []
@@ -69,20 +69,20 @@ def compare(defines: list[Define], store: LargeStore, *, whole: bool) -> list[An
             if whole and not known:
                 known = _fingerprints()
             renamed = define.fingerprint in known
-            found = Answer(define.fingerprint) if renamed else Answer(missing=True)
-            answers.append(found if whole else Answer())
+            found = Comparison(define.fingerprint) if renamed else Comparison(missing=True)
+            answers.append(found if whole else Comparison())
         finally:
             overlay.activate(None)
     return answers
 
 
-def _compare(define: Define, store: LargeStore) -> Answer:
+def _compare(define: Define, store: LargeStore) -> Comparison:
     what = f"function {define.name}"
     if not define.references:
         function = payload.loads(define.payload, store, what)
         now = Meaning(function, by_position=define.style != _KEYWORDS).fingerprint
         same = fingerprint_v1.fingerprint(function) == define.fingerprint
-        return Answer(now, is_old=same)
+        return Comparison(now, is_old=same)
     set_since = {each.home for each in define.references if not each.flags & AS_IMPORTED}
     with contextlib.suppress(Exception):  # user code: an edit may have removed what values need
         overlay.activate(overlay.of(define, set_since))
@@ -96,7 +96,7 @@ def _compare(define: Define, store: LargeStore) -> Answer:
         then[key] if key in then and not then[key].flags & AS_IMPORTED else each
         for key, each in now_refs.items()
     ]
-    return Answer(fingerprint_of(predicted), _differences(then, now_refs))
+    return Comparison(fingerprint_of(predicted), _differences(then, now_refs))
 
 
 def _keyed(references: list[Reference]) -> _Keyed:

@@ -49,7 +49,7 @@ class ChangedReference(msgspec.Struct, frozen=True):
         return f"{self.label}{values}" + (f", {self.at}" if self.at else "")
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Comparison(msgspec.Struct, frozen=True):
     """What the child found about a definition; no fingerprint: it cannot tell."""
 
     fingerprint: bytes = b""
@@ -81,7 +81,7 @@ class Changed:
         return min(self.names, key=lambda name: (":" in name, name)).rpartition(":")[2]
 
 
-class Looked(NamedTuple):
+class CodeSurvey(NamedTuple):
     """What a comparison of the code has found."""
 
     changed: list[Changed]  # in the order of their names
@@ -97,7 +97,7 @@ class ResultCount(NamedTuple):
     spent_s: float
 
 
-def look(run: RunDir, info: RunInfo, view: Readable) -> Looked:
+def look(run: RunDir, info: RunInfo, view: Readable) -> CodeSurvey:
     """Compare the present code of all functions with results with their journaled code.
 
     The results are counted, which reads the whole log, only if some code has changed.
@@ -120,10 +120,10 @@ def look(run: RunDir, info: RunInfo, view: Readable) -> Looked:
     found_edits = edits(run.path, info.script, asked) if whole else []
     edited = [each for each in found_edits if not _is_noticed(each, noticed)]
     if not differing and not edited:
-        return Looked([], {}, renewed)
+        return CodeSurvey([], {}, renewed)
     counts = _results(view)
     if not counts:
-        return Looked([], {}, renewed)
+        return CodeSurvey([], {}, renewed)
     found: dict[str, Changed] = {}
     missing: dict[str, int] = {}
     for define, answer in differing:
@@ -140,7 +140,7 @@ def look(run: RunDir, info: RunInfo, view: Readable) -> Looked:
         found[define.name] = Changed(
             define.name, names, pairs, tuple(dict.fromkeys(texts)), before.spent_s + counted.spent_s
         )
-    return Looked([found[name] for name in sorted(found)], missing, renewed, edited)
+    return CodeSurvey([found[name] for name in sorted(found)], missing, renewed, edited)
 
 
 def _is_noticed(edit: Edit, labels: set[str]) -> bool:
@@ -201,7 +201,7 @@ def _discard(made: dict[bytes, Intervals], start: int, stop: int) -> None:
         each.discard(start, stop)
 
 
-def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> tuple[list[Answer], bool]:
+def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> tuple[list[Comparison], bool]:
     """Have a child compare what callables refer to now with their definitions.
 
     The second value says whether the script can be imported.
@@ -223,9 +223,9 @@ def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> tuple[list[Answer
     asked = msgspec.msgpack.encode(defines)
     try:
         output, _ = process.communicate(asked, timeout=_TIMEOUT_S)
-        answers = msgspec.msgpack.decode(output, type=list[Answer])
+        answers = msgspec.msgpack.decode(output, type=list[Comparison])
     except (subprocess.TimeoutExpired, msgspec.MsgspecError):
-        return [Answer()] * len(
+        return [Comparison()] * len(
             defines
         ), False  # the script cannot be imported: the replay will report why
     finally:

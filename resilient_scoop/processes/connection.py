@@ -71,7 +71,7 @@ class Context:
         self.called_back: list[bytes] | None = None  # callbacks that wait for the running one
         self.learned = 0  # number of futures whose outcomes the parent knows
         self.blocks: dict[str, Any] = {}  # opened by `checkpoint.restore`
-        self.classes: dict[tuple[str, str, str], int] = {}  # see `payload.RunningFuture`
+        self.classes: dict[tuple[str, str, str], int] = {}  # see `payload.SendingFuture`
         self.until: float | None = None  # when its `timeout=` is over (monotonic)
         self.consts: dict[str, Any] = {}  # constants returned by `shared.getConst`
         self.rngs: StreamBook | None = None  # streams returned by `futures.rng()`

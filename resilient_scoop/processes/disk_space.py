@@ -37,7 +37,7 @@ LOOK_S: Final = 0.25
 AGAIN_S_MAX: Final = 5.0
 
 
-class RunningFuture(Protocol):
+class RunningTask(Protocol):
     """The future that is running."""
 
     work: Work | None
@@ -61,7 +61,7 @@ class WritingProcess(Protocol):
     waiter: Waiter | None
 
     @property
-    def context(self) -> RunningFuture:
+    def context(self) -> RunningTask:
         """The future that is running."""
 
     def turn(self) -> AbstractContextManager[object]:

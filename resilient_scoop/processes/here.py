@@ -43,10 +43,10 @@ class Process:
     make_parent: Callable[[], Parent] | None = None
 
 
-def _place(session: Session) -> payload.RunningFuture:
+def _place(session: Session) -> payload.SendingFuture:
     context = session.context
     in_none = session.role == "worker" and context.path == ids.ROOT  # it has started none yet
-    return payload.RunningFuture("-" if in_none else context.path, context.classes)
+    return payload.SendingFuture("-" if in_none else context.path, context.classes)
 
 
 def announce(session: Session, settings: ChildSettings) -> None:

@@ -84,7 +84,7 @@ def ask(run_dir: Path, request: Request, run_id: str) -> str:
     return found.text
 
 
-class Asked:
+class Requests:
     """The broker's view."""
 
     def __init__(self, run_dir: Path) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         Part,
         Trimmed,
     )
-    from resilient_scoop.wire.tally import Tally, Work
+    from resilient_scoop.wire.tally import FunctionWork, Tally
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class Count(LogVisitor):
     """A fold of the LOG in the order of its keys, which preserves the order within each parent."""
 
     titles: dict[bytes, str] = field(default_factory=dict)  # of functions, by fingerprint
-    functions: dict[str, Work] = field(default_factory=dict)
+    functions: dict[str, FunctionWork] = field(default_factory=dict)
     batches: dict[tuple[str, int], _Batch] = field(default_factory=dict)
     failed: dict[tuple[str, int], set[int]] = field(default_factory=dict)
     crashed: set[tuple[str, int, int]] = field(default_factory=set)

@@ -35,7 +35,7 @@ _FULL_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class RunProgress:
     """A run at one moment, as known to its launcher."""
 
     elapsed_s: float = 0.0
@@ -195,7 +195,7 @@ class Display:
         self._tty = tty
         self._quiet = quiet
         self._clock = clock
-        self._last: Progress | None = None
+        self._last: RunProgress | None = None
         self._drawn = False
         self._hidden_until = float("-inf")
         self._drawn_at = float("-inf")
@@ -248,7 +248,7 @@ class Display:
         self._err.write(fresh + f"rscoop: {text}\n".encode("utf-8", "replace"))
         self._redraw()
 
-    def progress(self, snapshot: Progress) -> None:
+    def progress(self, snapshot: RunProgress) -> None:
         """Show the progress of the run; may be called at any rate."""
         now = self._clock()
         changed, self._last = snapshot != self._last, snapshot
@@ -294,7 +294,7 @@ class Display:
             return _WIDTH
 
 
-def progress_line(at: Progress, width: int | None = None, run: str = "") -> str:
+def progress_line(at: RunProgress, width: int | None = None, run: str = "") -> str:
     """Return a snapshot as text, without parts that are zero or do not fit."""
     parts = [(order, text) for order, text in enumerate(_parts(at, run)) if text]
     if width is not None:
@@ -315,7 +315,7 @@ _RANKS: Final = (0, -1, 1, 2, 4, 3, 8, 7, 6, 5, 10, 9)
 """Parts with low numbers stay if the line is narrow."""
 
 
-def _parts(at: Progress, run: str) -> tuple[str, ...]:
+def _parts(at: RunProgress, run: str) -> tuple[str, ...]:
     of = "" if at.batch_total is None else f"/{at.batch_total}"
     share = at.share
     if share is None and at.batch and at.batch_total:
@@ -340,7 +340,7 @@ def _parts(at: Progress, run: str) -> tuple[str, ...]:
     )
 
 
-def _workers(at: Progress) -> str:
+def _workers(at: RunProgress) -> str:
     """Return who computes: `8 running on 8 workers, 3 of 4 hosts`."""
     hosts = f", {at.hosts_there} of {counted(at.hosts, 'host')}" if at.hosts else ""
     if not at.workers:

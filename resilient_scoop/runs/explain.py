@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from resilient_scoop.core.facts.batch import Batch
-    from resilient_scoop.core.facts.parent import Parent
-    from resilient_scoop.core.facts.state import State
+    from resilient_scoop.core.facts.parent import ParentFacts
+    from resilient_scoop.core.facts.state import DurableState
     from resilient_scoop.journal.view import JournalView
     from resilient_scoop.runs.folder import RunDir
 
@@ -90,7 +90,7 @@ class Inquiry:
     def __init__(self, run: RunDir, view: JournalView) -> None:
         self.run = run
         self.view = view
-        self.state: State = read_state(view, view.run)
+        self.state: DurableState = read_state(view, view.run)
         self.ended = read_ended(view)
         self.live = is_live(run)
         everybody = processes(run.id) if self.live else []
@@ -169,7 +169,9 @@ class Inquiry:
             advice = f"rscoop resolve {self.run.id} '{path}' --again | --done JSON | --failed"
         return Why(path, name, How.FAILED, text, story.events, advice, failure.traceback_text)
 
-    def _undone(self, path: str, parent: Parent, batch: Batch, index: int) -> tuple[How, str, str]:
+    def _undone(
+        self, path: str, parent: ParentFacts, batch: Batch, index: int
+    ) -> tuple[How, str, str]:
         there = sorted(self.busy, key=lambda each: each.is_stopped)
         at = next((each for each in there if each.path == path), None)
         if at is not None:
@@ -194,7 +196,7 @@ class Inquiry:
         details = details[:_SHOWN_MAX] + ([counted(more, "other")] if more > 0 else [])
         return How.READY, f"{text}: {', '.join(details) or 'no worker is there'}", ""
 
-    def _waits_for(self, parent: Parent) -> str:
+    def _waits_for(self, parent: ParentFacts) -> str:
         waits = [
             f"{parent.path}.{batch.call} ({batch.undone.count()} of "
             f"{batch.undone.count() + batch.done.count()} not done)"
@@ -250,7 +252,7 @@ class Inquiry:
             details.append(f"waits for {parent} to ask for more of it, or to say that this is all")
         return Why(path, name, How.PARTLY, text, details, "" if self.live else self._go_on())
 
-    def _survey(self, parent: Parent, call: int) -> tuple[str, list[int], int]:
+    def _survey(self, parent: ParentFacts, call: int) -> tuple[str, list[int], int]:
         """Return a batch's function, the failed items, and how many were given up."""
         story = BatchStory(self.state, call)
         for record in self._records(parent):
@@ -277,7 +279,7 @@ class Inquiry:
     def _go_on(self) -> str:
         return f"rscoop resume {self.run.id}"
 
-    def _records(self, parent: Parent) -> Iterator[wire.Logged]:
+    def _records(self, parent: ParentFacts) -> Iterator[wire.Logged]:
         after = None
         while page := self.view.read(Table.LOG, parent.prefix, after, 1 << 20):
             for key, raw in page:
@@ -288,7 +290,7 @@ class Inquiry:
 class BatchStory(LogVisitor):
     """The journaled history of one batch."""
 
-    def __init__(self, state: State, call: int) -> None:
+    def __init__(self, state: DurableState, call: int) -> None:
         self.state = state
         self.call = call
         self.name = "?"
@@ -326,7 +328,7 @@ class BatchStory(LogVisitor):
 class Story(LogVisitor):
     """The journaled history of one item."""
 
-    def __init__(self, state: State, index: int, call: int) -> None:
+    def __init__(self, state: DurableState, index: int, call: int) -> None:
         self.state = state
         self.index = index
         self.call = call
@@ -402,7 +404,7 @@ class Story(LogVisitor):
         self.events.append(f"it {'failed' if self.failed else 'was done'}, {who}{self.spent}")
 
 
-def _covered(path: str, parent: Parent, call: int) -> Why:
+def _covered(path: str, parent: ParentFacts, call: int) -> Why:
     blocks = [
         f"{kept[-1].gen} of block {name!r}"
         for (name, _), kept in sorted(parent.blocks.items())

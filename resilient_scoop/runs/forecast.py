@@ -31,8 +31,8 @@ from resilient_scoop.wire import messages as wire
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
-    from resilient_scoop.core.facts.parent import Parent
-    from resilient_scoop.core.facts.state import State
+    from resilient_scoop.core.facts.parent import ParentFacts
+    from resilient_scoop.core.facts.state import DurableState
     from resilient_scoop.core.ports import Readable
 
 START_S: Final = 0.5
@@ -128,7 +128,7 @@ class Forecast(LogVisitor):
 
     def __init__(
         self,
-        state: State,
+        state: DurableState,
         defines: dict[bytes, wire.Define],
         changed: Container[bytes],
         *,
@@ -219,7 +219,7 @@ class Forecast(LogVisitor):
             if items > 0:
                 self._function(made.fingerprint).count("renewed", items)
 
-    def _count_undone(self, parent: Parent) -> None:
+    def _count_undone(self, parent: ParentFacts) -> None:
         for number, batch in parent.batches.items():
             intents = parent.intents.get(number)
             for low, high in batch.undone:
@@ -247,7 +247,7 @@ class Forecast(LogVisitor):
 
 
 def make_forecast(
-    view: Readable, state: State, changed: Iterable[bytes], *, retry_failed: bool
+    view: Readable, state: DurableState, changed: Iterable[bytes], *, retry_failed: bool
 ) -> ForecastReport:
     """Return the forecast of a resume; `changed`: fingerprints of code whose results are not kept."""
     forecast = Forecast(state, read_defines(view), frozenset(changed), retry_failed=retry_failed)

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from resilient_scoop.core.events import Change
     from resilient_scoop.core.facts.generations import Generation
-    from resilient_scoop.core.facts.parent import Parent
+    from resilient_scoop.core.facts.parent import ParentFacts
     from resilient_scoop.runs.folder import RunDir
 
 _COMMIT_BYTES: Final = 16 << 20
@@ -136,7 +136,7 @@ def _cut_trimmed(record: wire.Trimmed, at: Point) -> wire.Trimmed | None:
     return wire.Trimmed(record.parent, calls, observed, items, record.blocks)
 
 
-def check_point(parent: Parent, at: Point) -> bool:
+def check_point(parent: ParentFacts, at: Point) -> bool:
     """Return whether everything before a point exists, or is covered by a checkpoint before it (F4)."""
     covered = Intervals()
     for block in parent.blocks.values():
@@ -146,7 +146,7 @@ def check_point(parent: Parent, at: Point) -> bool:
     return all(covered.covers(*span) for span in parent.dropped.overlap(0, at.call))
 
 
-def first_call(parent: Parent) -> int:
+def first_call(parent: ParentFacts) -> int:
     """Return the first batch after a trimmed one at which the run can be forked."""
     made = sorted(kept.calls for block in parent.blocks.values() for kept in block)
     behind = parent.dropped.stops[-1] if parent.dropped else 0

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from resilient_scoop.core.broker.broker import Broker
     from resilient_scoop.core.facts.batch import Batch
     from resilient_scoop.core.facts.progress import ItemProgress, ProgressTable
-    from resilient_scoop.core.facts.state import State
+    from resilient_scoop.core.facts.state import DurableState
 
 REPLAY_PER_S: Final = 50_000
 """Journaled items with small values that a replay reads per second; measured by `benchmarks`."""
@@ -72,7 +72,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str = ""
 
 
-class Found(msgspec.Struct, frozen=True):
+class JournalFindings(msgspec.Struct, frozen=True):
     """What a broker found in the journal at its start."""
 
     results: int
@@ -80,7 +80,7 @@ class Found(msgspec.Struct, frozen=True):
     doubts: list[str]  # items in doubt, each with its function's name
 
     @classmethod
-    def begin(cls, state: State, *, adopt: bool) -> Self:
+    def begin(cls, state: DurableState, *, adopt: bool) -> Self:
         """Count the items of a freshly loaded state.
 
         With workers to adopt, nothing is in doubt, and the last broker has died.
@@ -92,7 +92,7 @@ class Found(msgspec.Struct, frozen=True):
         return cls(state.items_done, in_flight, doubted)
 
 
-def _batch(state: State, path: str, batch: Batch) -> str:
+def _batch(state: DurableState, path: str, batch: Batch) -> str:
     """Return, for display, the path of a batch and the name of its function."""
     define = state.defines.get(batch.pieces[-1].fn) if batch.pieces else None
     if define is None:
@@ -128,7 +128,7 @@ def items_text(table: ProgressTable) -> str:
 
 def broker_report(
     broker: Broker,
-    found: Found,
+    found: JournalFindings,
     output_bytes: int,
     *,
     ask: int,

@@ -32,8 +32,8 @@ from resilient_scoop.wire.payload_tags import BROKER_ERROR
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from resilient_scoop.core.facts.parent import Parent
-    from resilient_scoop.core.facts.state import State
+    from resilient_scoop.core.facts.parent import ParentFacts
+    from resilient_scoop.core.facts.state import DurableState
     from resilient_scoop.core.ports import Readable
     from resilient_scoop.runs.folder import RunDir, RunInfo
 
@@ -49,7 +49,7 @@ class DoubtDecision(StrEnum):
     FAILED = "failed"  # its parent gets WorkerLostError
 
 
-def given_up(view: Readable, state: State) -> list[tuple[str, str]]:
+def given_up(view: Readable, state: DurableState) -> list[tuple[str, str]]:
     """Return the items that ended as lost and can still be resolved: (path, function's name)."""
     ended = read_ended(view)
     if ended is not None and _is_finished(ended):
@@ -67,7 +67,7 @@ def given_up(view: Readable, state: State) -> list[tuple[str, str]]:
 class _Lost(LogVisitor):
     """Items that ended as lost, unless they were called again since: the functions' names."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: DurableState) -> None:
         self.state = state
         self.found: dict[tuple[str, int, int], str] = {}
 
@@ -131,7 +131,7 @@ class Resolution:
         known = self.state.parents.get(parent)
         if known is None or call >= known.next_call():
             raise UsageError(f"item {self.path} is not known; see `rscoop why`")
-        self.parent: Parent = known
+        self.parent: ParentFacts = known
 
     def changes(self, verdict: DoubtDecision, payload: bytes) -> tuple[list[Change], str]:
         """Return the records to write, and the meaning for display."""

@@ -33,7 +33,7 @@ from resilient_scoop.wire.messages import (
     RunEnded,
     decode_up,
 )
-from resilient_scoop.wire.tally import TALLY_KEY, Tally, Work, decode_tally
+from resilient_scoop.wire.tally import TALLY_KEY, FunctionWork, Tally, decode_tally
 
 BATCHES_SHOWN_MAX: Final = 20
 REPLAY_RESULTS: Final = 200_000
@@ -197,7 +197,7 @@ def read_ended(view: Readable) -> RunEnded | None:
     return record if isinstance(record, RunEnded) else None
 
 
-def _functions(functions: dict[str, Work]) -> list[FunctionStatus]:
+def _functions(functions: dict[str, FunctionWork]) -> list[FunctionStatus]:
     found = [
         FunctionStatus(name, work.done - work.failed, work.failed, work.spent_s)
         for name, work in functions.items()

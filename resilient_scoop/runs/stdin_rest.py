@@ -38,7 +38,7 @@ NAME: Final = "input.json"
 _PIECE_BYTES: Final = 1 << 20
 
 
-class Ended(msgspec.Struct, frozen=True, kw_only=True):
+class InputEnd(msgspec.Struct, frozen=True, kw_only=True):
     """The number of pieces after which a launcher's input is known to end."""
 
     source: bytes
@@ -69,15 +69,15 @@ class KnownInput:
         return ended is not None and self._pieces.get(ended.source, 0) == ended.pieces
 
 
-def read_ended(folder: Path) -> Ended | None:
+def read_ended(folder: Path) -> InputEnd | None:
     """Return what a launcher recorded about the end of its input."""
     try:
-        return json_text.decode((folder / NAME).read_bytes(), Ended)
+        return json_text.decode((folder / NAME).read_bytes(), InputEnd)
     except (OSError, msgspec.MsgspecError):
         return None
 
 
-def note_ended(folder: Path, ended: Ended) -> None:
+def note_ended(folder: Path, ended: InputEnd) -> None:
     """Record that a launcher's input ends after this number of pieces."""
     draft = folder / f"{NAME}.tmp"
     try:

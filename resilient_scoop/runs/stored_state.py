@@ -10,7 +10,7 @@ from resilient_scoop.wire.messages import Define, decode_logged, decode_up
 from resilient_scoop.wire.tally import TALLY_KEY, Tally, decode_tally
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.facts.state import State
+    from resilient_scoop.core.facts.state import DurableState
     from resilient_scoop.core.ports import Readable
 
 
@@ -20,7 +20,7 @@ def read_defines(view: Readable) -> dict[bytes, Define]:
     return {record.fn: record for record in records if isinstance(record, Define)}
 
 
-def read_state(view: Readable, run: bytes) -> State:
+def read_state(view: Readable, run: bytes) -> DurableState:
     """Return the state, as a broker would load it."""
     log = ((key, decode_logged(raw)) for key, raw in view.scan(Table.LOG))
     return recover(run, read_defines(view).values(), log, 0, tally=read_tally(view))

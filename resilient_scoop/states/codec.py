@@ -42,7 +42,7 @@ _READ_BYTES: Final = 1 << 18
 Reducer = Callable[[Any], Any]
 
 
-class Table(msgspec.Struct, frozen=True):
+class StateTable(msgspec.Struct, frozen=True):
     """The table after the payload."""
 
     version: str
@@ -98,7 +98,7 @@ def dumps(state: object, more: object, own: Mapping[type, Reducer], what: str, r
         found = shape.fields_of(cls)
         if found is not None:
             fields[shape.name_of(cls)] = found
-    table = msgspec.msgpack.encode(Table(__version__, fields))
+    table = msgspec.msgpack.encode(StateTable(__version__, fields))
     length = sum(map(len, payload))
     head = _HEAD.pack(MAGIC, FORMAT, length, len(table)).ljust(_HEAD_BYTES, b"\0")
     return Dumped([head, *payload, table], len(head) + length + len(table))
@@ -230,7 +230,7 @@ class _Unpickler(pickle.Unpickler):
         return self._find(former_names.current(module, name), name, super().find_class)
 
 
-def _take_apart(content: bytes | memoryview, what: str) -> tuple[Table, memoryview]:
+def _take_apart(content: bytes | memoryview, what: str) -> tuple[StateTable, memoryview]:
     view = memoryview(content)
     if len(view) < _HEAD_BYTES or bytes(view[:4]) != MAGIC:
         raise CheckpointUnusableError(what, "the stored data is not a checkpoint")
@@ -242,7 +242,7 @@ def _take_apart(content: bytes | memoryview, what: str) -> tuple[Table, memoryvi
     if len(view) != _HEAD_BYTES + length + table_length:
         raise CheckpointUnusableError(what, f"{counted(len(view), 'byte')} of it left")
     try:
-        table = msgspec.msgpack.decode(view[_HEAD_BYTES + length :], type=Table)
+        table = msgspec.msgpack.decode(view[_HEAD_BYTES + length :], type=StateTable)
     except msgspec.MsgspecError as error:
         raise CheckpointUnusableError(what, f"its table of classes: {error}") from error
     return table, view[_HEAD_BYTES : _HEAD_BYTES + length]

@@ -3,7 +3,7 @@
     <run>/keys/           0700
         server            the broker's secret key; the same in every epoch, so that agents find it again
         port              where it listened last, for the same reason
-        door.json         where it listens now, and its public key (`Door`)
+        door.json         where it listens now, and its public key (`BrokerAddress`)
         enrolled          a line of JSON for each key that was let in, or is let in no more
     <run>/tickets/        0700
         <name>            a ticket that may still be used (`_Stub`); `<name>.used`: one that was
@@ -39,7 +39,7 @@ _NAME_CHARS: Final = 32
 _LOOK_S: Final = 0.02
 
 
-class Door(msgspec.Struct, frozen=True):
+class BrokerAddress(msgspec.Struct, frozen=True):
     """Where a broker listens."""
 
     port: int
@@ -114,15 +114,15 @@ def read_ticket(line: bytes) -> Ticket:
     return msgspec.json.decode(line, type=Ticket)
 
 
-def read_door(run_dir: Path) -> Door | None:
+def read_door(run_dir: Path) -> BrokerAddress | None:
     """Return where the broker of a run listens; None if it does not."""
     try:
-        return msgspec.json.decode((run_dir / KEYS / _DOOR).read_bytes(), type=Door)
+        return msgspec.json.decode((run_dir / KEYS / _DOOR).read_bytes(), type=BrokerAddress)
     except FileNotFoundError:
         return None
 
 
-def door_of(run_dir: Path, *, wait_s: float = 0.0) -> Door:
+def door_of(run_dir: Path, *, wait_s: float = 0.0) -> BrokerAddress:
     """Return where the broker of a run listens, as soon as it does.
 
     Raises:
@@ -224,7 +224,7 @@ class KeyRing:
 
     def open_door(self, port: int) -> None:
         """Write down where the broker listens."""
-        door = Door(port, self.server.public.decode())
+        door = BrokerAddress(port, self.server.public.decode())
         write_synced(self._folder / _PORT, b"%d" % port)
         write_synced(self._folder / _DOOR, msgspec.json.encode(door))
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from resilient_scoop.wire.base import Piece
+from resilient_scoop.wire.base import MessagePart
 
 
-class Attempt(Piece, frozen=True):
+class Attempt(MessagePart, frozen=True):
     """One try at a future: `no` is unique within `epoch`."""
 
     epoch: int

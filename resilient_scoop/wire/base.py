@@ -11,5 +11,5 @@ class Frame(
     """A message or record of its own: an array that begins with the name of its class."""
 
 
-class Piece(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class MessagePart(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A part of a message: an array of its fields."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from resilient_scoop.wire.base import Frame, Piece
+from resilient_scoop.wire.base import Frame, MessagePart
 
 
-class Options(Piece, frozen=True):
+class Options(MessagePart, frozen=True):
     """Options of a call, from `futures.options` and `futures.task`; part of a definition."""
 
     timeout_s: float | None = None
@@ -24,7 +24,7 @@ VOLATILE: Final = 2
 """Flag in `Reference.flags`: differs between processes by its nature; compared by its source."""
 
 
-class Reference(Piece, frozen=True):
+class Reference(MessagePart, frozen=True):
     """A user's object that a callable refers to: a global, a class attribute, a closure cell."""
 
     home: (
@@ -43,7 +43,7 @@ class Reference(Piece, frozen=True):
         return self.here or self.digest
 
 
-class Setting(Piece, frozen=True):
+class Setting(MessagePart, frozen=True):
     """Changes by the script that a call needs and a worker in its base state lacks; names as bytes."""
 
     environ: dict[bytes, bytes | None] = {}  # None: removed

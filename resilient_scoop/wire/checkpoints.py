@@ -10,7 +10,7 @@ that are `held` also stay while the generation does.
 from __future__ import annotations
 
 from resilient_scoop.wire.attempt import Attempt
-from resilient_scoop.wire.base import Frame, Piece
+from resilient_scoop.wire.base import Frame, MessagePart
 
 Span = tuple[int, int]
 
@@ -78,7 +78,7 @@ class OpenBlocks(Frame, frozen=True):
     parents: list[str]
 
 
-class Mark(Piece, frozen=True):
+class Mark(MessagePart, frozen=True):
     """A generation in the log of a parent."""
 
     name: str

@@ -17,7 +17,7 @@ import msgspec
 
 from resilient_scoop.wire.asked import BeginWanted, MayBegin, Noted
 from resilient_scoop.wire.attempt import Attempt
-from resilient_scoop.wire.base import Frame, Piece
+from resilient_scoop.wire.base import Frame, MessagePart
 from resilient_scoop.wire.callables import Define, Forget, Forgotten, Options
 from resilient_scoop.wire.checkpoints import (
     Checkpoint,
@@ -45,7 +45,7 @@ __all__ = [
 # --- facts that are both sent and journaled ---------------------------------------------------
 
 
-class Part(Piece, frozen=True):
+class Part(MessagePart, frozen=True):
     """Items `[start, start + count)` of the parent's batch number `call`."""
 
     call: int
@@ -71,7 +71,7 @@ class Args(Frame, frozen=True):
     args: list[bytes]
 
 
-class Outcome(Piece, frozen=True):
+class Outcome(MessagePart, frozen=True):
     """Outcomes of consecutive items, with the digests of what they were computed from.
 
     Those from the source of a fork that are not bound to a place have `call` -1 (`runs.fork`).
@@ -99,7 +99,7 @@ class Outcomes(Frame, frozen=True):
     items: list[Outcome]
 
 
-class Observation(Piece, frozen=True):
+class Observation(MessagePart, frozen=True):
     """One answer that could have been different; `answer` is opaque to the broker."""
 
     no: int  # per parent, from 0
@@ -194,7 +194,7 @@ class RunEnded(Frame, frozen=True):
 # --- up: worker, origin or agent to broker ----------------------------------------------------
 
 
-class Held(Piece, frozen=True):
+class Held(MessagePart, frozen=True):
     """What a worker holds of a slice when it says Hello: the items without a sent outcome."""
 
     attempt: Attempt
@@ -205,7 +205,7 @@ class Held(Piece, frozen=True):
     digests: bytes  # of the spans, joined
 
 
-class Waiting(Piece, frozen=True):
+class Waiting(MessagePart, frozen=True):
     """A live parent, to be adopted by a new broker."""
 
     parent: str
@@ -337,7 +337,7 @@ class Welcome(Frame, frozen=True):
     dropped: list[Attempt] = []  # held attempts to stop and forget
 
 
-class Task(Piece, frozen=True):
+class Task(MessagePart, frozen=True):
     """A slice of a batch to run, `len(args)` items from `start`."""
 
     no: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Work(msgspec.Struct, array_like=True, gc=False):
+class FunctionWork(msgspec.Struct, array_like=True, gc=False):
     """Counts of the calls of one function."""
 
     done: int = 0  # values and exceptions
@@ -23,7 +23,7 @@ class Tally(msgspec.Struct, array_like=True):
     """Totals of a run in addition to its log; one record, replaced as a whole."""
 
     gone: int = 0  # items done below ended parents
-    functions: dict[str, Work] = {}  # work with erased records, by the function's name
+    functions: dict[str, FunctionWork] = {}  # work with erased records, by the function's name
     crashes: int = 0  # processes of the run that died without being stopped
     resubmitted: int = 0  # items that a dead worker held, and that were assigned again
     retried: int = 0  # second tries under `retries=`

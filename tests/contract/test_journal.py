@@ -14,7 +14,7 @@ from resilient_scoop.journal import journal as journal_module
 from resilient_scoop.journal.blobs import BLOB_BYTES_MIN
 from resilient_scoop.journal.committer import Committer
 from resilient_scoop.journal.journal import Journal
-from resilient_scoop.journal.store import Store
+from resilient_scoop.journal.store import JournalStore
 from resilient_scoop.journal.write import (
     KEY_BYTES_MAX,
     Gone,
@@ -66,7 +66,7 @@ def failing(failure: Failure) -> Callable[..., Gone]:
     code = {Failure.NO_SPACE: 28}.get(failure, 5)
     left = [1]
 
-    def failing_write(store: Store, steps: list[Puts | Erase], **how: bool) -> Gone:
+    def failing_write(store: JournalStore, steps: list[Puts | Erase], **how: bool) -> Gone:
         if not left or failure is Failure.IO_ERROR_BUT_WRITTEN:
             done = write(store, steps, **how)
             if not left:

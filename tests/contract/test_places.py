@@ -15,7 +15,7 @@ import pytest
 from resilient_scoop.errors import PlaceBusyError, PlaceError, PlaceRefusedError
 from resilient_scoop.hosts.base import Seen, Unit, UnitState
 from resilient_scoop.hosts.hostfile import Host
-from resilient_scoop.hosts.make import Kind, ReachablePlace, SshOptions, make_place
+from resilient_scoop.hosts.make import DoorKind, ReachablePlace, SshOptions, make_place
 from resilient_scoop.hosts.remote_command import RemoteSettings
 from tests import stand_in_host, stand_in_ssh
 from tests.fake_sshd import FakeSshd, make_key
@@ -31,7 +31,7 @@ class World:
     """A host that can be reached in one way, and what is on it."""
 
     def __init__(
-        self, kind: Kind, folder: Path, sshd: FakeSshd | RealSshd | None, user: str = "ann"
+        self, kind: DoorKind, folder: Path, sshd: FakeSshd | RealSshd | None, user: str = "ann"
     ) -> None:
         self.kind = kind
         self.folder = folder
@@ -82,7 +82,7 @@ class World:
 
 REAL = [
     pytest.param(f"{kind.value} sshd", marks=pytest.mark.grid)
-    for kind in (Kind.PARAMIKO, Kind.SYSTEM)
+    for kind in (DoorKind.PARAMIKO, DoorKind.SYSTEM)
 ]
 
 
@@ -104,11 +104,11 @@ def real(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
 def made(name: str, folder: Path) -> Iterator[World]:
     """Yield a world, named by its kind and, with `sshd` behind it, on OpenSSH's server."""
     word, _, server = name.partition(" ")
-    kind = Kind(word)
+    kind = DoorKind(word)
     sshd: FakeSshd | RealSshd | None = None
     if server:
         sshd = serve_really(folder)
-    elif kind is Kind.PARAMIKO:
+    elif kind is DoorKind.PARAMIKO:
         sshd = serve(folder)
     world = World(kind, folder, sshd)
     yield world
@@ -345,7 +345,7 @@ def test_a_program_that_dies_before_it_runs_never_came_and_leaves_its_last_lines
 def test_a_program_that_dies_while_its_agent_runs_is_gone(
     world: World, mode: str, why: str
 ) -> None:
-    if mode == "killed" and world.kind is Kind.SYSTEM:
+    if mode == "killed" and world.kind is DoorKind.SYSTEM:
         pytest.skip("`ssh` ends with 255 then, as it does when the connection is lost")
     world.behave(mode)
     place = world.place()
@@ -561,7 +561,7 @@ def answered(address: str) -> bytes:
 
 @pytest.mark.grid
 def test_forty_logins_at_once_all_succeed_on_a_server_with_default_limits(tmp_path: Path) -> None:
-    world = World(Kind.PARAMIKO, tmp_path, serve_really(tmp_path))
+    world = World(DoorKind.PARAMIKO, tmp_path, serve_really(tmp_path))
     try:
         places = [world.place() for _ in range(40)]
         with ThreadPoolExecutor(len(places)) as pool:

@@ -15,7 +15,7 @@ from chaos.lab import DESK, Lab
 from resilient_scoop.errors import PlaceBusyError
 from resilient_scoop.hosts.base import Seen, Unit, UnitState
 from resilient_scoop.hosts.hostfile import Host
-from resilient_scoop.hosts.make import Kind, ReachablePlace, SshOptions, make_place
+from resilient_scoop.hosts.make import DoorKind, ReachablePlace, SshOptions, make_place
 from resilient_scoop.hosts.remote_command import RemoteSettings
 from resilient_scoop.hosts.ssh_login import DEAD_AFTER_S, KEEPALIVE_S, LoginSettings
 from tests import stand_in_host
@@ -42,7 +42,7 @@ class Desk:
     ) -> ReachablePlace:
         python = stand_in_host.write_python(self.folder)
         options = SshOptions(
-            kind=Kind.PARAMIKO,
+            kind=DoorKind.PARAMIKO,
             remote=RemoteSettings(python=str(python)),
             login=LoginSettings(connect_s=connect_s),
         )

@@ -19,7 +19,7 @@ from resilient_scoop.journal import journal as journal_module
 from resilient_scoop.journal.blobs import BLOB_BYTES_MIN
 from resilient_scoop.journal.damage_check import Depth, check
 from resilient_scoop.journal.journal import Journal
-from resilient_scoop.journal.place import Generation, read_generation, write_generation
+from resilient_scoop.journal.place import GenerationFile, read_generation, write_generation
 from resilient_scoop.journal.upkeep import REFUSED_FILE, WANTED_FILE
 
 pytestmark = pytest.mark.real
@@ -202,7 +202,7 @@ def test_a_failed_swap_is_given_up_only_where_the_old_file_surely_counts(
     directory = tmp_path / "journal"
     journal = filled(directory)
 
-    def failing(where: Path, known: Generation) -> None:
+    def failing(where: Path, known: GenerationFile) -> None:
         if renamed:
             write_generation(where, known)  # and then the sync of the folder fails
         raise OSError(5, "Input/output error")

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from resilient_scoop import ids
-from resilient_scoop.core.parent.call import Call, Chunk
+from resilient_scoop.core.parent.call import Call, OutcomeChunk
 from resilient_scoop.core.parent.durable import OpenBlock
 from resilient_scoop.core.parent.once import Begun
 from resilient_scoop.core.parent.parent import Parent
@@ -311,7 +311,7 @@ class Operations:
             else:
                 call = Call(number, fn.id, fn.id)
                 lost = frozenset([index] if failed else [])
-                call.put(Chunk(index, index + 1, [payload], lost, 0))
+                call.put(OutcomeChunk(index, index + 1, [payload], lost, 0))
             frame.calls[number] = call
         if frame.work is None:
             self.machine.written.clear()

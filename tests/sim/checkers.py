@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from resilient_scoop import ids
 from resilient_scoop.core.events import Change, Erase, Put, Table
 from resilient_scoop.core.facts.batch import Batch
-from resilient_scoop.core.facts.state import State
+from resilient_scoop.core.facts.state import DurableState
 from resilient_scoop.wire import messages as wire
 from tests.sim import programs, truths
 from tests.sim.callables import Callables
@@ -426,7 +426,7 @@ def _priority(work: Work) -> int:
     return programs.BY_ID[work.task.fn].priority
 
 
-def _key_of(state: State, batch: Batch, index: int) -> bytes:
+def _key_of(state: DurableState, batch: Batch, index: int) -> bytes:
     piece = batch.piece_at(index)
     assert piece is not None
     return state.fingerprint(piece.fn) + batch.digests_of(index, index + 1)

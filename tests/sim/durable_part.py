@@ -8,9 +8,9 @@ import msgspec
 
 from resilient_scoop.core.facts.batch import Batch, Piece
 from resilient_scoop.core.facts.intervals import Intervals
-from resilient_scoop.core.facts.parent import Parent
+from resilient_scoop.core.facts.parent import ParentFacts
 from resilient_scoop.core.facts.sizes import Sizes
-from resilient_scoop.core.facts.state import State
+from resilient_scoop.core.facts.state import DurableState
 
 _ROUND = 6
 _NOT_OF_STATE = {
@@ -32,9 +32,9 @@ _NOT_OF_PIECE = {
 }
 
 
-def durable_part(state: State) -> dict[str, Any]:
+def durable_part(state: DurableState) -> dict[str, Any]:
     """Return what of a state is in the journal, in a form that can be compared."""
-    names = set(State.__struct_fields__).difference(_NOT_OF_STATE)
+    names = set(DurableState.__struct_fields__).difference(_NOT_OF_STATE)
     return {
         **{name: getattr(state, name) for name in names},
         "words": state.progress.batches,
@@ -47,13 +47,13 @@ def durable_part(state: State) -> dict[str, Any]:
     }
 
 
-def _is_blank(parent: Parent) -> bool:
+def _is_blank(parent: ParentFacts) -> bool:
     """Return whether nothing of a parent is in the log: its record was made when it was looked for."""
-    return _parent_part(parent) == _parent_part(Parent(parent.path, parent.prefix))
+    return _parent_part(parent) == _parent_part(ParentFacts(parent.path, parent.prefix))
 
 
-def _parent_part(parent: Parent) -> dict[str, Any]:
-    names = set(Parent.__slots__).difference(_NOT_OF_PARENT)
+def _parent_part(parent: ParentFacts) -> dict[str, Any]:
+    names = set(ParentFacts.__slots__).difference(_NOT_OF_PARENT)
     return {name: _plain(getattr(parent, name)) for name in names}
 
 

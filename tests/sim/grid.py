@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from resilient_scoop.core.broker.host_life import State
+from resilient_scoop.core.broker.host_life import HostState
 from resilient_scoop.core.broker.hosts import FLAPS_MAX, FLAPS_S
 from resilient_scoop.core.events import DrainHost, Event, JoinHost, RevokeHost
 from tests.sim.cancels import Broken
 from tests.sim.lies import Liar
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.broker.host_life import Host
+    from resilient_scoop.core.broker.host_life import KnownHost
     from resilient_scoop.core.events import Change
     from tests.sim.host import AgentShell
     from tests.sim.launcher import Launcher
@@ -323,30 +323,32 @@ class Grid:
             if (
                 host.end_sent_at == now
                 and host.empty_by == math.inf
-                and host.state is State.DRAINING
+                and host.state is HostState.DRAINING
             ):
                 held = [each.name for each in host.peers.values() if each.leases]
                 if held:
                     raise Broken(f"HO4: {held} are told to end, and have begun something")
-            if host.state is State.REVOKED:
+            if host.state is HostState.REVOKED:
                 done = self.counted.setdefault(node, host.done)
                 if host.peers or host.done != done:
                     raise Broken(f"HO6: {host.name} is cut off, and something of it counts")
-            elif host.state is not State.UP:
+            elif host.state is not HostState.UP:
                 seated = [each.name for each in broker.scheduler.workers.values()
                           if each.host == host.name]  # fmt: skip
                 if seated:
                     raise Broken(f"HO1: {host.name} is {host.state.value}, and {seated} get work")
 
-    def _check_down(self, shell: BrokerShell, node: int, host: Host) -> None:
+    def _check_down(self, shell: BrokerShell, node: int, host: KnownHost) -> None:
         """A host that hears nothing is found, and one that flaps; a quarantine ends."""
         now, timeout_s = self.world.now, shell.config.heartbeat_timeout_s
-        if host.state is not State.UP:
+        if host.state is not HostState.UP:
             self.up_since[node] = now
         since = max(self.silent_since.get(node, now), self.up_since.get(node, now))
         silent_s = now - max(since, shell.woke_at)
         slack_s = LATE_S + 2 * shell.config.beat_s + 2 * self.weather.latency_s[node]
-        is_unresponsive = not self.passes_down(node) and host.state is State.UP and bool(host.peers)
+        is_unresponsive = (
+            not self.passes_down(node) and host.state is HostState.UP and bool(host.peers)
+        )
         if (
             is_unresponsive
             and silent_s > timeout_s + slack_s
@@ -354,10 +356,10 @@ class Grid:
         ):
             raise Broken(f"HO2: {host.name} hears nothing for {silent_s:.1f} s, and is UP")
         losses = [at for at in self.lost_at.get(node, ()) if now - at < FLAPS_S]
-        if len(losses) >= FLAPS_MAX and host.state is State.UP:
+        if len(losses) >= FLAPS_MAX and host.state is HostState.UP:
             raise Broken(f"HO5: {host.name} was lost {len(losses)} times, and is UP")
         if (
-            host.state is State.QUARANTINED
+            host.state is HostState.QUARANTINED
             and now - max(host.free_at, shell.woke_at) > LATE_S + 1.0
         ):
             raise Broken(f"HO5: {host.name} is in quarantine after its end")

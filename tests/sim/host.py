@@ -67,16 +67,16 @@ class AgentShell(Process):
             match action:
                 case agent.Start():
                     world.at(self._boot_s(), self, self.start_child, action)
-                case agent.Kill(name=name):
+                case agent.KillProcess(name=name):
                     self.children[name].killed()
                 case agent.Transmit(frames=frames):
                     world.send_up(self.id, frames)
                 case agent.Beat(frames=frames):
                     if not vouches:  # else what went before it says the same
                         world.send_up(self.id, frames)
-                case agent.Leave(status=status):
+                case agent.EndAgent(status=status):
                     self._left(status)
-                case agent.Say() | agent.EndLeftovers():
+                case agent.WriteNote() | agent.EndLeftovers():
                     pass
                 case _:
                     assert_never(action)

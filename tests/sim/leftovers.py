@@ -8,8 +8,8 @@ from resilient_scoop import ids
 from resilient_scoop.core.broker.holdback import available
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.facts.batch import Batch
-from resilient_scoop.core.facts.parent import Parent
-from resilient_scoop.core.facts.state import State
+from resilient_scoop.core.facts.parent import ParentFacts
+from resilient_scoop.core.facts.state import DurableState
 from resilient_scoop.wire import messages as wire
 from tests.sim.cancels import Broken
 
@@ -75,13 +75,13 @@ class Leftovers:
             raise Broken(f"growth: {len(strangers)} records of futures that are done")
 
 
-def _undone(state: State) -> list[Batch]:
+def _undone(state: DurableState) -> list[Batch]:
     """Return the root's calls with items to do; of others, the end may not have been told any more."""
     root = state.parents.get(ids.ROOT)
     return [] if root is None else [batch for batch in root.batches.values() if batch.undone]
 
 
-def _stands(state: State, facts: Batch) -> bool:
+def _stands(state: DurableState, facts: Batch) -> bool:
     parents = state.parents.values()
     return any(parent.batches.get(facts.call) is facts for parent in parents)
 
@@ -91,7 +91,7 @@ def _available(scheduler: Scheduler, facts: Batch) -> int:
     return 0 if batch is None else available(batch, 0, 1 << 62)
 
 
-def _blames(parent: Parent, forgotten: set[Batch]) -> bool:
+def _blames(parent: ParentFacts, forgotten: set[Batch]) -> bool:
     """Return whether a parent still notes deaths or intents of items that are awaited."""
     deaths = any(parent.batches.get(call) not in forgotten for call, _ in parent.crashes)
     return deaths or bool(parent.intents)

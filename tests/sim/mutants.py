@@ -21,11 +21,11 @@ from resilient_scoop.core.events import Erase, Put, Send, Table
 from resilient_scoop.core.facts import fold, recovery
 from resilient_scoop.core.facts.batch import Batch
 from resilient_scoop.core.facts.intervals import Intervals
-from resilient_scoop.core.facts.state import State
+from resilient_scoop.core.facts.state import DurableState
 from resilient_scoop.core.facts.tally import Totals
 from resilient_scoop.core.link import Link
 from resilient_scoop.core.parent.call import Call
-from resilient_scoop.core.parent.calls import Calls
+from resilient_scoop.core.parent.calls import ParentCalls
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.core.worker.worker import Worker
 from resilient_scoop.wire import messages as wire
@@ -57,15 +57,15 @@ def _sent_before_commit() -> Sequence[Patch]:
 
 
 def _outcomes_counted_twice() -> Sequence[Patch]:
-    wanted = State.wanted
+    wanted = DurableState.wanted
 
-    def bug(self: State, batch: Batch, outcome: wire.Outcome) -> list[tuple[int, int]]:
+    def bug(self: DurableState, batch: Batch, outcome: wire.Outcome) -> list[tuple[int, int]]:
         stop = outcome.start + len(outcome.values)
         if batch.done.overlap(outcome.start, stop):
             return [(outcome.start, stop)]
         return wanted(self, batch, outcome)
 
-    return [(State, "wanted", bug)]
+    return [(DurableState, "wanted", bug)]
 
 
 def _no_fence() -> Sequence[Patch]:
@@ -97,16 +97,18 @@ def _observation_late() -> Sequence[Patch]:
 
 
 def _digests_not_compared() -> Sequence[Patch]:
-    def wanted(self: State, batch: Batch, outcome: wire.Outcome) -> list[tuple[int, int]]:
+    def wanted(self: DurableState, batch: Batch, outcome: wire.Outcome) -> list[tuple[int, int]]:
         return batch.undone.overlap(outcome.start, outcome.start + len(outcome.values))
 
-    def settle(self: Calls, call: Call, outcome: wire.Outcome, *, recovering: bool) -> list[Any]:
+    def settle(
+        self: ParentCalls, call: Call, outcome: wire.Outcome, *, recovering: bool
+    ) -> list[Any]:
         stop = outcome.start + len(outcome.values)
         for low, high in call.left.overlap(outcome.start, min(stop, call.count)):
             self._put(call, outcome, low, high, recovering)
         return []
 
-    return [(State, "wanted", wanted), (Calls, "settle", settle)]
+    return [(DurableState, "wanted", wanted), (ParentCalls, "settle", settle)]
 
 
 def _hello_without_owed() -> Sequence[Patch]:
@@ -147,7 +149,7 @@ def _observations_forgotten() -> Sequence[Patch]:
 def patched_apply(kind: type) -> Sequence[Patch]:
     """Let a new broker overlook the records of a kind."""
 
-    def bug(state: State, record: wire.Logged, seq: int) -> fold.Change:
+    def bug(state: DurableState, record: wire.Logged, seq: int) -> fold.Change:
         return fold.Change() if isinstance(record, kind) else fold.apply(state, record, seq)
 
     return [(recovery, "apply", bug)]
@@ -239,7 +241,7 @@ def _erased_uncounted() -> Sequence[Patch]:
 def _numbers_used_again() -> Sequence[Patch]:
     recover = recovery.recover
 
-    def bug(*args: Any) -> State:
+    def bug(*args: Any) -> DurableState:
         state = recover(*args)
         state.seq = 0
         return state
@@ -252,7 +254,7 @@ def _numbers_used_again() -> Sequence[Patch]:
 def _arguments_dropped() -> Sequence[Patch]:
     spend = fold._spend
 
-    def bug(state: State, parent: Any, piece: Any, spent: list[bytes]) -> None:
+    def bug(state: DurableState, parent: Any, piece: Any, spent: list[bytes]) -> None:
         if piece.record in parent.args_left:
             parent.args_left[piece.record] -= 1  # a part of the record is counted twice
         spend(state, parent, piece, spent)

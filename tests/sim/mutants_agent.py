@@ -128,7 +128,7 @@ def _the_dead_are_there() -> Sequence[Patch]:
     def bug(self: Agent, epoch: int) -> None:
         states = {slot: slot.state for slot in self.slots.values()}
         for slot in states:
-            slot.state = agent.State.RUNNING if slot.incarnation else slot.state
+            slot.state = agent.SlotState.RUNNING if slot.incarnation else slot.state
         meet(self, epoch)
         for slot, state in states.items():
             slot.state = state

@@ -17,8 +17,8 @@ from resilient_scoop.core.broker.scheduler import Scheduler
 from resilient_scoop.core.events import Put, Table
 from resilient_scoop.core.facts import fold, recovery
 from resilient_scoop.core.facts.progress import ProgressTable
-from resilient_scoop.core.facts.state import State
-from resilient_scoop.core.parent.calls import Calls
+from resilient_scoop.core.facts.state import DurableState
+from resilient_scoop.core.parent.calls import ParentCalls
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.core.worker.worker import Worker
 from resilient_scoop.wire import messages as wire
@@ -172,7 +172,9 @@ _URGENT = (("urgent", "slow", 12, [0.1, 0.3, 0.5]), ("urgent", "leaf", 60, [0.2,
 def _progress_forgotten() -> Sequence[Patch]:
     recover = recovery.recover
 
-    def bug(run: bytes, defines: Any, log: Any, output_bytes: int, _: Any, tally: Any) -> State:
+    def bug(
+        run: bytes, defines: Any, log: Any, output_bytes: int, _: Any, tally: Any
+    ) -> DurableState:
         return recover(run, defines, log, output_bytes, (), tally)
 
     from tests.sim import shells
@@ -181,7 +183,7 @@ def _progress_forgotten() -> Sequence[Patch]:
 
 
 def _progress_of_others() -> Sequence[Patch]:
-    def put(state: State, message: wire.Progress) -> bytes | None:
+    def put(state: DurableState, message: wire.Progress) -> bytes | None:
         return state.progress.put(message, b"", state.run)
 
     def read(task: wire.Task, where: Any, journal: Any) -> wire.Task:
@@ -227,13 +229,13 @@ def _given_up_not_reported_again() -> Sequence[Patch]:
         return [head, *kept]
 
     hello = Worker.hello
-    return [(Calls, "abandoned", lambda _: []), (Worker, "hello", bug)]
+    return [(ParentCalls, "abandoned", lambda _: []), (Worker, "hello", bug)]
 
 
 def _given_up_taken_for_done() -> Sequence[Patch]:
     finish = fold._finish
 
-    def bug(state: State, parent: Any, batch: Any, spent: list[bytes]) -> None:
+    def bug(state: DurableState, parent: Any, batch: Any, spent: list[bytes]) -> None:
         done = batch.done.stops[-1] if batch.done else 0
         finish(state, parent, batch, spent)
         if parent.partial.pop(batch.call, None) is not None:

@@ -13,8 +13,8 @@ from resilient_scoop.core.broker.handover import Handover
 from resilient_scoop.core.broker.holdback import Awaited
 from resilient_scoop.core.events import Offer, Send
 from resilient_scoop.core.facts import checkpoints
-from resilient_scoop.core.parent.calls import Calls
-from resilient_scoop.core.parent.history import History
+from resilient_scoop.core.parent.calls import ParentCalls
+from resilient_scoop.core.parent.history import ParentHistory
 from resilient_scoop.core.parent.outgoing import Outgoing
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.wire import messages as wire
@@ -137,20 +137,20 @@ def _calls_overtaken() -> Sequence[Patch]:
 
 
 def _nothing_held() -> Sequence[Patch]:
-    return [(Calls, "readable", lambda *_: [])]
+    return [(ParentCalls, "readable", lambda *_: [])]
 
 
 def _files_not_held() -> Sequence[Patch]:
-    readable = Calls.readable
+    readable = ParentCalls.readable
 
-    def bug(self: Calls, since: int) -> list[int]:
+    def bug(self: ParentCalls, since: int) -> list[int]:
         return [call for call in readable(self, since) if call in self.open]
 
-    return [(Calls, "readable", bug)]
+    return [(ParentCalls, "readable", bug)]
 
 
 def _history_not_read_again() -> Sequence[Patch]:
-    return [(History, "read_again", lambda _self: None)]
+    return [(ParentHistory, "read_again", lambda _self: None)]
 
 
 def _no_one_waited_for() -> Sequence[Patch]:

@@ -14,7 +14,7 @@ from resilient_scoop.core.agent import Agent
 from resilient_scoop.core.broker import guests, hosts
 from resilient_scoop.core.broker.exchange import Exchange
 from resilient_scoop.core.broker.guests import Guests
-from resilient_scoop.core.broker.host_life import Host, State
+from resilient_scoop.core.broker.host_life import HostState, KnownHost
 from resilient_scoop.core.broker.hosts import Hosts
 from resilient_scoop.core.broker.membership import Membership
 from resilient_scoop.core.endings import LAUNCHER_GONE
@@ -79,7 +79,7 @@ def _roles_are_not_checked() -> Sequence[Patch]:
 def _identities_are_not_bound() -> Sequence[Patch]:
     bind = Guests.bind
 
-    def bug(self: Guests, peer: Any, host: Host, here: Any) -> str:
+    def bug(self: Guests, peer: Any, host: KnownHost, here: Any) -> str:
         found = bind(self, peer, host, ())
         if "identity" in found:
             del self.of[peer]
@@ -110,7 +110,7 @@ def _silent_hosts_are_never_lost() -> Sequence[Patch]:
 
 
 def _only_the_agent_is_lost() -> Sequence[Patch]:
-    def bug(self: Hosts, host: Host, *, died: bool) -> int:
+    def bug(self: Hosts, host: KnownHost, *, died: bool) -> int:
         found = host.agent
         return 0 if found is None else self.departures.silence(found, died=died)
 
@@ -126,7 +126,7 @@ def _the_own_stall_counts() -> Sequence[Patch]:
 
 
 def _lost_hosts_get_work() -> Sequence[Patch]:
-    def bug(self: Hosts, peer: Any, host: Host) -> None:
+    def bug(self: Hosts, peer: Any, host: KnownHost) -> None:
         if peer.role == "worker":
             self.scheduler.workers[peer.id] = peer
 
@@ -154,7 +154,7 @@ def _drained_at_once() -> Sequence[Patch]:
         deadlines = {host: host.empty_by for host in self.by_name.values()}
         settle(self, now)
         for host, until in deadlines.items():
-            if host.state is State.DRAINING:
+            if host.state is HostState.DRAINING:
                 host.empty_by = until
 
     return [(Hosts, "_empty", bug), (Hosts, "settle", settled)]
@@ -165,9 +165,12 @@ def _the_revoked_are_heard() -> Sequence[Patch]:
 
     def bug(self: Exchange, peer: Any, header: Any, now: float, name: str) -> bool:
         host = self.hosts.get(name)
-        before, host.state = host.state, State.UP if host.state is State.REVOKED else host.state
+        before, host.state = (
+            host.state,
+            HostState.UP if host.state is HostState.REVOKED else host.state,
+        )
         admitted = admit(self, peer, header, now, name)
-        if before is State.REVOKED:
+        if before is HostState.REVOKED:
             host.state = before
         return admitted
 

@@ -9,7 +9,7 @@ from math import inf
 from typing import Any
 
 from resilient_scoop.core import places
-from resilient_scoop.core.places import Happening, Places, Slot, State
+from resilient_scoop.core.places import HostSlot, Places, PlaceState, UnitEvent
 from tests.sim.places import Climate, World
 from tests.sim.planting import Patch
 
@@ -40,10 +40,10 @@ class PlacesMutant:
 def _started_before_the_tag_is_durable() -> Sequence[Patch]:
     ask = Places._ask
 
-    def bug(self: Places, slot: Slot, action: Any) -> None:
+    def bug(self: Places, slot: HostSlot, action: Any) -> None:
         ask(self, slot, action)
-        if isinstance(action, places.WriteTag) and slot.state is State.WRITING:
-            self._actions.append(places.Start(slot.host, slot.tag))
+        if isinstance(action, places.WriteTag) and slot.state is PlaceState.WRITING:
+            self._actions.append(places.StartUnit(slot.host, slot.tag))
 
     return [(Places, "_ask", bug)]
 
@@ -62,7 +62,7 @@ def _a_first_search_counts() -> Sequence[Patch]:
 
 
 def _unknown_is_gone() -> Sequence[Patch]:
-    def bug(self: Places, slot: Slot, now: float, wait_s: float) -> None:
+    def bug(self: Places, slot: HostSlot, now: float, wait_s: float) -> None:
         self._settle(slot, now, 0.0)
 
     return [(Places, "_unsure", bug)]
@@ -71,7 +71,7 @@ def _unknown_is_gone() -> Sequence[Patch]:
 def _a_failed_start_was_not_made() -> Sequence[Patch]:
     failed = Places._start_failed
 
-    def bug(self: Places, slot: Slot, event: places.Failed, now: float, wait_s: float) -> None:
+    def bug(self: Places, slot: HostSlot, event: places.Failed, now: float, wait_s: float) -> None:
         never = replace_event(event, refused=True)
         failed(self, slot, never, now, wait_s)
 
@@ -84,15 +84,15 @@ def replace_event(event: places.Failed, **changes: Any) -> places.Failed:
 
 
 def _the_end_of_any_start_counts() -> Sequence[Patch]:
-    return [(Slot, "is_known_whole", property(lambda _self: True))]
+    return [(HostSlot, "is_known_whole", property(lambda _self: True))]
 
 
 def _a_place_outranks_the_link() -> Sequence[Patch]:
     looked = Places._looked
 
-    def bug(self: Places, slot: Slot, event: places.Looked, now: float) -> None:
-        if slot.state is State.RUNNING and any(s.state is State.GONE for s in event.seen):
-            slot.enter(Happening.UNSURE)
+    def bug(self: Places, slot: HostSlot, event: places.UnitsLooked, now: float) -> None:
+        if slot.state is PlaceState.RUNNING and any(s.state is PlaceState.GONE for s in event.seen):
+            slot.enter(UnitEvent.UNSURE)
         looked(self, slot, event, now)
 
     return [(Places, "_looked", bug)]
@@ -101,16 +101,16 @@ def _a_place_outranks_the_link() -> Sequence[Patch]:
 def _a_slow_start_is_taken_away() -> Sequence[Patch]:
     alive = Places._seen_alive
 
-    def bug(self: Places, slot: Slot, sight: places.Sight, now: float) -> None:
+    def bug(self: Places, slot: HostSlot, sight: places.Sight, now: float) -> None:
         alive(self, slot, sight, now)
-        if now - slot.started_at > 10.0 and slot.state is State.STARTING:
+        if now - slot.started_at > 10.0 and slot.state is PlaceState.STARTING:
             slot.doubles, slot.stop_at = slot.units, now
 
     return [(Places, "_seen_alive", bug)]
 
 
 def _doubles_are_left_alone() -> Sequence[Patch]:
-    def bug(self: Places, slot: Slot, units: tuple[str, ...], now: float) -> None:
+    def bug(self: Places, slot: HostSlot, units: tuple[str, ...], now: float) -> None:
         slot.units = units[:1] or slot.units
 
     return [(Places, "_know", bug)]
@@ -135,9 +135,9 @@ def _an_endless_quarantine() -> Sequence[Patch]:
 def _a_failure_is_for_good() -> Sequence[Patch]:
     settle = Places._settle
 
-    def bug(self: Places, slot: Slot, now: float, jitter: float, wait_s: float = 0.0) -> None:
+    def bug(self: Places, slot: HostSlot, now: float, jitter: float, wait_s: float = 0.0) -> None:
         settle(self, slot, now, jitter, wait_s)
-        if slot.state is State.NEVER_CAME:
+        if slot.state is PlaceState.NEVER_CAME:
             slot.start_at = inf
 
     return [(Places, "_settle", bug)]
@@ -146,7 +146,7 @@ def _a_failure_is_for_good() -> Sequence[Patch]:
 def _a_lost_agent_is_waited_for_forever() -> Sequence[Patch]:
     unlinked = Places._unlinked
 
-    def bug(self: Places, slot: Slot, now: float) -> None:
+    def bug(self: Places, slot: HostSlot, now: float) -> None:
         unlinked(self, slot, now)
         slot.find_at = inf
 
@@ -188,9 +188,9 @@ def _a_stop_does_not_wait() -> Sequence[Patch]:
 def _a_start_under_way_is_forgotten_at_a_stop() -> Sequence[Patch]:
     started = Places._started
 
-    def bug(self: Places, slot: Slot, units: tuple[str, ...], now: float) -> None:
+    def bug(self: Places, slot: HostSlot, units: tuple[str, ...], now: float) -> None:
         started(self, slot, units, now)
-        if self.stopping and slot.state is State.STARTING:
+        if self.stopping and slot.state is PlaceState.STARTING:
             self._settle(slot, now, 0.0)
 
     return [(Places, "_started", bug)]
@@ -199,9 +199,9 @@ def _a_start_under_way_is_forgotten_at_a_stop() -> Sequence[Patch]:
 def _a_failed_stop_is_not_repeated() -> Sequence[Patch]:
     failed = Places._failed
 
-    def bug(self: Places, slot: Slot, event: places.Failed, now: float) -> None:
+    def bug(self: Places, slot: HostSlot, event: places.Failed, now: float) -> None:
         failed(self, slot, event, now)
-        if event.call is places.Call.STOP:
+        if event.call is places.PlaceCall.STOP:
             slot.stop_at = inf
 
     return [(Places, "_failed", bug)]
@@ -220,7 +220,7 @@ def _what_was_not_stopped_is_not_named() -> Sequence[Patch]:
 def _who_left_ends_its_tag() -> Sequence[Patch]:
     looked = Places._looked
 
-    def bug(self: Places, slot: Slot, event: places.Looked, now: float) -> None:
+    def bug(self: Places, slot: HostSlot, event: places.UnitsLooked, now: float) -> None:
         slot.is_over, doubled = slot.has_left, slot.is_doubled
         slot.is_doubled = doubled and not slot.has_left
         looked(self, slot, event, now)

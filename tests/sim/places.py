@@ -20,12 +20,12 @@ from typing import assert_never
 
 from resilient_scoop.core import places
 from resilient_scoop.core.places import (
-    Call,
+    PlaceCall,
     PlaceConfig,
     Places,
     PlacesConfig,
+    PlaceState,
     Sight,
-    State,
     WrittenTag,
 )
 from tests.sim.places_watch import Watch
@@ -274,7 +274,7 @@ class World:
         if self.shell is None:
             self.run_until(self.now + 10.0, lambda: self.shell is not None)
         assert self.shell is not None
-        self.shell.hear(places.Stop(grace_s))
+        self.shell.hear(places.EndUnits(grace_s))
         limit_s = grace_s + places.STOP_LAST_S + 2 * self.climate.latency_s + 0.01
         self.run_until(self.now + limit_s, lambda: self.left_at is not None)
         assert self.left_at is not None, f"PL7: it has not left {limit_s:.1f} s after the stop"
@@ -460,7 +460,7 @@ class World:
             if host.is_linked:
                 self.tell(places.AgentCame(host.name))
         if self.is_stopping:
-            self.shell.hear(places.Stop(self.climate.grace_s))
+            self.shell.hear(places.EndUnits(self.climate.grace_s))
 
     def kill_shell(self) -> None:
         if self.shell is None or self.left_at is not None:
@@ -526,7 +526,7 @@ class Shell:
         for action in actions:
             world.note(f"      {action}")
             self._do(action)
-        self._wake(is_idle=not actions and isinstance(event, places.Ticked))
+        self._wake(is_idle=not actions and isinstance(event, places.PlacesTicked))
 
     def _wake(self, *, is_idle: bool) -> None:
         """Tick when the machine wants it."""
@@ -544,7 +544,7 @@ class Shell:
     def _tick(self, due: float) -> None:
         if self.wake_at == due and self.is_alive:
             self.wake_at = -1.0
-            self.step(places.Ticked(f"{self.rng.getrandbits(32):08x}"))
+            self.step(places.PlacesTicked(f"{self.rng.getrandbits(32):08x}"))
 
     # --- actions ------------------------------------------------------------------------------
 
@@ -556,11 +556,11 @@ class Shell:
             case places.DropTag(host=host, tag=tag):
                 if world.written.get(host) == tag:
                     del world.written[host]
-            case places.Start() | places.Look() | places.Find() | places.StopUnits():
+            case places.StartUnit() | places.Look() | places.Find() | places.StopUnits():
                 self._call(action)
-            case places.Say() | places.GiveUp():
+            case places.ShowNote() | places.GiveUp():
                 pass
-            case places.Leave():
+            case places.EndPlaces():
                 world.left_at = world.now
                 world.shell = None
                 self.is_alive = False
@@ -571,7 +571,7 @@ class Shell:
 
     def _write(self, host: str, tag: str) -> None:
         if self.world.chance("unwritable"):
-            failed = places.Failed(host, tag, Call.WRITE, "full", jitter=self.rng.random())
+            failed = places.Failed(host, tag, PlaceCall.WRITE, "full", jitter=self.rng.random())
             self._later(0.001, failed)
             return
         took_s = self.rng.choice((0.001, 0.2))
@@ -583,14 +583,16 @@ class Shell:
         if self.is_alive:
             self.world.written[host] = tag
 
-    def _call(self, action: places.Start | places.Look | places.Find | places.StopUnits) -> None:
+    def _call(
+        self, action: places.StartUnit | places.Look | places.Find | places.StopUnits
+    ) -> None:
         """Ask a place; what it does takes effect even if we die meanwhile."""
         world, call = self.world, _CALLS[type(action)]
         host = world.hosts[action.host]
         latency_s = world.climate.latency_s * (0.5 + self.rng.random())
         if world.chance("hang"):
             wait_s = 20.0
-            if call is Call.START and self.rng.random() < 0.5:
+            if call is PlaceCall.START and self.rng.random() < 0.5:
                 world.at(self.rng.random() * EFFECT_S, lambda: self._start(host, action.tag))
             self._fail(action, call, wait_s, "no answer")
             return
@@ -599,15 +601,21 @@ class Shell:
         if is_down or refuses or world.chance("busy"):
             self._fail(action, call, latency_s, "not now", refused=refuses)
             return
-        if not host.answers(world.now) and call is not Call.LOOK:
+        if not host.answers(world.now) and call is not PlaceCall.LOOK:
             self._fail(action, call, self.rng.choice((0.1, 10.0)), "no route")
             return
         world.at(min(latency_s, EFFECT_S), lambda: self._answer(action, host))
 
     def _fail(
-        self, action: places.Action, call: Call, wait_s: float, why: str, *, refused: bool = False
+        self,
+        action: places.Action,
+        call: PlaceCall,
+        wait_s: float,
+        why: str,
+        *,
+        refused: bool = False,
     ) -> None:
-        assert isinstance(action, places.Start | places.Look | places.Find | places.StopUnits)
+        assert isinstance(action, places.StartUnit | places.Look | places.Find | places.StopUnits)
         retry_after_s = self.rng.choice((None, 5.0, 2000.0 if self.rng.random() < 0.1 else 1.0))
         self._later(
             wait_s,
@@ -619,17 +627,19 @@ class Shell:
 
     def _answer(self, action: places.Action, host: Host) -> None:
         match action:
-            case places.Start(tag=tag):
+            case places.StartUnit(tag=tag):
                 units = self._start(host, tag)
                 if self.world.chance("answer lost"):
-                    self._fail(action, Call.START, 0.0, "lost")
+                    self._fail(action, PlaceCall.START, 0.0, "lost")
                 else:
-                    self.step(places.Started(host.name, tag, units))
+                    self.step(places.StartAccepted(host.name, tag, units))
             case places.Look(tag=tag, units=units):
                 seen = tuple(self._sight(unit) for unit in units)
-                self.step(places.Looked(host.name, tag, seen, self.rng.random()))
+                self.step(places.UnitsLooked(host.name, tag, seen, self.rng.random()))
             case places.Find(tag=tag):
-                self.step(places.Found(host.name, tag, self._find(host, tag), self.rng.random()))
+                self.step(
+                    places.UnitsFound(host.name, tag, self._find(host, tag), self.rng.random())
+                )
             case places.StopUnits(units=units):
                 self._stop(action, host, units)
             case _:
@@ -670,17 +680,21 @@ class Shell:
     def _sight(self, unit: str) -> Sight:
         world, handle = self.world, self.world.handles.get(unit)
         if handle is None or handle.is_lost or world.chance("cannot tell"):
-            return Sight(unit, State.UNKNOWN)
+            return Sight(unit, PlaceState.UNKNOWN)
         agent = handle.agent
         if agent.is_alive and world.chance("lies ended"):
             agent.is_disowned = True
-            return Sight(unit, State.GONE)
+            return Sight(unit, PlaceState.GONE)
         if not agent.is_alive and world.chance("lies alive"):
-            return Sight(unit, self.rng.choice((State.STARTING, State.RUNNING, State.WAITING)))
+            return Sight(
+                unit, self.rng.choice((PlaceState.STARTING, PlaceState.RUNNING, PlaceState.WAITING))
+            )
         if not agent.is_alive:
-            return Sight(unit, State.GONE if agent.has_run else State.NEVER_CAME, "it ended")
-        begins = State.WAITING if agent.host.is_queued else State.STARTING
-        states = {"accepted": begins, "begun": State.STARTING, "running": State.RUNNING}
+            return Sight(
+                unit, PlaceState.GONE if agent.has_run else PlaceState.NEVER_CAME, "it ended"
+            )
+        begins = PlaceState.WAITING if agent.host.is_queued else PlaceState.STARTING
+        states = {"accepted": begins, "begun": PlaceState.STARTING, "running": PlaceState.RUNNING}
         return Sight(unit, states[agent.state])
 
     def _find(self, host: Host, tag: str) -> tuple[str, ...]:
@@ -697,7 +711,7 @@ class Shell:
     def _stop(self, action: places.StopUnits, host: Host, units: tuple[str, ...]) -> None:
         world = self.world
         if world.chance("stop fails"):
-            self._fail(action, Call.STOP, 0.0, "no")
+            self._fail(action, PlaceCall.STOP, 0.0, "no")
             return
         if not world.chance("ignores stop"):
             for unit in units:
@@ -709,8 +723,8 @@ class Shell:
 
 
 _CALLS = {
-    places.Start: Call.START, places.Look: Call.LOOK, places.Find: Call.FIND,
-    places.StopUnits: Call.STOP,
+    places.StartUnit: PlaceCall.START, places.Look: PlaceCall.LOOK, places.Find: PlaceCall.FIND,
+    places.StopUnits: PlaceCall.STOP,
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from resilient_scoop.core import places
-from resilient_scoop.core.places import Places, State
+from resilient_scoop.core.places import Places, PlaceState
 
 if TYPE_CHECKING:
     from tests.sim.places import Agent, World
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 WAITS_S = (0.0, 1.0, 15.0, 30.0, 60.0)
 LEAVES_S = 5.0
 """Time for an agent that has left, in which it is not stopped."""
-NONE = (State.WANTED, State.GONE, State.NEVER_CAME)
+NONE = (PlaceState.WANTED, PlaceState.GONE, PlaceState.NEVER_CAME)
 
 
 class Watch:
@@ -44,7 +44,7 @@ class Watch:
         self.losses: dict[str, list[float]] = {}  # by host
         self.quarantine_until: dict[str, float] = {}
         self.left_at: dict[str, float] = {}  # of hosts that have not come again
-        self.states: dict[str, State] = {}
+        self.states: dict[str, PlaceState] = {}
         self.claims: dict[str, set[str]] = {}  # units that a place named for a tag
 
     # --- events -------------------------------------------------------------------------------
@@ -52,19 +52,24 @@ class Watch:
     def before(self, machine: Places, event: places.Event) -> None:
         self.states = {host: slot.state for host, slot in machine.slots.items()}
         match event:
-            case places.Looked() | places.Found() | places.Started() | places.TagWritten():
+            case (
+                places.UnitsLooked()
+                | places.UnitsFound()
+                | places.StartAccepted()
+                | places.TagWritten()
+            ):
                 self.calls.pop(event.host)
             case places.Stopped():
                 self.stops.remove(event.host)
             case places.Failed():
-                if event.call is places.Call.STOP:
+                if event.call is places.PlaceCall.STOP:
                     self.stops.remove(event.host)
                     self.stop_failed_at[event.host] = self.world.now
                 else:
                     self.calls.pop(event.host)
             case _:
                 pass
-        if isinstance(event, places.Found | places.Started):
+        if isinstance(event, places.UnitsFound | places.StartAccepted):
             self.claims.setdefault(event.tag, set()).update(event.units)
 
     def after(self, machine: Places, event: places.Event, actions: Sequence[places.Action]) -> None:
@@ -74,8 +79,8 @@ class Watch:
             self._action(machine, action, now)
         for host, slot in machine.slots.items():
             if isinstance(event, places.AgentCame) and event.host == host:
-                assert slot.state is State.RUNNING, f"PL3 {host} is {slot.state}"
-            if self.states[host] is State.RUNNING and slot.state is not State.RUNNING:
+                assert slot.state is PlaceState.RUNNING, f"PL3 {host} is {slot.state}"
+            if self.states[host] is PlaceState.RUNNING and slot.state is not PlaceState.RUNNING:
                 is_reported = isinstance(event, places.AgentLost | places.AgentLeft)
                 assert is_reported or self._is_unwanted(host), f"PL3 {host}: its link was there"
         if self.stop_until is not None:
@@ -93,10 +98,10 @@ class Watch:
         """Keep account of failures and losses."""
         for host, slot in machine.slots.items():
             place = self.world.hosts[host].place
-            if slot.state is State.RUNNING or slot.state in NONE:
+            if slot.state is PlaceState.RUNNING or slot.state in NONE:
                 self.under_way.discard(host)
             is_new = slot.state is not self.states[host]
-            is_failure = slot.state is State.NEVER_CAME and not self._is_unwanted(host)
+            is_failure = slot.state is PlaceState.NEVER_CAME and not self._is_unwanted(host)
             if is_new and is_failure and self.starts.get(slot.tag):
                 self.fails[place] = self.fails.get(place, 0) + 1
                 self.failed_at[place] = now
@@ -106,13 +111,13 @@ class Watch:
                 self.proved.add(self.world.hosts[host].place)
                 self.fails[self.world.hosts[host].place] = 0
                 self.left_at.pop(host, None)
-            case places.AgentLost(host=host) if self.states[host] is State.RUNNING:
+            case places.AgentLost(host=host) if self.states[host] is PlaceState.RUNNING:
                 recent = [at for at in self.losses.get(host, []) if now - at < 300.0]
                 self.losses[host] = [*recent, now]
                 if len(self.losses[host]) == 3:
                     self.losses[host] = []
                     self.quarantine_until[host] = now + 300.0
-            case places.AgentLeft(host=host) if self.states[host] is State.RUNNING:
+            case places.AgentLeft(host=host) if self.states[host] is PlaceState.RUNNING:
                 self.left_at[host] = now
             case _:
                 pass
@@ -123,9 +128,9 @@ class Watch:
         match action:
             case places.WriteTag(host=host, tag=tag):
                 self._call(host, "write")
-                if tag not in self.tags and machine.slots[host].state is State.WRITING:
+                if tag not in self.tags and machine.slots[host].state is PlaceState.WRITING:
                     self._drawn(host, tag, now)
-            case places.Start(host=host, tag=tag):
+            case places.StartUnit(host=host, tag=tag):
                 self._call(host, "start")
                 self._start(host, tag)
             case places.Look(host=host):
@@ -134,13 +139,13 @@ class Watch:
                 self._call(host, "find")
             case places.StopUnits():
                 self._stop(machine, action)
-            case places.Say(note=places.NotStopped(hosts=hosts)):
+            case places.ShowNote(note=places.NotStopped(hosts=hosts)):
                 self.not_stopped = set(hosts)
-            case places.Say(note=places.Quarantined(seconds=seconds)):
+            case places.ShowNote(note=places.Quarantined(seconds=seconds)):
                 assert 300.0 <= seconds <= 3600.0, "PL6 a quarantine"
             case places.DropTag(host=host, tag=tag):
                 self._dropped(host, tag)
-            case places.Say() | places.GiveUp() | places.Leave():
+            case places.ShowNote() | places.GiveUp() | places.EndPlaces():
                 pass
 
     def _call(self, host: str, call: str) -> None:
@@ -182,7 +187,10 @@ class Watch:
         if self.world.is_stopping:
             return
         if host in self.world.out:
-            kept = self.world.out[host] == "drained" and machine.slots[host].state is State.RUNNING
+            kept = (
+                self.world.out[host] == "drained"
+                and machine.slots[host].state is PlaceState.RUNNING
+            )
             assert not kept or self._are_doubles(action), f"PL4 {host} was to leave by itself"
             return
         assert self._are_doubles(action), f"PL4 {host} is stopped without need"

@@ -17,7 +17,7 @@ from resilient_scoop.core.broker.exchange import Exchange, Mail
 from resilient_scoop.core.broker.handover import Stage
 from resilient_scoop.core.events import AskCheckpoints, Change, Interrupt, Put, Table
 from resilient_scoop.core.facts.recovery import recover
-from resilient_scoop.core.facts.state import State
+from resilient_scoop.core.facts.state import DurableState
 from resilient_scoop.errors import JournalFullError
 from resilient_scoop.ids import PeerId
 from resilient_scoop.wire import messages as wire
@@ -59,7 +59,7 @@ class Process:
         """The connection holds again."""
 
 
-def load(journal: MemoryJournal) -> tuple[State, dict[str, bytes]]:
+def load(journal: MemoryJournal) -> tuple[DurableState, dict[str, bytes]]:
     """Return what a new broker knows."""
     defines = [
         define

@@ -80,7 +80,7 @@ class Watch:
         for action in actions:
             if isinstance(action, agent.Start):
                 self._start(action.name)
-            elif isinstance(action, agent.Kill):
+            elif isinstance(action, agent.KillProcess):
                 self._kill(action.name, event)
 
     def hears(self, frames: Sequence[bytes]) -> None:

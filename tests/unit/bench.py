@@ -10,7 +10,7 @@ from resilient_scoop.config import BrokerConfig
 from resilient_scoop.core.broker.broker import Broker
 from resilient_scoop.core.events import Action, Erase, Heard, Offer, Put, Send, Table, Tick
 from resilient_scoop.core.facts.recovery import recover
-from resilient_scoop.core.facts.state import State
+from resilient_scoop.core.facts.state import DurableState
 from resilient_scoop.ids import ROOT, PeerId
 from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.broker_errors import read_broker_error
@@ -56,11 +56,11 @@ def outcomes(call: int, start: int, stop: int, *, parent: str = ROOT, **more: An
 class Bench:
     """Drives a broker without sleeping, and keeps a journal of what it writes."""
 
-    def __init__(self, *, epoch: int = 1, state: State | None = None, **config: Any) -> None:
+    def __init__(self, *, epoch: int = 1, state: DurableState | None = None, **config: Any) -> None:
         self.now = 100.0
         self.config = replace(BrokerConfig(), **config)
         self.journal: dict[tuple[Table, bytes], bytes] = {}
-        self.broker = Broker(self.config, state or State(RUN), epoch=epoch, seed=7)
+        self.broker = Broker(self.config, state or DurableState(RUN), epoch=epoch, seed=7)
 
     def feed(self, event: Any) -> list[Action]:
         actions = self.broker.step(event, self.now)

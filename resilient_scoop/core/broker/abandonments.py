@@ -29,7 +29,7 @@ from resilient_scoop.wire import messages as wire
 if TYPE_CHECKING:
     from resilient_scoop.core.broker.leases import OpenBatch, Peer
     from resilient_scoop.core.broker.ledger import Ledger
-    from resilient_scoop.core.facts.parent import Parent
+    from resilient_scoop.core.facts.parent import ParentFacts
 
 EVERYTHING = [(0, 1 << 62)]
 
@@ -71,7 +71,7 @@ class Abandonments:
             if parent is None or self._settle(parent, call, given_up):
                 del self.open[path, call]
 
-    def _settle(self, parent: Parent, call: int, given_up: _GivenUp) -> bool:
+    def _settle(self, parent: ParentFacts, call: int, given_up: _GivenUp) -> bool:
         """Return whether a batch is over."""
         find = self.scheduler.find
         batch = find(parent.path, call)
@@ -96,5 +96,5 @@ class Abandonments:
         if record.spans:
             self._tell(record, batch.parent)
 
-    def _tell(self, record: wire.Abandoned, parent: Parent) -> None:
+    def _tell(self, record: wire.Abandoned, parent: ParentFacts) -> None:
         self.ledger.tell(parent, wire.encode(record))

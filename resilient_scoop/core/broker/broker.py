@@ -54,7 +54,7 @@ from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
     from resilient_scoop.config import BrokerConfig
-    from resilient_scoop.core.facts.state import State
+    from resilient_scoop.core.facts.state import DurableState
     from resilient_scoop.core.ports import Reader
     from resilient_scoop.ids import PeerId
 
@@ -67,7 +67,7 @@ class Broker:
     def __init__(
         self,
         config: BrokerConfig,
-        state: State,
+        state: DurableState,
         *,
         epoch: int,
         seed: int,

@@ -30,7 +30,7 @@ from resilient_scoop.wire.broker_errors import broker_error
 if TYPE_CHECKING:
     from resilient_scoop.core.broker.leases import Lease, OpenBatch, Peer
     from resilient_scoop.core.broker.ledger import Ledger
-    from resilient_scoop.core.facts.parent import Parent
+    from resilient_scoop.core.facts.parent import ParentFacts
 
 
 class _Question(msgspec.Struct):
@@ -117,7 +117,7 @@ class Cancellations:
         path = ids.item_path(batch.parent.path, batch.call, index)
         self.ledger.settle_error(batch, index, broker_error("cancelled", path))
 
-    def _answer(self, parent: Parent, call: int, index: int) -> None:
+    def _answer(self, parent: ParentFacts, call: int, index: int) -> None:
         cancelled = index in parent.cancelled.get(call, ())
         answer = wire.CancelAnswer(parent.path, call, index, cancelled)
         self.ledger.tell(parent, wire.encode(answer))

@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from resilient_scoop.core.broker.leases import Peer
     from resilient_scoop.core.broker.ledger import Ledger
     from resilient_scoop.core.facts.generations import Generation
-    from resilient_scoop.core.facts.parent import Parent
+    from resilient_scoop.core.facts.parent import ParentFacts
 
 
 class _Job(msgspec.Struct):
     """The sweep for one `Trimmed` record of a parent."""
 
-    parent: Parent
+    parent: ParentFacts
     seq: int
     calls: Intervals
     observed: Intervals
@@ -128,7 +128,7 @@ class CheckpointKeeper:
         if self.ledger.current(peer, halted.parent, halted.attempt):
             self.halted = self.halted or halted.reason
 
-    def _erase(self, parent: Parent, gone: Sequence[Generation]) -> None:
+    def _erase(self, parent: ParentFacts, gone: Sequence[Generation]) -> None:
         actions = self.outbox.actions
         actions += [Erase(Table.LOG, _key(parent, kept.seq)) for kept in gone]
         actions += [
@@ -137,7 +137,7 @@ class CheckpointKeeper:
 
     # --- erasing ------------------------------------------------------------------------------
 
-    def _plan(self, parent: Parent, seq: int, after: int) -> None:
+    def _plan(self, parent: ParentFacts, seq: int, after: int) -> None:
         trimmed = parent.trims[seq]
         job = _Job(parent, seq, Intervals(trimmed.calls), Intervals(trimmed.observed), after)
         for other in list(self._jobs):
@@ -153,7 +153,7 @@ class CheckpointKeeper:
         if job.seq in job.parent.trims and job.seq != max(job.parent.trims):
             self._forget(job.parent, job.seq)
 
-    def _forget(self, parent: Parent, seq: int) -> None:
+    def _forget(self, parent: ParentFacts, seq: int) -> None:
         del parent.trims[seq]
         self.outbox.actions.append(Erase(Table.LOG, _key(parent, seq)))
 
@@ -198,5 +198,5 @@ class CheckpointKeeper:
             self._forget_trim(job)
 
 
-def _key(parent: Parent, seq: int) -> bytes:
+def _key(parent: ParentFacts, seq: int) -> bytes:
     return ids.record_key(parent.prefix, seq)

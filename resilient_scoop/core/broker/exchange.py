@@ -20,7 +20,7 @@ import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.core.broker.admission import check
-from resilient_scoop.core.broker.host_life import State
+from resilient_scoop.core.broker.host_life import HostState
 from resilient_scoop.core.events import (
     Change,
     CutHost,
@@ -133,7 +133,7 @@ class Exchange:
     def _admit(self, peer: PeerId, header: wire.Header, now: float, name: str) -> bool:
         """Return whether a message of another host may be handled (X4)."""
         host = self.hosts.get(name)
-        if host.state is State.REVOKED or peer in self.hosts.guests.dropped:
+        if host.state is HostState.REVOKED or peer in self.hosts.guests.dropped:
             self.refused += 1
             return False
         if wrong := self.hosts.guests.bind(peer, host, self.links):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from resilient_scoop import ids
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.facts.state import State
+    from resilient_scoop.core.facts.state import DurableState
     from resilient_scoop.wire.messages import ProcessLost
 
 KILLS_MAX: Final = 5
@@ -25,7 +25,7 @@ _SIGKILL: Final = -9
 class Fruitless:
     """The deaths in a row, in one epoch of the broker."""
 
-    def __init__(self, state: State, crashes_max: int) -> None:
+    def __init__(self, state: DurableState, crashes_max: int) -> None:
         self.deaths: list[ProcessLost] = []
         self._crashes_max = crashes_max
         self._state = state

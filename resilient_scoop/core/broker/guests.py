@@ -31,7 +31,7 @@ from resilient_scoop.wire import messages as wire
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
 
-    from resilient_scoop.core.broker.host_life import Host
+    from resilient_scoop.core.broker.host_life import KnownHost
     from resilient_scoop.core.broker.leases import Lease, Peer
     from resilient_scoop.ids import PeerId
 
@@ -75,7 +75,7 @@ class Given(NamedTuple):
 class Guest:
     """A process of another host, as long as its identity may be heard."""
 
-    host: Host
+    host: KnownHost
     role: str = ""  # empty until its Hello
     name: str = ""
     given: dict[wire.Attempt, Given] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class Guests:
         self.of: dict[PeerId, Guest] = {}
         self.dropped: set[PeerId] = set()  # liars, at most `LIES_MAX` of a host that is not revoked
 
-    def bind(self, peer: PeerId, host: Host, here: Container[PeerId]) -> str:
+    def bind(self, peer: PeerId, host: KnownHost, here: Container[PeerId]) -> str:
         """Bind an identity to a host; return what is wrong (GU3). `here`: all that are known."""
         guest = self.of.get(peer)
         if guest is None:
@@ -154,7 +154,7 @@ class Guests:
         if guest is not None:
             guest.host.identities.discard(peer)
 
-    def forget_host(self, host: Host) -> None:
+    def forget_host(self, host: KnownHost) -> None:
         """A host is revoked: nothing of it is heard any more."""
         for peer in host.identities:
             self.of.pop(peer, None)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from resilient_scoop.ids import PeerId
 
 
-class State(Enum):
+class HostState(Enum):
     """Where a host is; the value is shown to users."""
 
     UNKNOWN = "unknown"  # nothing of it was heard yet, or it has left in order
@@ -44,7 +44,7 @@ class State(Enum):
     REVOKED = "revoked"
 
 
-class Happening(Enum):
+class HostEvent(Enum):
     """What happens to a host."""
 
     HEARD = auto()
@@ -57,74 +57,74 @@ class Happening(Enum):
     ENROLL = auto()
 
 
-_NEXT: Final[dict[State, dict[Happening, State]]] = {
-    State.UNKNOWN: {
-        Happening.HEARD: State.UP,
-        Happening.SILENT: State.UNKNOWN,
-        Happening.DRAIN: State.DRAINED,
-        Happening.LEFT: State.UNKNOWN,
-        Happening.REVOKE: State.REVOKED,
-        Happening.ENROLL: State.UNKNOWN,
+_NEXT: Final[dict[HostState, dict[HostEvent, HostState]]] = {
+    HostState.UNKNOWN: {
+        HostEvent.HEARD: HostState.UP,
+        HostEvent.SILENT: HostState.UNKNOWN,
+        HostEvent.DRAIN: HostState.DRAINED,
+        HostEvent.LEFT: HostState.UNKNOWN,
+        HostEvent.REVOKE: HostState.REVOKED,
+        HostEvent.ENROLL: HostState.UNKNOWN,
     },
-    State.UP: {
-        Happening.HEARD: State.UP,
-        Happening.SILENT: State.LOST,
-        Happening.DRAIN: State.DRAINING,
-        Happening.LEFT: State.UNKNOWN,
-        Happening.REVOKE: State.REVOKED,
-        Happening.ENROLL: State.UP,
+    HostState.UP: {
+        HostEvent.HEARD: HostState.UP,
+        HostEvent.SILENT: HostState.LOST,
+        HostEvent.DRAIN: HostState.DRAINING,
+        HostEvent.LEFT: HostState.UNKNOWN,
+        HostEvent.REVOKE: HostState.REVOKED,
+        HostEvent.ENROLL: HostState.UP,
     },
-    State.DRAINING: {
-        Happening.HEARD: State.DRAINING,
-        Happening.SILENT: State.DRAINED,
-        Happening.DRAIN: State.DRAINING,
-        Happening.LEFT: State.DRAINED,
-        Happening.REVOKE: State.REVOKED,
-        Happening.ENROLL: State.UP,
+    HostState.DRAINING: {
+        HostEvent.HEARD: HostState.DRAINING,
+        HostEvent.SILENT: HostState.DRAINED,
+        HostEvent.DRAIN: HostState.DRAINING,
+        HostEvent.LEFT: HostState.DRAINED,
+        HostEvent.REVOKE: HostState.REVOKED,
+        HostEvent.ENROLL: HostState.UP,
     },
-    State.DRAINED: {
-        Happening.HEARD: State.DRAINING,  # told to end again
-        Happening.SILENT: State.DRAINED,
-        Happening.DRAIN: State.DRAINED,
-        Happening.LEFT: State.DRAINED,
-        Happening.REVOKE: State.REVOKED,
-        Happening.ENROLL: State.UNKNOWN,
+    HostState.DRAINED: {
+        HostEvent.HEARD: HostState.DRAINING,  # told to end again
+        HostEvent.SILENT: HostState.DRAINED,
+        HostEvent.DRAIN: HostState.DRAINED,
+        HostEvent.LEFT: HostState.DRAINED,
+        HostEvent.REVOKE: HostState.REVOKED,
+        HostEvent.ENROLL: HostState.UNKNOWN,
     },
-    State.LOST: {
-        Happening.HEARD: State.UP,
-        Happening.SILENT: State.LOST,
-        Happening.FLAPS: State.QUARANTINED,
-        Happening.DRAIN: State.DRAINED,
-        Happening.LEFT: State.UNKNOWN,
-        Happening.REVOKE: State.REVOKED,
-        Happening.ENROLL: State.LOST,
+    HostState.LOST: {
+        HostEvent.HEARD: HostState.UP,
+        HostEvent.SILENT: HostState.LOST,
+        HostEvent.FLAPS: HostState.QUARANTINED,
+        HostEvent.DRAIN: HostState.DRAINED,
+        HostEvent.LEFT: HostState.UNKNOWN,
+        HostEvent.REVOKE: HostState.REVOKED,
+        HostEvent.ENROLL: HostState.LOST,
     },
-    State.QUARANTINED: {
-        Happening.HEARD: State.QUARANTINED,
-        Happening.SILENT: State.QUARANTINED,
-        Happening.SERVED: State.LOST,
-        Happening.DRAIN: State.DRAINING,
-        Happening.LEFT: State.QUARANTINED,
-        Happening.REVOKE: State.REVOKED,
-        Happening.ENROLL: State.QUARANTINED,
+    HostState.QUARANTINED: {
+        HostEvent.HEARD: HostState.QUARANTINED,
+        HostEvent.SILENT: HostState.QUARANTINED,
+        HostEvent.SERVED: HostState.LOST,
+        HostEvent.DRAIN: HostState.DRAINING,
+        HostEvent.LEFT: HostState.QUARANTINED,
+        HostEvent.REVOKE: HostState.REVOKED,
+        HostEvent.ENROLL: HostState.QUARANTINED,
     },
-    State.REVOKED: {
-        Happening.HEARD: State.REVOKED,
-        Happening.SILENT: State.REVOKED,
-        Happening.DRAIN: State.REVOKED,
-        Happening.LEFT: State.REVOKED,
-        Happening.REVOKE: State.REVOKED,
-        Happening.ENROLL: State.UNKNOWN,
+    HostState.REVOKED: {
+        HostEvent.HEARD: HostState.REVOKED,
+        HostEvent.SILENT: HostState.REVOKED,
+        HostEvent.DRAIN: HostState.REVOKED,
+        HostEvent.LEFT: HostState.REVOKED,
+        HostEvent.REVOKE: HostState.REVOKED,
+        HostEvent.ENROLL: HostState.UNKNOWN,
     },
 }
 
 
 @dataclass(slots=True, eq=False)
-class Host:
+class KnownHost:
     """One other host, in one epoch of the broker."""
 
     name: str
-    state: State = State.UNKNOWN
+    state: HostState = HostState.UNKNOWN
     why: str = ""  # it is not UP
     peers: dict[PeerId, Peer] = field(default_factory=dict)  # its agent and workers that are heard
     identities: set[PeerId] = field(default_factory=set)  # all that it uses, the silent with them
@@ -151,7 +151,7 @@ class Host:
         """Its agent, if it is heard."""
         return next((peer for peer in self.peers.values() if peer.role == "agent"), None)
 
-    def enter(self, happening: Happening) -> None:
+    def enter(self, happening: HostEvent) -> None:
         """Continue as the table says."""
         after = _NEXT[self.state]
         assert happening in after, f"host {self.name} is {self.state.name} at {happening.name}"

@@ -25,7 +25,7 @@ import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.core.broker.guests import LIES_MAX, Guest, Guests
-from resilient_scoop.core.broker.host_life import Happening, Host, State
+from resilient_scoop.core.broker.host_life import HostEvent, HostState, KnownHost
 from resilient_scoop.core.endings import DRAINED
 from resilient_scoop.core.events import CutHost
 from resilient_scoop.core.facts.checkpoints import newest
@@ -109,15 +109,15 @@ class Hosts:
         self.outbox = outbox
         self.next_ask = next_ask  # the number of a request for checkpoints
         self.timeout_s = scheduler.config.heartbeat_timeout_s
-        self.by_name: dict[str, Host] = {}
+        self.by_name: dict[str, KnownHost] = {}
         self.guests = Guests(departures.peers, scheduler.epoch)
         self.notes: list[str] = []  # to be said to the user
 
-    def get(self, name: str) -> Host:
+    def get(self, name: str) -> KnownHost:
         """Return a host; it is made on first use, and kept: hosts are enrolled by hand."""
         found = self.by_name.get(name)
         if found is None:
-            found = self.by_name[name] = Host(name)
+            found = self.by_name[name] = KnownHost(name)
         return found
 
     # --- what is heard ------------------------------------------------------------------------
@@ -146,30 +146,30 @@ class Hosts:
         host.vouched_at = host.heard_at = now
         self._heard(host, now)
 
-    def _heard(self, host: Host, now: float) -> None:
+    def _heard(self, host: KnownHost, now: float) -> None:
         """The agent of a host is heard."""
         before = host.state
-        if before is State.UP or host.is_unresponsive:
+        if before is HostState.UP or host.is_unresponsive:
             return
-        host.enter(Happening.HEARD)
-        if before is State.DRAINED:
+        host.enter(HostEvent.HEARD)
+        if before is HostState.DRAINED:
             host.end_sent_at, host.empty_by = None, inf
-        if host.state is State.UP:
+        if host.state is HostState.UP:
             host.why = ""
             host.pings = deque((no, now) for no, _ in host.pings)
-            if before is State.LOST:
+            if before is HostState.LOST:
                 self._note(f"host {host.name} is back")
             self._seat_all(host)
 
-    def _seat_all(self, host: Host) -> None:
+    def _seat_all(self, host: KnownHost) -> None:
         for peer in host.peers.values():
             self._seat(peer, host)
 
-    def _seat(self, peer: Peer, host: Host) -> None:
+    def _seat(self, peer: Peer, host: KnownHost) -> None:
         """Let a worker be given work, or not (HO1)."""
         if peer.role != "worker":
             return
-        if host.state is State.UP:
+        if host.state is HostState.UP:
             self.scheduler.workers[peer.id] = peer
             peer.lag_s = host.rtt_s + _REPORT_S if host.rtt_s > _NEAR_S else 0.0
         else:
@@ -189,7 +189,7 @@ class Hosts:
         host.rtt_s = sample_s if not host.rtt_s else host.rtt_s + (sample_s - host.rtt_s) / 4
         self._seat_all(host)
 
-    def pings(self, agent: PeerId) -> Host | None:
+    def pings(self, agent: PeerId) -> KnownHost | None:
         """Return the host of an agent that is to be sent a ping now."""
         guest = self.guests.of.get(agent)
         if guest is None or guest.host.pinged != agent or agent not in guest.host.peers:
@@ -208,10 +208,10 @@ class Hosts:
             return
         host, before = guest.host, guest.host.state
         self._lose_all(host, died=False)
-        host.enter(Happening.LEFT)
-        if before is State.DRAINING:
+        host.enter(HostEvent.LEFT)
+        if before is HostState.DRAINING:
             self._drained(host)
-        elif before is State.UP and self.departures.stopping is None:
+        elif before is HostState.UP and self.departures.stopping is None:
             host.why = "its agent has ended"
             self._note(f"host {host.name} has left the run: its agent has ended")
 
@@ -242,7 +242,7 @@ class Hosts:
                 elif unanswered_s > self.timeout_s and not host.is_unresponsive:
                     host.is_unresponsive = True
                     self._lost(host, f"it did not answer for {unanswered_s:.0f} s", now)
-            if host.state is State.QUARANTINED and self._is_served(host, now):
+            if host.state is HostState.QUARANTINED and self._is_served(host, now):
                 self._serve(host)
 
     def due(self) -> float:
@@ -253,9 +253,9 @@ class Hosts:
                 due = min(due, host.heard_at + self.timeout_s + 0.01)
                 if host.pings and not host.is_unresponsive:
                     due = min(due, host.pings[0][1] + self.timeout_s + 0.01)
-            if host.state is State.QUARANTINED:
+            if host.state is HostState.QUARANTINED:
                 due = min(due, host.free_at)
-            if host.state is State.DRAINING:
+            if host.state is HostState.DRAINING:
                 end_due = inf if host.end_sent_at is None else host.end_sent_at + LEAVE_S + 0.01
                 due = min(due, end_due, inf if host.end_sent_at is not None else host.empty_by)
         return due
@@ -276,14 +276,14 @@ class Hosts:
         vouched_at = self.by_name[peer.host].vouched_at
         return peer.role == "worker" and vouched_at - peer.alive_at > lease_s
 
-    def _lost(self, host: Host, why: str, now: float) -> None:
+    def _lost(self, host: KnownHost, why: str, now: float) -> None:
         """A host is silent: all that its processes held runs again, at once (HO2)."""
-        counted = host.state in (State.UP, State.QUARANTINED)
+        counted = host.state in (HostState.UP, HostState.QUARANTINED)
         was_ended = host.end_sent_at is not None
         again = self._lose_all(host, died=not was_ended)
-        host.enter(Happening.SILENT)
+        host.enter(HostEvent.SILENT)
         host.pings.clear()
-        if host.state is State.DRAINED:
+        if host.state is HostState.DRAINED:
             self._drained(host)
             return
         host.why = why
@@ -293,7 +293,7 @@ class Hosts:
         self._note(f"host {host.name} is lost: {why}; {items} again elsewhere")
         self._count_loss(host, now)
 
-    def _lose_all(self, host: Host, *, died: bool) -> int:
+    def _lose_all(self, host: KnownHost, *, died: bool) -> int:
         """Take everything from the processes of a host; return how many items are to do again."""
         again = 0
         for peer in list(host.peers.values()):
@@ -304,13 +304,13 @@ class Hosts:
 
     # --- hosts that come and go too often -----------------------------------------------------
 
-    def _count_loss(self, host: Host, now: float) -> None:
+    def _count_loss(self, host: KnownHost, now: float) -> None:
         if host.lost_at and now - host.lost_at[-1] > FLAPS_S + QUARANTINE_S * 2**host.sentences:
             host.sentences = 0
         host.lost_at = [at for at in host.lost_at if now - at < FLAPS_S] + [now]
-        if len(host.lost_at) < FLAPS_MAX or host.state is State.QUARANTINED:
+        if len(host.lost_at) < FLAPS_MAX or host.state is HostState.QUARANTINED:
             return
-        host.enter(Happening.FLAPS)
+        host.enter(HostEvent.FLAPS)
         sentence_s = min(QUARANTINE_S * 2**host.sentences, QUARANTINE_S_MAX)
         host.free_at = now + sentence_s
         host.sentences += 1
@@ -318,17 +318,17 @@ class Hosts:
         host.lost_at.clear()
         self._note(f"host {host.name} gets no work for {sentence_s:.0f} s: {host.why}")
 
-    def _is_served(self, host: Host, now: float) -> bool:
+    def _is_served(self, host: KnownHost, now: float) -> bool:
         """Return whether a quarantine is over, or its host has the only workers (HO5)."""
         alone = any(peer.role == "worker" for peer in host.peers.values())
         return now >= host.free_at or (alone and not self.scheduler.workers)
 
-    def _serve(self, host: Host) -> None:
-        host.enter(Happening.SERVED)
+    def _serve(self, host: KnownHost) -> None:
+        host.enter(HostEvent.SERVED)
         host.free_at, host.why = inf, "it is silent since its quarantine"
         self._note(f"the quarantine of host {host.name} is over")
         if host.agent is not None and not host.is_unresponsive:
-            host.enter(Happening.HEARD)
+            host.enter(HostEvent.HEARD)
             host.why = ""
             self._seat_all(host)
 
@@ -338,12 +338,12 @@ class Hosts:
         """Give a host no more work, and let it end when it is empty, or at its deadline."""
         host = self.get(name)
         before = host.state
-        host.enter(Happening.DRAIN)
+        host.enter(HostEvent.DRAIN)
         by = inf if deadline_s is None else now + deadline_s
-        host.empty_by = min(host.empty_by, by) if before is State.DRAINING else by
+        host.empty_by = min(host.empty_by, by) if before is HostState.DRAINING else by
         host.why = why or "it was asked to leave"
         self._seat_all(host)
-        if host.state is State.DRAINING and before is not State.DRAINING:
+        if host.state is HostState.DRAINING and before is not HostState.DRAINING:
             host.end_sent_at = None
             within = "" if deadline_s is None else f" within {deadline_s:g} s"
             self._note(f"host {name} is drained{within}: {host.why}")
@@ -351,18 +351,18 @@ class Hosts:
     def does_without(self, peer: Peer, why: str, now: float) -> bool:
         """A host lacks what the run needs: let it leave, if others can do its work."""
         host = self.guests.of[peer.id].host
-        if host.state is State.UP and all(
+        if host.state is HostState.UP and all(
             worker.host == host.name for worker in self.scheduler.workers.values()
         ):
             return False
-        if host.state is not State.DRAINING:
+        if host.state is not HostState.DRAINING:
             self.drain(host.name, UNFIT_S, now, why)
         return True
 
     def settle(self, now: float) -> None:
         """Continue with what hosts that drain still hold (HO4)."""
         for host in self.by_name.values():
-            if host.state is not State.DRAINING:
+            if host.state is not HostState.DRAINING:
                 continue
             if host.end_sent_at is None:
                 for peer in host.peers.values():
@@ -371,7 +371,7 @@ class Hosts:
                 if not busy or now >= host.empty_by:
                     self._tell_to_end(host, now)
             if not host.peers:
-                host.enter(Happening.LEFT)
+                host.enter(HostEvent.LEFT)
                 self._drained(host)
             elif host.end_sent_at is not None and now - host.end_sent_at > LEAVE_S:
                 self.revoke(host.name, f"it was to leave, and has not ended in {LEAVE_S:.0f} s")
@@ -407,19 +407,19 @@ class Hosts:
         """A worker says which of its parents have an open block."""
         self.guests.of[peer.id].open = frozenset(answer.parents)
 
-    def _tell_to_end(self, host: Host, now: float) -> None:
+    def _tell_to_end(self, host: KnownHost, now: float) -> None:
         host.end_sent_at = now
         for peer in host.peers.values():
             self.outbox.send(peer.id, wire.encode(wire.Stop(DRAINED)))
 
-    def _drained(self, host: Host) -> None:
+    def _drained(self, host: KnownHost) -> None:
         host.end_sent_at, host.empty_by = None, inf
         self._note(f"host {host.name} has left the run: {host.why}")
 
     def revoke(self, name: str, why: str) -> None:
         """Cut a host off, at once (HO6)."""
         host = self.get(name)
-        if host.state is State.REVOKED:
+        if host.state is HostState.REVOKED:
             return
         again = sum(self.departures.lose(peer, None) for peer in list(host.peers.values()))
         host.lost_items += again
@@ -427,7 +427,7 @@ class Hosts:
         for each in gone:
             self.departures.silent.pop(each, None)
         self.guests.forget_host(host)
-        host.enter(Happening.REVOKE)
+        host.enter(HostEvent.REVOKE)
         host.why, host.is_unresponsive = why, False
         host.pings.clear()
         items = "1 item runs" if again == 1 else f"{again} items run"
@@ -440,11 +440,11 @@ class Hosts:
     def join(self, name: str) -> None:
         """A host is enrolled again: it may come again, if it was cut off or drained."""
         host = self.get(name)
-        if host.state is State.REVOKED:
+        if host.state is HostState.REVOKED:
             host.lies = 0
-        if host.state in (State.REVOKED, State.DRAINED, State.DRAINING):
+        if host.state in (HostState.REVOKED, HostState.DRAINED, HostState.DRAINING):
             host.why, host.empty_by, host.end_sent_at = "", inf, None
-        host.enter(Happening.ENROLL)
+        host.enter(HostEvent.ENROLL)
         self._seat_all(host)
 
     # --- liars --------------------------------------------------------------------------------
@@ -487,11 +487,11 @@ class Hosts:
         """Return what there is to show, by name."""
         return [self._status(self.by_name[name], now) for name in sorted(self.by_name)]
 
-    def _status(self, host: Host, now: float) -> HostStatus:
+    def _status(self, host: KnownHost, now: float) -> HostStatus:
         workers = [peer for peer in host.peers.values() if peer.role == "worker"]
         heard_s = now - host.heard_at if host.heard_at else -1.0
         risk_s = sum(now - lease.granted_at for peer in workers for lease in peer.leases.values())
-        until = host.free_at if host.state is State.QUARANTINED else host.empty_by
+        until = host.free_at if host.state is HostState.QUARANTINED else host.empty_by
         return HostStatus(
             host.name, host.state.value, host.why, len(workers),
             sum(peer.items > 0 for peer in workers), host.done, self._rate(host, now), heard_s,
@@ -499,7 +499,7 @@ class Hosts:
             host.lost_items, risk_s, host.lies, until - now if until < inf else -1.0,
         )  # fmt: skip
 
-    def _rate(self, host: Host, now: float) -> float:
+    def _rate(self, host: KnownHost, now: float) -> float:
         for at, done in host.counts:
             if now - at <= _RATE_S:
                 return (host.done - done) / (now - at) if now > at else 0.0
@@ -513,8 +513,8 @@ class Hosts:
         for host in self.by_name.values():
             for peer in host.peers.values():
                 seated = peer.id in self.scheduler.workers
-                assert not seated or host.state is State.UP, f"HO1 {peer.name} of {host.name}"
+                assert not seated or host.state is HostState.UP, f"HO1 {peer.name} of {host.name}"
                 assert self.departures.peers.get(peer.id) is peer, f"HO2 {peer.name}"
                 assert self.guests.of[peer.id].host is host, f"GU3 {peer.name}"
-            assert host.state is not State.REVOKED or not host.peers, f"HO6 {host.name}"
-            assert host.state is not State.QUARANTINED or host.free_at < inf, f"HO5 {host.name}"
+            assert host.state is not HostState.REVOKED or not host.peers, f"HO6 {host.name}"
+            assert host.state is not HostState.QUARANTINED or host.free_at < inf, f"HO5 {host.name}"

@@ -13,7 +13,7 @@ from resilient_scoop.wire.messages import Attempt, Unfit
 
 if TYPE_CHECKING:
     from resilient_scoop.core.facts.batch import Batch
-    from resilient_scoop.core.facts.parent import Parent
+    from resilient_scoop.core.facts.parent import ParentFacts
     from resilient_scoop.ids import PeerId
 
 
@@ -25,7 +25,7 @@ class OpenBatch:
         "resumed", "tried", "unfit",
     )  # fmt: skip
 
-    def __init__(self, parent: Parent, facts: Batch) -> None:
+    def __init__(self, parent: ParentFacts, facts: Batch) -> None:
         self.parent = parent
         self.call = facts.call
         self.facts = facts
@@ -68,7 +68,7 @@ class Lease:
         return self.left.count() - len(self.parked)
 
 
-class Given(Protocol):
+class GivenRecorder(Protocol):
     """Records what a process of another host is given (`core.broker.guests`)."""
 
     def give(self, lease: Lease) -> None:
@@ -94,7 +94,7 @@ class Peer:
     items: int = 0  # number of these items
     moved_at: float = 0.0  # when it last ended an item, made a call, started to wait or got work
     host: str | None = None  # the other host that it is a process of; None: this one
-    given: Given | None = None  # of a process of another host
+    given: GivenRecorder | None = None  # of a process of another host
     lag_s: float = 0.0  # how long its next slice is under way, if that is long
     stuck: bool = False  # executing one item for long, while others of its items could continue
 

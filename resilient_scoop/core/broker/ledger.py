@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from resilient_scoop.core.broker.scheduler import Scheduler
     from resilient_scoop.core.facts.fold import Change, PartChange, Span
     from resilient_scoop.core.facts.generations import Generation
-    from resilient_scoop.core.facts.parent import Parent
-    from resilient_scoop.core.facts.state import State
+    from resilient_scoop.core.facts.parent import ParentFacts
+    from resilient_scoop.core.facts.state import DurableState
 
 
 class Ledger:
@@ -45,7 +45,7 @@ class Ledger:
 
     def __init__(
         self,
-        state: State,
+        state: DurableState,
         scheduler: Scheduler,
         members: Members,
         outbox: Outbox,
@@ -66,7 +66,7 @@ class Ledger:
 
     # --- doing --------------------------------------------------------------------------------
 
-    def log(self, parent: Parent, raw: bytes, *, forced: bool = True) -> int:
+    def log(self, parent: ParentFacts, raw: bytes, *, forced: bool = True) -> int:
         """Append a record to a parent's log; return its sequence number (S4)."""
         self.state.seq += 1
         key = ids.record_key(parent.prefix, self.state.seq)
@@ -81,7 +81,7 @@ class Ledger:
         self.spent += change.spent
         return change
 
-    def tell(self, parent: Parent, raw: bytes) -> None:
+    def tell(self, parent: ParentFacts, raw: bytes) -> None:
         """Send a record to the process that runs the parent, if any."""
         if parent.path in ids.SCRIPTS:
             if self.members.root is not None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from resilient_scoop.config import BrokerConfig
     from resilient_scoop.core.broker.ledger import Ledger
     from resilient_scoop.core.broker.scheduler import Scheduler
-    from resilient_scoop.core.facts.state import State
+    from resilient_scoop.core.facts.state import DurableState
     from resilient_scoop.ids import PeerId
 
 
@@ -52,7 +52,7 @@ class Membership:
         self.epoch = epoch
         self.seed = seed
         self.ledger = ledger
-        self.state: State = ledger.state
+        self.state: DurableState = ledger.state
         self.scheduler: Scheduler = ledger.scheduler
         self.members = ledger.members
         self.outbox = ledger.outbox

@@ -13,13 +13,13 @@ from resilient_scoop.core.facts.intervals import Intervals
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from resilient_scoop.core.facts.parent import Parent
+    from resilient_scoop.core.facts.parent import ParentFacts
 
 
 class Reused:
     """Items that were done when a broker started, less those called again since."""
 
-    def __init__(self, parents: Iterable[Parent], items_done: int) -> None:
+    def __init__(self, parents: Iterable[ParentFacts], items_done: int) -> None:
         """Count all items that are done now as found."""
         self.count = items_done
         self._counts: dict[str, int] = {}  # the same, by parent

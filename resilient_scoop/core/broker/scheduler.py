@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from resilient_scoop.config import BrokerConfig
-    from resilient_scoop.core.facts.parent import Parent
-    from resilient_scoop.core.facts.state import State
+    from resilient_scoop.core.facts.parent import ParentFacts
+    from resilient_scoop.core.facts.state import DurableState
 
 __all__ = ["Scheduler", "Slice"]
 
@@ -67,7 +67,7 @@ _PLAIN = Options()
 class Scheduler(msgspec.Struct):
     """The queue and the leases; `epoch` numbers the attempts that it makes."""
 
-    state: State
+    state: DurableState
     config: BrokerConfig
     epoch: int
     workers: dict[bytes, Peer] = {}
@@ -103,7 +103,7 @@ class Scheduler(msgspec.Struct):
         if batch.ready and (not batch.queued or kids):
             self._push(batch, resumes=bool(kids))
 
-    def open(self, parent: Parent, facts: Batch) -> OpenBatch:
+    def open(self, parent: ParentFacts, facts: Batch) -> OpenBatch:
         """Return the record of an unfinished batch; make it on first use."""
         found = self.batches.get(facts)
         if found is None:
@@ -130,7 +130,7 @@ class Scheduler(msgspec.Struct):
         """Drop a batch that is done or gone, without ready or leased items."""
         self.batches.pop(batch.facts, None)
 
-    def enqueue_whole(self, parent: Parent, facts: Batch) -> None:
+    def enqueue_whole(self, parent: ParentFacts, facts: Batch) -> None:
         """Make all items of a new batch ready."""
         batch = self.batches[facts] = OpenBatch(parent, facts)
         piece = facts.pieces[0]

@@ -29,21 +29,21 @@ from resilient_scoop.wire.checkpoints import Mark, Trimmed
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from resilient_scoop.core.facts.parent import Parent
+    from resilient_scoop.core.facts.parent import ParentFacts
     from resilient_scoop.wire.checkpoints import Checkpoint, Verified
 
 
-def marks(parent: Parent) -> list[Mark]:
+def marks(parent: ParentFacts) -> list[Mark]:
     """Return the generations that a parent's log holds."""
     return [Mark(*key, kept.gen) for key, each in parent.blocks.items() for kept in each]
 
 
-def is_new(parent: Parent, record: Checkpoint) -> bool:
+def is_new(parent: ParentFacts, record: Checkpoint) -> bool:
     """Return whether a generation is news."""
     return all(kept.gen < record.gen for kept in parent.blocks.get(key_of(record), ()))
 
 
-def add(parent: Parent, record: Checkpoint, seq: int) -> list[Generation]:
+def add(parent: ParentFacts, record: Checkpoint, seq: int) -> list[Generation]:
     """Take in a generation; return those that it replaces, which are to be erased."""
     block = parent.blocks.setdefault(key_of(record), [])
     # What lies between did not load, or was made by a history that has been given up.
@@ -53,7 +53,7 @@ def add(parent: Parent, record: Checkpoint, seq: int) -> list[Generation]:
     return gone
 
 
-def newest(parent: Parent) -> int:
+def newest(parent: ParentFacts) -> int:
     """Return the sequence number of a parent's latest checkpoint; 0 if there is none."""
     return max((kept.seq for block in parent.blocks.values() for kept in block), default=0)
 
@@ -66,7 +66,7 @@ class Superseded(NamedTuple):
     after: int = 0
 
 
-def supersede(parent: Parent, verified: Verified) -> Superseded:
+def supersede(parent: ParentFacts, verified: Verified) -> Superseded:
     """Return what a verified generation makes obsolete: history, and older generations (C1, C2)."""
     key = key_of(verified)
     block = parent.blocks.get(key, [])
@@ -92,19 +92,19 @@ def _find(block: list[Generation], gen: int) -> Generation | None:
     return next((each for each in block if each.gen == gen), None)
 
 
-def files(parents: Iterable[Parent]) -> list[bytes]:
+def files(parents: Iterable[ParentFacts]) -> list[bytes]:
     """Return the files that the log names."""
     blocks = [block for parent in parents for block in parent.blocks.values()]
     return [kept.file for block in blocks for kept in block if kept.file]
 
 
-def unnamed(parents: Iterable[Parent], gone: Iterable[Generation]) -> list[bytes]:
+def unnamed(parents: Iterable[ParentFacts], gone: Iterable[Generation]) -> list[bytes]:
     """Return the files of removed generations, except those that others also name."""
     names = {kept.file for kept in gone if kept.file}
     return sorted(names.difference(files(parents))) if names else []
 
 
-def _remove(parent: Parent, gone: list[Generation]) -> None:
+def _remove(parent: ParentFacts, gone: list[Generation]) -> None:
     if gone:
         for key in list(parent.blocks):
             parent.blocks[key] = [each for each in parent.blocks[key] if each not in gone]
@@ -112,7 +112,7 @@ def _remove(parent: Parent, gone: list[Generation]) -> None:
                 del parent.blocks[key]
 
 
-def _trim(parent: Parent, key: Key, base: Generation) -> tuple[Trimmed | None, int]:
+def _trim(parent: ParentFacts, key: Key, base: Generation) -> tuple[Trimmed | None, int]:
     """Return the record that trims what a generation covers, and its first new batch."""
     calls = Intervals([(base.entry, base.calls)])
     held = {call for block in parent.blocks.values() for one in block for call in one.held}
@@ -133,12 +133,12 @@ def _trim(parent: Parent, key: Key, base: Generation) -> tuple[Trimmed | None, i
     return trimmed, fresh[0][0] if fresh else base.calls
 
 
-def pending(parent: Parent) -> set[int]:
+def pending(parent: ParentFacts) -> set[int]:
     """Return the calls whose futures some generation waits for."""
     return {call for block in parent.blocks.values() for one in block for call in one.pending}
 
 
-def covered(parent: Parent) -> Intervals:
+def covered(parent: ParentFacts) -> Intervals:
     """Return the batches that a restarted parent does not make: all except those it waits for."""
     found = Intervals(parent.dropped)
     for block in parent.blocks.values():
@@ -150,7 +150,7 @@ def covered(parent: Parent) -> Intervals:
     return found
 
 
-def lost(parent: Parent, verified: Verified) -> list[int]:
+def lost(parent: ParentFacts, verified: Verified) -> list[int]:
     """Return the calls that a generation waits for and that the journal does not know (repaired)."""
     this = _find(parent.blocks.get(key_of(verified), []), verified.gen)
     known = parent.batches
@@ -161,7 +161,7 @@ def lost(parent: Parent, verified: Verified) -> list[int]:
     ]
 
 
-def thin_index(parent: Parent, dropped: Intervals) -> None:
+def thin_index(parent: ParentFacts, dropped: Intervals) -> None:
     """Keep one entry for a run of trimmed batches: searched records are after it."""
     kept: list[tuple[int, int]] = []
     for each in parent.index:
@@ -171,7 +171,7 @@ def thin_index(parent: Parent, dropped: Intervals) -> None:
     parent.index = kept
 
 
-def ask_again(parent: Parent, call: int) -> bool:
+def ask_again(parent: ParentFacts, call: int) -> bool:
     """Restore a batch that is called again; return whether it had been trimmed (C4)."""
     if call not in parent.dropped:
         return False

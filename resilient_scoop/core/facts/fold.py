@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from resilient_scoop.core.facts.generations import Generation
-    from resilient_scoop.core.facts.parent import Parent
-    from resilient_scoop.core.facts.state import State
+    from resilient_scoop.core.facts.parent import ParentFacts
+    from resilient_scoop.core.facts.state import DurableState
 
 Span = tuple[int, int]
 _INDEX_STRIDE = 256
@@ -97,7 +97,7 @@ class Change(msgspec.Struct):
     spent: list[bytes] = []  # keys of `Args` that are no longer needed (S5)
 
 
-def apply(state: State, record: Logged, seq: int, args: list[bytes] | None = None) -> Change:
+def apply(state: DurableState, record: Logged, seq: int, args: list[bytes] | None = None) -> Change:
     """Apply a record with its sequence number, which is assigned if it is news (FO1).
 
     `args` are those of a `Calls`, to be kept in memory.
@@ -137,7 +137,7 @@ def apply(state: State, record: Logged, seq: int, args: list[bytes] | None = Non
     return change
 
 
-def apply_progress(state: State, progress: Progress) -> bytes | None:
+def apply_progress(state: DurableState, progress: Progress) -> bytes | None:
     """Take in the progress of an item, or the script; return its record's key if it counts (K1)."""
     if not progress.parent:
         return state.progress.put(progress, b"", state.run)
@@ -155,7 +155,12 @@ def apply_progress(state: State, progress: Progress) -> bytes | None:
 
 
 def _call(
-    state: State, parent: Parent, record: Calls, seq: int, args: list[bytes] | None, change: Change
+    state: DurableState,
+    parent: ParentFacts,
+    record: Calls,
+    seq: int,
+    args: list[bytes] | None,
+    change: Change,
 ) -> None:
     offset, is_news = 0, False
     parts: list[PartChange] = []
@@ -177,9 +182,14 @@ def _call(
 
 
 def _begin_whole(
-    state: State, parent: Parent, part: Part, seq: int, offset: int, args: list[bytes] | None
+    state: DurableState,
+    parent: ParentFacts,
+    part: Part,
+    seq: int,
+    offset: int,
+    args: list[bytes] | None,
 ) -> PartChange:
-    """Do the same as `_ask`, for a part for which `Parent.begins` holds: the most frequent case."""
+    """Do the same as `_ask`, for a part for which `ParentFacts.begins` holds: the most frequent case."""
     call, count = part.call, part.count
     kept = None if args is None else args[offset : offset + count]
     piece = Piece(0, count, part.fn, part.digests, seq, offset, kept)
@@ -196,7 +206,7 @@ def _begin_whole(
 
 
 def _ask(
-    state: State, parent: Parent, part: Part, place: _Place, spent: list[bytes]
+    state: DurableState, parent: ParentFacts, part: Part, place: _Place, spent: list[bytes]
 ) -> tuple[PartChange | None, bool]:
     """Take in any part of a call (S1); return what it changes, and whether it is news."""
     call, stop = part.call, part.start + part.count
@@ -247,7 +257,7 @@ def _ask(
 
 
 def _cut_off(
-    state: State, parent: Parent, batch: Batch, stop: int
+    state: DurableState, parent: ParentFacts, batch: Batch, stop: int
 ) -> tuple[list[Span], list[Span]]:
     """Drop items from `stop` on: an earlier attempt had more. Return the undone and the done ones."""
     found = batch.undone.overlap(stop, _END), batch.done.overlap(stop, _END)
@@ -262,7 +272,7 @@ def _cut_off(
 
 
 def _new_spans(
-    state: State, parent: Parent, batch: Batch, part: Part
+    state: DurableState, parent: ParentFacts, batch: Batch, part: Part
 ) -> tuple[list[Span], list[Span], list[Span]]:
     """Drop known items that differ from a part.
 
@@ -288,7 +298,7 @@ def _new_spans(
     return replaced, lost, list(spans)
 
 
-def _renewed(state: State, parent: Parent, part: Part) -> list[int]:
+def _renewed(state: DurableState, parent: ParentFacts, part: Part) -> list[int]:
     """Return which items of a fresh part were not called in this way before.
 
     The parent may ask again because it died before the answer to its call.
@@ -300,12 +310,12 @@ def _renewed(state: State, parent: Parent, part: Part) -> list[int]:
     return [index for index in indexes if marks.get(index) != _mark_of(state, part, index)]
 
 
-def _mark_of(state: State, part: Part, index: int) -> bytes:
+def _mark_of(state: DurableState, part: Part, index: int) -> bytes:
     at = index - part.start
     return state.fingerprint(part.fn) + ids.digests_of(part.digests, at, at + 1)
 
 
-def _mark(state: State, parent: Parent, part: Part, spans: list[Span]) -> None:
+def _mark(state: DurableState, parent: ParentFacts, part: Part, spans: list[Span]) -> None:
     """Record the present form of items that were called again."""
     marks = parent.renewed.get(part.call)
     if part.fresh:
@@ -321,7 +331,9 @@ def _mark(state: State, parent: Parent, part: Part, spans: list[Span]) -> None:
 # --- outcomes -----------------------------------------------------------------------------------
 
 
-def _end(state: State, parent: Parent, outcome: Outcome, spent: list[bytes]) -> Counted | None:
+def _end(
+    state: DurableState, parent: ParentFacts, outcome: Outcome, spent: list[bytes]
+) -> Counted | None:
     """Apply an outcome; return what of it counted."""
     batch = parent.batches.get(outcome.call)
     if batch is None:
@@ -344,9 +356,9 @@ def _end(state: State, parent: Parent, outcome: Outcome, spent: list[bytes]) -> 
 
 
 def _end_whole(
-    state: State, parent: Parent, batch: Batch, *, failed: bool, spent: list[bytes]
+    state: DurableState, parent: ParentFacts, batch: Batch, *, failed: bool, spent: list[bytes]
 ) -> None:
-    """Do the same as `_end_items`, for an outcome for which `State.is_whole` holds."""
+    """Do the same as `_end_items`, for an outcome for which `DurableState.is_whole` holds."""
     call, piece = batch.call, batch.pieces[0]
     count = piece.stop
     if failed:
@@ -366,8 +378,8 @@ def _end_whole(
 
 
 def _end_items(
-    state: State,
-    parent: Parent,
+    state: DurableState,
+    parent: ParentFacts,
     batch: Batch,
     spans: list[Span],
     *,
@@ -391,7 +403,7 @@ def _end_items(
         _finish(state, parent, batch, spent)
 
 
-def _spend(state: State, parent: Parent, piece: Piece, spent: list[bytes]) -> None:
+def _spend(state: DurableState, parent: ParentFacts, piece: Piece, spent: list[bytes]) -> None:
     """Drop a piece that is done, and its record if that was the last (S5)."""
     state.args_bytes -= piece.size()
     left = parent.args_left.get(piece.record)
@@ -406,7 +418,7 @@ def _spend(state: State, parent: Parent, piece: Piece, spent: list[bytes]) -> No
 
 
 def _let_go(
-    state: State, parent: Parent, batch: Batch, spans: list[Span], spent: list[bytes]
+    state: DurableState, parent: ParentFacts, batch: Batch, spans: list[Span], spent: list[bytes]
 ) -> None:
     """Drop pieces that are completely done."""
     for low, high in spans:
@@ -421,7 +433,7 @@ def _let_go(
         batch.pieces[first:last] = kept
 
 
-def _finish(state: State, parent: Parent, batch: Batch, spent: list[bytes]) -> None:
+def _finish(state: DurableState, parent: ParentFacts, batch: Batch, spent: list[bytes]) -> None:
     """Drop a batch whose items are all done, once its end is known (S3)."""
     if batch.undone:
         return
@@ -438,7 +450,7 @@ def _finish(state: State, parent: Parent, batch: Batch, spent: list[bytes]) -> N
     parent.intents.pop(batch.call, None)
 
 
-def _forget(state: State, parent: Parent, call: int, low: int, high: int) -> None:
+def _forget(state: DurableState, parent: ParentFacts, call: int, low: int, high: int) -> None:
     """Items are done, or replaced by new ones: records about the old ones are void."""
     if state.progress.batches:
         state.progress.sift(parent.path, parent.batches.get(call), call, low, high)
@@ -448,7 +460,7 @@ def _forget(state: State, parent: Parent, call: int, low: int, high: int) -> Non
 # --- the rest -----------------------------------------------------------------------------------
 
 
-def _die(parent: Parent, crashed: Crashed) -> None:
+def _die(parent: ParentFacts, crashed: Crashed) -> None:
     """Record a death for the present item, once per process."""
     deaths = parent.crashes.setdefault((crashed.call, crashed.index), [])
     deaths[:] = [each for each in deaths if each.digest == crashed.digest]
@@ -456,7 +468,7 @@ def _die(parent: Parent, crashed: Crashed) -> None:
         deaths.append(crashed)
 
 
-def _save(parent: Parent, record: Checkpoint, seq: int, change: Change) -> None:
+def _save(parent: ParentFacts, record: Checkpoint, seq: int, change: Change) -> None:
     """Take in a checkpoint, if it is news."""
     change.is_news = checkpoints.is_new(parent, record)
     if change.is_news:
@@ -465,7 +477,9 @@ def _save(parent: Parent, record: Checkpoint, seq: int, change: Change) -> None:
         parent.next_observation = max(parent.next_observation, record.observations)
 
 
-def _abandon(state: State, parent: Parent, record: Abandoned, spent: list[bytes]) -> None:
+def _abandon(
+    state: DurableState, parent: ParentFacts, record: Abandoned, spent: list[bytes]
+) -> None:
     """Forget undone items that are not wanted; the batch ends with what it has."""
     batch = parent.batches.get(record.call)
     if batch is None:
@@ -482,7 +496,9 @@ def _abandon(state: State, parent: Parent, record: Abandoned, spent: list[bytes]
         _finish(state, parent, batch, spent)
 
 
-def _trim(state: State, parent: Parent, record: Trimmed, seq: int, spent: list[bytes]) -> None:
+def _trim(
+    state: DurableState, parent: ParentFacts, record: Trimmed, seq: int, spent: list[bytes]
+) -> None:
     """Drop everything known about trimmed calls except that they are done (C3)."""
     dropped = Intervals(record.calls)
     for low, high in list(dropped):
@@ -502,7 +518,9 @@ def _trim(state: State, parent: Parent, record: Trimmed, seq: int, spent: list[b
     checkpoints.thin_index(parent, dropped)
 
 
-def _forget_calls(state: State, parent: Parent, low: int, high: int, spent: list[bytes]) -> None:
+def _forget_calls(
+    state: DurableState, parent: ParentFacts, low: int, high: int, spent: list[bytes]
+) -> None:
     count = parent.items_within(low, high)
     state.items_known -= count
     state.items_done -= count

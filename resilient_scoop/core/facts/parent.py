@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from resilient_scoop.core.facts.generations import Generation
     from resilient_scoop.wire.checkpoints import Trimmed
     from resilient_scoop.wire.messages import Attempt, Crashed, Part
-    from resilient_scoop.wire.tally import Work
+    from resilient_scoop.wire.tally import FunctionWork
 
 
-class Parent:
+class ParentFacts:
     """A future that spawned others, while it is not done."""
 
     __slots__ = (
@@ -50,7 +50,7 @@ class Parent:
         self.untold = Intervals()  # observations of which nothing is kept
         self.trimmed_by: list[tuple[str, int]] = []  # blocks whose checkpoints cover those
         self.trims: dict[int, Trimmed] = {}  # by sequence number
-        self.work: dict[bytes, Work] = {}  # what its log's outcomes came to, by fingerprint
+        self.work: dict[bytes, FunctionWork] = {}  # what its log's outcomes came to, by fingerprint
 
     def is_past(self, attempt: Attempt) -> bool:
         """Return whether a later attempt has written: this one lacks the answers of that one."""

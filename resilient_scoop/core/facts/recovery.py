@@ -1,4 +1,4 @@
-"""From the journal's records to a `State`: what a new broker, `status` and `resume` start from."""
+"""From the journal's records to a `DurableState`: what a new broker, `status` and `resume` start from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from resilient_scoop import ids
 from resilient_scoop.core.facts.checkpoints import pending
 from resilient_scoop.core.facts.fold import apply, apply_progress
 from resilient_scoop.core.facts.intervals import Intervals
-from resilient_scoop.core.facts.state import State
+from resilient_scoop.core.facts.state import DurableState
 from resilient_scoop.ids import SCRIPTS, item_path, parse_item
 from resilient_scoop.wire.messages import Crashed, Define, Logged, Outcomes, Progress
 
@@ -26,13 +26,13 @@ def recover(
     output_bytes: int,
     progress: Iterable[tuple[bytes, Progress]] = (),
     tally: Tally | None = None,
-) -> State:
+) -> DurableState:
     """Fold the records, given in key order, into the state that they were written from (FO2, FO3).
 
     Parents that are done, whose records a crash kept from being erased, are dropped again.
     Without a tally (a run of an earlier version) deaths are counted as the log has them.
     """
-    state = State(run, output_bytes=output_bytes)
+    state = DurableState(run, output_bytes=output_bytes)
     for define in defines:
         state.defines[define.fn] = define
     for key, record in log:
@@ -54,7 +54,7 @@ def recover(
     return state
 
 
-def _count_leftovers(state: State, record: Outcomes, counted: Sequence[Counted]) -> None:
+def _count_leftovers(state: DurableState, record: Outcomes, counted: Sequence[Counted]) -> None:
     """Count a record's calls whose own records a sweep has already erased (N1)."""
     spans = {id(each.outcome): each.spans for each in counted}
     for outcome in record.items:
@@ -64,13 +64,13 @@ def _count_leftovers(state: State, record: Outcomes, counted: Sequence[Counted])
             state.tally.count(state.parent(record.parent), outcome, gaps)
 
 
-def _drop_ended(state: State) -> None:
+def _drop_ended(state: DurableState) -> None:
     for path in list(state.parents):
         if path not in SCRIPTS and path in state.parents and not is_open(state, path):
             state.drop(path, counted=not state.tally.is_known)
 
 
-def is_open(state: State, path: str) -> bool:
+def is_open(state: DurableState, path: str) -> bool:
     """Return whether the future at `path` is known and not done."""
     if path in SCRIPTS:
         return True
@@ -83,13 +83,13 @@ def is_open(state: State, path: str) -> bool:
     return batch is not None and index in batch.undone
 
 
-def name_of(state: State, fn: bytes) -> str:
+def name_of(state: DurableState, fn: bytes) -> str:
     """Return a function's name, for display."""
     define = state.defines.get(fn)
     return "?" if define is None else (define.options.name or define.name).rpartition(":")[2]
 
 
-def doubts(state: State) -> list[tuple[str, str]]:
+def doubts(state: DurableState) -> list[tuple[str, str]]:
     """Return the items in doubt of a run that is not live: (path, function's name), in their order."""
     found = []
     for parent in state.parents.values():
@@ -105,7 +105,7 @@ def doubts(state: State) -> list[tuple[str, str]]:
     return [(item_path(path, call, index), name) for path, call, index, name in sorted(found)]
 
 
-def forget_without_args(state: State, has_args: Callable[[bytes], bool]) -> int:
+def forget_without_args(state: DurableState, has_args: Callable[[bytes], bool]) -> int:
     """Drop undone items whose arguments are missing in the journal, as after a repair.
 
     Their parents replay and call them again. Return how many there were.
@@ -136,7 +136,7 @@ def forget_without_args(state: State, has_args: Callable[[bytes], bool]) -> int:
     return forgotten
 
 
-def forget_items(state: State, record: int, indexes: set[int]) -> int:
+def forget_items(state: DurableState, record: int, indexes: set[int]) -> int:
     """Forget undone items whose arguments, at these places of an ARGS record, are lost.
 
     Their parents replay and ask for them again, as for new ones. Return how many there were.

@@ -22,7 +22,7 @@ import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.core.facts.intervals import Intervals
-from resilient_scoop.core.facts.parent import Parent
+from resilient_scoop.core.facts.parent import ParentFacts
 from resilient_scoop.core.facts.progress import ProgressTable
 from resilient_scoop.core.facts.tally import Totals
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from resilient_scoop.wire.messages import Define, Outcome, Part
 
 
-class State(msgspec.Struct):
+class DurableState(msgspec.Struct):
     """Everything that a new broker knows."""
 
     run: bytes
     seq: int = 0
-    parents: dict[str, Parent] = {}
+    parents: dict[str, ParentFacts] = {}
     kids: dict[str, dict[str, None]] = {}  # parents below a parent
     kid_items: dict[tuple[str, int], set[int]] = {}  # the same by batch
     defines: dict[bytes, Define] = {}
@@ -53,11 +53,11 @@ class State(msgspec.Struct):
     def __post_init__(self) -> None:
         self.tally = Totals(self.defines)
 
-    def parent(self, path: str) -> Parent:
+    def parent(self, path: str) -> ParentFacts:
         """Return the parent's record; make it on first use."""
         found = self.parents.get(path)
         if found is None:
-            found = self.parents[path] = Parent(path, ids.log_prefix(self.run, path))
+            found = self.parents[path] = ParentFacts(path, ids.log_prefix(self.run, path))
             place = ids.parse_item(path)
             if place is not None:
                 self.kids.setdefault(place[0], {})[path] = None
@@ -170,7 +170,7 @@ class State(msgspec.Struct):
                 self._close(parent, counted=counted)
         return prefixes
 
-    def _close(self, parent: Parent, *, counted: bool) -> None:
+    def _close(self, parent: ParentFacts, *, counted: bool) -> None:
         """A parent's records are erased: the tally takes over what they say (N1)."""
         done = parent.done_items()
         for batch in parent.batches.values():

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resilient_scoop.wire.tally import Tally, Work
+from resilient_scoop.wire.tally import FunctionWork, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from resilient_scoop.core.facts.parent import Parent
+    from resilient_scoop.core.facts.parent import ParentFacts
     from resilient_scoop.wire.callables import Define
     from resilient_scoop.wire.messages import Outcome, Outcomes
 
@@ -29,13 +29,13 @@ OTHERS = "(others)"
 """Represents functions beyond `FUNCTIONS_MAX`, so that generated names cost nothing."""
 
 
-def held_under(functions: dict[str, Work], name: str) -> Work:
+def held_under(functions: dict[str, FunctionWork], name: str) -> FunctionWork:
     """Return a function's counts; make them on first use."""
     found = functions.get(name)
     if found is None:
         if len(functions) >= FUNCTIONS_MAX:
             name = OTHERS
-        found = functions.setdefault(name, Work())
+        found = functions.setdefault(name, FunctionWork())
     return found
 
 
@@ -69,7 +69,7 @@ class Totals:
             self.counts.retried += count
             self.is_new = True
 
-    def erase(self, work: dict[str, Work], items: int = 0) -> None:
+    def erase(self, work: dict[str, FunctionWork], items: int = 0) -> None:
         """Add the counts of records that are erased in this turn (N1)."""
         for name, each in work.items():
             held_under(self.counts.functions, name).add(each.done, each.failed, each.spent_s)
@@ -78,7 +78,9 @@ class Totals:
 
     # --- what logs say --------------------------------------------------------------------------
 
-    def count(self, parent: Parent, outcome: Outcome, spans: Sequence[tuple[int, int]]) -> None:
+    def count(
+        self, parent: ParentFacts, outcome: Outcome, spans: Sequence[tuple[int, int]]
+    ) -> None:
         """Count items of an outcome that is logged. It is done for every outcome: no lookup by name."""
         work = parent.work.get(outcome.fingerprint)
         if work is None:
@@ -96,17 +98,17 @@ class Totals:
         share = items / max(1, size)
         work.add(items, failed_within(outcome, spans), max(0.0, outcome.spent_s) * share)
 
-    def uncount(self, parent: Parent, record: Outcomes) -> None:
+    def uncount(self, parent: ParentFacts, record: Outcomes) -> None:
         """Move a record's counts to the tally: it is erased in this turn (N1)."""
         for outcome in record.items:
-            work = Work(len(outcome.values), len(outcome.failed), max(0.0, outcome.spent_s))
+            work = FunctionWork(len(outcome.values), len(outcome.failed), max(0.0, outcome.spent_s))
             mine = _work(parent, outcome.fingerprint)
             mine.add(-work.done, -work.failed, -work.spent_s)
             self.erase({self.title_of(outcome.fingerprint): work})
 
-    def by_title(self, parent: Parent) -> dict[str, Work]:
+    def by_title(self, parent: ParentFacts) -> dict[str, FunctionWork]:
         """Return what the outcomes in a parent's log came to, by the functions' names."""
-        found: dict[str, Work] = {}
+        found: dict[str, FunctionWork] = {}
         for fingerprint, work in parent.work.items():
             name = self.title_of(fingerprint) if fingerprint else OTHERS
             held_under(found, name).add(work.done, work.failed, work.spent_s)
@@ -132,11 +134,11 @@ def failed_within(outcome: Outcome, spans: Iterable[tuple[int, int]]) -> int:
     return sum(sum(low <= first + at < high for at in outcome.failed) for low, high in spans)
 
 
-def _work(parent: Parent, fingerprint: bytes) -> Work:
+def _work(parent: ParentFacts, fingerprint: bytes) -> FunctionWork:
     found = parent.work.get(fingerprint)
     if found is None:
         key = fingerprint if len(parent.work) < FUNCTIONS_MAX else b""
-        found = parent.work.setdefault(key, Work())
+        found = parent.work.setdefault(key, FunctionWork())
     return found
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from resilient_scoop.wire.messages import Outcome
 
 
-class Chunk(msgspec.Struct):
+class OutcomeChunk(msgspec.Struct):
     """Outcomes of consecutive items; `failed` holds item numbers."""
 
     start: int
@@ -25,20 +25,20 @@ class Chunk(msgspec.Struct):
     arrival: int
 
     @classmethod
-    def of(cls, outcome: Outcome, low: int, high: int, arrival: int) -> Chunk:
+    def of(cls, outcome: Outcome, low: int, high: int, arrival: int) -> OutcomeChunk:
         """Return an outcome's part for items `[low, high)`."""
         a, b = low - outcome.start, high - outcome.start
         values = outcome.values if b - a == len(outcome.values) else outcome.values[a:b]
         failed = frozenset(low + i - a for i in outcome.failed if a <= i < b)
         return cls(low, high, values, failed, arrival)
 
-    def part(self, low: int, high: int) -> Chunk:
+    def part(self, low: int, high: int) -> OutcomeChunk:
         """Return items `[low, high)` of it."""
         if (low, high) == (self.start, self.stop):
             return self
         values = self.values[low - self.start : high - self.start]
         failed = frozenset(index for index in self.failed if low <= index < high)
-        return Chunk(low, high, values, failed, self.arrival)
+        return OutcomeChunk(low, high, values, failed, self.arrival)
 
     @property
     def has_files(self) -> bool:
@@ -46,7 +46,7 @@ class Chunk(msgspec.Struct):
         return any(value[:1] == FILE for value in self.values)
 
 
-class Doubt(NamedTuple):
+class ReusedOutcome(NamedTuple):
     """Items whose journaled outcome belongs to another call."""
 
     low: int
@@ -94,11 +94,11 @@ class Call:
         self.last = False
         self.digests = bytearray()
         self.left = Intervals()
-        self.chunks: list[Chunk] = []
+        self.chunks: list[OutcomeChunk] = []
         self.args: dict[int, bytes] | None = None  # P4
         self.cost_bytes = 0
         self.fresh = _NONE  # items called again
-        self.doubts: tuple[Doubt, ...] = ()
+        self.doubts: tuple[ReusedOutcome, ...] = ()
         self.is_reported = False
         self.abandoned = False  # what is left is not read (`core.parent.given_up`)
         self.moved = 0  # items that keep a result from another place
@@ -125,14 +125,14 @@ class Call:
             self.earlier |= {self.fn}
             self.fn = fn
 
-    def find(self, index: int) -> Chunk | None:
+    def find(self, index: int) -> OutcomeChunk | None:
         """Return the chunk that settles an item, or None."""
         at = bisect_right(self.chunks, index, key=lambda chunk: chunk.start) - 1
         if at >= 0 and index < self.chunks[at].stop:
             return self.chunks[at]
         return None
 
-    def put(self, chunk: Chunk) -> None:
+    def put(self, chunk: OutcomeChunk) -> None:
         """Add a chunk of items that no other chunk holds."""
         if not self.chunks or self.chunks[-1].start < chunk.start:
             self.chunks.append(chunk)
@@ -140,9 +140,9 @@ class Call:
             at = bisect_right(self.chunks, chunk.start, key=lambda each: each.start)
             self.chunks.insert(at, chunk)
 
-    def take(self, start: int, stop: int) -> list[Chunk]:
+    def take(self, start: int, stop: int) -> list[OutcomeChunk]:
         """Remove the outcomes of items `[start, stop)` from the call and return them; all are there."""
-        taken: list[Chunk] = []
+        taken: list[OutcomeChunk] = []
         while start < stop:
             at = bisect_right(self.chunks, start, key=lambda each: each.start) - 1
             chunk = self.chunks[at]

@@ -14,7 +14,7 @@ from weakref import ReferenceType, WeakValueDictionary
 
 from resilient_scoop import ids
 from resilient_scoop.core.facts.intervals import Intervals
-from resilient_scoop.core.parent.call import Call, Chunk, Doubt, Watch
+from resilient_scoop.core.parent.call import Call, OutcomeChunk, ReusedOutcome, Watch
 from resilient_scoop.core.parent.held import HeldItems
 from resilient_scoop.core.parent.moved import Moved
 from resilient_scoop.core.parent.under_way import UnderWay
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _WIDTH = ids.DIGEST_BYTES
 
 
-class Calls:
+class ParentCalls:
     """The calls of one attempt at a parent."""
 
     __slots__ = (
@@ -140,7 +140,9 @@ class Calls:
         """Keep an outcome of a call, or of items, that is not made yet."""
         self.ahead.setdefault(outcome.call, []).append(outcome)
 
-    def settle(self, call: Call, outcome: wire.Outcome, *, recovering: bool) -> Sequence[Doubt]:
+    def settle(
+        self, call: Call, outcome: wire.Outcome, *, recovering: bool
+    ) -> Sequence[ReusedOutcome]:
         """Settle the items that an outcome fits; return the items that it does not fit (P1).
 
         `recovering`: it is the history's, or may be: only then items of the call may be held.
@@ -155,7 +157,7 @@ class Calls:
         same = outcome.fingerprint == call.fingerprint or self._judge.reuses(
             outcome.fingerprint, call
         )
-        doubts: list[Doubt] | None = None
+        doubts: list[ReusedOutcome] | None = None
         for low, high in call.left.overlap(start, stop):
             theirs = ids.digests_of(outcome.digests, low - start, high - start)
             if same and theirs == ids.digests_of(call.digests, low, high):
@@ -177,7 +179,7 @@ class Calls:
     ) -> None:  # fmt: skip
         self.arrivals += 1
         self.settled += high - low
-        call.put(chunk := Chunk.of(outcome, low, high, self.arrivals))
+        call.put(chunk := OutcomeChunk.of(outcome, low, high, self.arrivals))
         if chunk.has_files:
             self._unread[call.number] = call
         for reference in self.watches:
@@ -243,8 +245,10 @@ def _fitting(call: Call, outcome: wire.Outcome, low: int, high: int) -> Interval
     return found
 
 
-def _doubts(outcome: wire.Outcome, spans: list[tuple[int, int]], *, same: bool) -> list[Doubt]:
+def _doubts(
+    outcome: wire.Outcome, spans: list[tuple[int, int]], *, same: bool
+) -> list[ReusedOutcome]:
     # What depends on function and arguments only is not lost: it is found when it is asked for.
     took_s = 0.0 if outcome.pure else max(0.0, outcome.spent_s) / len(outcome.values)
     what = "its arguments differ" if same else "its code differs"
-    return [Doubt(low, high, what, outcome.once, took_s) for low, high in spans]
+    return [ReusedOutcome(low, high, what, outcome.once, took_s) for low, high in spans]

@@ -10,7 +10,7 @@ D4  The counters never go back. What an older state makes again under its old nu
 D5  Whatever generation the log holds can be fallen back to: those behind which something was
     trimmed went with it. The beginning of a block can be, as long as it has trimmed nothing.
 D6  A generation names the calls of which this process has not read everything: those that miss
-    outcomes, and those whose results are in files that a living `Call` names (`Calls.readable`). The
+    outcomes, and those whose results are in files that a living `Call` names (`ParentCalls.readable`). The
     journal keeps them.
 D7  A future from before the block may be in its state: what settled the call on replay has been let
     go of by then, so the history is gone over once more.

@@ -83,7 +83,7 @@ _REPLAYING: Final = (HistoryPhase.REPLAYING, HistoryPhase.REPLAYING_TWICE)
 _CATCHING_UP: Final = (HistoryPhase.CATCHING_UP, HistoryPhase.CATCHING_UP_TWICE)
 
 
-class History:
+class ParentHistory:
     """How far the history is read, and its unused observations."""
 
     __slots__ = (

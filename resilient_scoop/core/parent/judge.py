@@ -29,7 +29,7 @@ from resilient_scoop.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from resilient_scoop.core.parent.call import Call, Doubt
+    from resilient_scoop.core.parent.call import Call, ReusedOutcome
     from resilient_scoop.wire import messages as wire
 
 _CURE = "; `rscoop replay` shows the line and both values; put what varies into futures.once"
@@ -134,7 +134,7 @@ class Judge:
         """Return whether outcomes of a function's earlier code count for a call."""
         return self.policy.reuses(then, call.fingerprint, self.name_of(call.fn))
 
-    def doubt(self, call: Call, doubts: Sequence[Doubt]) -> None:
+    def doubt(self, call: Call, doubts: Sequence[ReusedOutcome]) -> None:
         """Record items of a call whose journaled outcome belongs to another call."""
         call.doubts += tuple(doubts)
         self.doubted.add(call.number)

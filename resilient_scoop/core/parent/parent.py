@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Final
 from resilient_scoop import ids
 from resilient_scoop.core.parent import once
 from resilient_scoop.core.parent.by_content import ByContent
-from resilient_scoop.core.parent.calls import Calls
+from resilient_scoop.core.parent.calls import ParentCalls
 from resilient_scoop.core.parent.durable import Durable, OpenBlock
 from resilient_scoop.core.parent.given_up import GivenUp
 from resilient_scoop.core.parent.held import with_fresh
-from resilient_scoop.core.parent.history import History, HistoryRecord, rewind_mark
+from resilient_scoop.core.parent.history import HistoryRecord, ParentHistory, rewind_mark
 from resilient_scoop.core.parent.judge import Judge, Policy
 from resilient_scoop.core.parent.moved import frames_of
 from resilient_scoop.core.parent.once import Begun, Once
@@ -37,7 +37,7 @@ from resilient_scoop.wire import messages as wire
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from resilient_scoop.core.parent.call import Call, Doubt
+    from resilient_scoop.core.parent.call import Call, ReusedOutcome
 
 FAR: Final = 1024
 """After this number of calls beyond the history, and as many again, no moved results are searched."""
@@ -62,9 +62,9 @@ class Parent:
     ) -> None:
         self.path = path
         self.attempt = attempt
-        self.history = History(replaying=replaying)
+        self.history = ParentHistory(replaying=replaying)
         self.judge = Judge(path, policy or Policy(), say, name_of)
-        self.calls = Calls(self.judge, ByContent() if path == ids.SHARED else None)
+        self.calls = ParentCalls(self.judge, ByContent() if path == ids.SHARED else None)
         self.once = Once()
         self.outgoing = Outgoing(path, attempt, self.once)
         self.durable = Durable()
@@ -187,7 +187,7 @@ class Parent:
         if doubts:
             self._refresh(call, doubts)
 
-    def _refresh(self, call: Call, doubts: Sequence[Doubt]) -> None:
+    def _refresh(self, call: Call, doubts: Sequence[ReusedOutcome]) -> None:
         """Compute items again whose journaled outcomes belong to other calls."""
         self.judge.doubt(call, doubts)
         if self.judge.policy.strict or call.args is None:

@@ -59,7 +59,7 @@ class End(msgspec.Struct, frozen=True):
 
 
 @dataclass(slots=True)
-class Asked(LogVisitor):
+class RecordedCalls(LogVisitor):
     """What one parent asked for, by call, and which checkpoints cover what is gone: a fold of its log."""
 
     path: str
@@ -151,7 +151,7 @@ class Replayed(Parent):
     def __init__(
         self,
         attempt: wire.Attempt,
-        asked: Asked,
+        asked: RecordedCalls,
         reuse: Iterable[str],
         halt: Callable[[End], NoReturn],
         name_of: Callable[[bytes], str],

@@ -30,7 +30,7 @@ BARRED_S: Final = 1.0
 does not need."""
 
 
-class Waiting(Protocol):
+class WaitingTask(Protocol):
     """A task that waits."""
 
     @property
@@ -62,7 +62,7 @@ def turn_of(path: str, *, gives_way: bool = False) -> tuple[bool, int]:
 
 
 def bar(
-    parked: Mapping[str, Waiting], *, locks: int, careful: bool, idle_s: float
+    parked: Mapping[str, WaitingTask], *, locks: int, careful: bool, idle_s: float
 ) -> Callable[[Work], bool] | None:
     """Return a function that says whether a slice may be started (WC3, L2); None if each may.
 

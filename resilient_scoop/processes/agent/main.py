@@ -158,7 +158,7 @@ class AgentShell:
         match action:
             case agent.Start():
                 self._step(self._start(action))
-            case agent.Kill(name=name):
+            case agent.KillProcess(name=name):
                 self.children[name].popen.kill()
             case agent.EndLeftovers(name=""):
                 leftovers.end_all(
@@ -167,11 +167,11 @@ class AgentShell:
             case agent.EndLeftovers(name=name):
                 gone = self.gone[name]
                 leftovers.end_all(lambda: leftovers.of_session(gone.popen.pid, gone.mark))
-            case agent.Say(note=note):
+            case agent.WriteNote(note=note):
                 self._say(notes.text_of(note, self.logs, self.settings.run_id))
             case agent.Transmit(frames=frames) | agent.Beat(frames=frames):
                 self.socket.send(frames)
-            case agent.Leave(status=status):
+            case agent.EndAgent(status=status):
                 self.status = status
             case _:
                 assert_never(action)

@@ -19,7 +19,7 @@ def text_of(note: agent.Note, logs: Path, run_id: str) -> str:  # noqa: C901, PL
     match note:
         case agent.CannotStart(name=name, why=why):
             return f"{name} cannot start: {why}; trying again every second"
-        case agent.NoRoom(role=role, why=why):
+        case agent.ProcessesRefused(role=role, why=why):
             return f"the run stops, because its {role} cannot be started: {why}"
         case agent.Stillborn():
             return _stillborn(note, logs, run_id)

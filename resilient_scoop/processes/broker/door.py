@@ -48,14 +48,14 @@ _PRUNE_MIN: Final = 256
 _KEY_CHARS: Final = 40
 
 
-class Guest(NamedTuple):
+class GuestRoute(NamedTuple):
     """A process of another host: the host's name, and the connection that leads to it."""
 
     host: str
     routing: bytes
 
 
-class Door:
+class RemoteDoor:
     """The remote end of a broker."""
 
     def __init__(
@@ -78,7 +78,7 @@ class Door:
         self.ring.open_door(self._router.port)
         socket.join(self._router)
         self.files = FileService(run_dir, wake, adopt=settings.adopt)
-        self._guests: dict[PeerId, Guest] = {}  # by identity
+        self._guests: dict[PeerId, GuestRoute] = {}  # by identity
         self._routings: dict[bytes, str] = {}  # routing id -> key
         self._sent: dict[bytes, SentFrames] = {}  # by routing id
         self.refused: Counter[str] = Counter()  # by kind
@@ -152,7 +152,7 @@ class Door:
         guest = self._guests.get(peer)
         if guest is None or guest.host == host:
             if guest is None or guest.routing != parcel.routing:
-                self._guests[peer] = Guest(host, parcel.routing)
+                self._guests[peer] = GuestRoute(host, parcel.routing)
             return peer
         self._refuse("identity", f"a message of {host} in the name of a process of {guest.host}")
         return None

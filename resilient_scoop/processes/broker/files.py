@@ -42,7 +42,7 @@ LOG_BYTES_MAX: Final = 1 << 20
 _NOTE_CHARS: Final = 1000
 
 
-class Request(NamedTuple):
+class FileRequest(NamedTuple):
     """A request of an agent: over which connection, of which host."""
 
     routing: bytes
@@ -50,7 +50,7 @@ class Request(NamedTuple):
     message: wire.Up
 
 
-class Answer(NamedTuple):
+class FileAnswer(NamedTuple):
     """An answer to an agent."""
 
     routing: bytes
@@ -67,8 +67,8 @@ class FileService:
     def __init__(self, run_dir: Path, wake: Callable[[], None], *, adopt: bool) -> None:
         self._run_dir = run_dir
         self._wake = wake
-        self._requests: SimpleQueue[Request | None] = SimpleQueue()
-        self._answers: deque[Answer] = deque()
+        self._requests: SimpleQueue[FileRequest | None] = SimpleQueue()
+        self._answers: deque[FileAnswer] = deque()
         self._digests: OrderedDict[str, bytes] = OrderedDict()
         self._incoming = run_dir / _INCOMING
         self.notes: deque[tuple[str, str]] = deque(maxlen=64)  # host, what it says
@@ -81,9 +81,9 @@ class FileService:
 
     def ask(self, routing: bytes, host: str, body: bytes) -> None:
         """Take in a request; raises msgspec.MsgspecError if it is none."""
-        self._requests.put(Request(routing, host, wire.decode_up(body)))
+        self._requests.put(FileRequest(routing, host, wire.decode_up(body)))
 
-    def answers(self) -> list[Answer]:
+    def answers(self) -> list[FileAnswer]:
         """Return the answers that are due."""
         found = []
         while self._answers:
@@ -108,11 +108,11 @@ class FileService:
                 self._wake()
                 continue
             for each in answers:
-                self._answers.append(Answer(request.routing, wire.encode(each)))
+                self._answers.append(FileAnswer(request.routing, wire.encode(each)))
             if answers:
                 self._wake()
 
-    def _handle(self, request: Request) -> list[wire.Down]:  # noqa: PLR0911 - one a request
+    def _handle(self, request: FileRequest) -> list[wire.Down]:  # noqa: PLR0911 - one a request
         match request.message:
             case wire.Fetch(name=name, offset=offset):
                 return [self._chunk(name, offset)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 import msgspec
 
 from resilient_scoop.core.events import DrainHost, JoinHost, RevokeHost
-from resilient_scoop.processes.broker.door import Door
+from resilient_scoop.processes.broker.door import RemoteDoor
 from resilient_scoop.runs import asked
 from resilient_scoop.runs.hosts import (
     LIVE_FILE,
@@ -54,7 +54,7 @@ class Grid:
     ) -> None:  # fmt: skip
         self._run_dir = Path(settings.run_dir)
         self._exchange = exchange
-        self.door = Door(settings, socket, say, wake, self._joined)
+        self.door = RemoteDoor(settings, socket, say, wake, self._joined)
         self._written_at = self._pruned_at = 0.0
         self.renewals = 0
         self._out = read_out(self._run_dir)

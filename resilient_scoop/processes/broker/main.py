@@ -53,15 +53,15 @@ from resilient_scoop.processes.broker.disk import Disk, wait_for_room
 from resilient_scoop.processes.failures import script_dies
 from resilient_scoop.processes.starting import take_settings
 from resilient_scoop.runs import asked
-from resilient_scoop.runs.asked import Asked
-from resilient_scoop.runs.reports import Found, Report, broker_report
+from resilient_scoop.runs.asked import Requests
+from resilient_scoop.runs.reports import JournalFindings, Report, broker_report
 from resilient_scoop.transport.sockets import RouterSocket, local_endpoint
 from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.tally import TALLY_KEY, Tally, decode_tally
 
 if TYPE_CHECKING:
     from resilient_scoop.core.broker.exchange import Mail
-    from resilient_scoop.core.facts.state import State
+    from resilient_scoop.core.facts.state import DurableState
     from resilient_scoop.processes.broker.grid import Grid
     from resilient_scoop.processes.starting import ChildSettings
 
@@ -88,7 +88,7 @@ def open_journal(settings: ChildSettings) -> Journal:
     return journal
 
 
-def load_state(journal: Journal, run: bytes) -> tuple[State, dict[str, bytes]]:
+def load_state(journal: Journal, run: bytes) -> tuple[DurableState, dict[str, bytes]]:
     """Return the state and the constants that the journal holds."""
     defines = [
         define
@@ -140,7 +140,7 @@ def next_epoch(journal: Journal, *, goes_on: bool) -> int:
     return epoch
 
 
-def forget_lost_arguments(journal: Journal, state: State) -> int:
+def forget_lost_arguments(journal: Journal, state: DurableState) -> int:
     """After another boot, forget items whose large arguments were never synced; return how many."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
     known = journal.get(Table.META, b"boot")
@@ -157,7 +157,7 @@ def forget_lost_arguments(journal: Journal, state: State) -> int:
     return forgotten
 
 
-def forget_failures(journal: Journal, state: State) -> int:
+def forget_failures(journal: Journal, state: DurableState) -> int:
     """Take the outcomes that are exceptions out of the journal; return how many there were.
 
     Outcomes that a checkpoint covers stay: no parent asks for them.
@@ -205,7 +205,7 @@ class BrokerShell:
         self.states = StateStore(Path(settings.run_dir))
         if not settings.adopt:  # no process writes files now
             self.states.sweep(checkpoints.files(state.parents.values()))
-        self.found = Found.begin(state, adopt=settings.adopt)
+        self.found = JournalFindings.begin(state, adopt=settings.adopt)
         epoch = next_epoch(self.journal, goes_on=not settings.adopt)
         config = BrokerConfig(
             adopt=settings.adopt, crashes_max=settings.crashes_max, lease_s=settings.lease_s
@@ -231,7 +231,7 @@ class BrokerShell:
         os.set_blocking(0, False)
         os.set_blocking(1, False)
         self.grid: Grid | None = None
-        self.asked, self.asked_at = Asked(Path(settings.run_dir)), 0.0
+        self.asked, self.asked_at = Requests(Path(settings.run_dir)), 0.0
         if settings.options.grid or (Path(settings.run_dir) / "keys" / "enrolled").exists():
             self._open_door()  # hosts that were invited to an earlier broker may still be there
         self.launcher, self.halt_reported = True, False

@@ -18,7 +18,7 @@ import msgspec
 
 from resilient_scoop.processes import starting
 from resilient_scoop.processes.failures import how
-from resilient_scoop.processes.places.reports import Report
+from resilient_scoop.processes.places.reports import PlacesReport
 from resilient_scoop.runs.hosts import none_left, read_out
 
 if TYPE_CHECKING:
@@ -143,9 +143,9 @@ class PlacesPart:
         self._buffer += data
         *lines, self._buffer = self._buffer.split(b"\n")
         for line in lines:
-            self._take(msgspec.json.decode(line, type=Report))
+            self._take(msgspec.json.decode(line, type=PlacesReport))
 
-    def _take(self, report: Report) -> None:
+    def _take(self, report: PlacesReport) -> None:
         if report.note:
             self._note(report.note)
         if report.hosts is not None:

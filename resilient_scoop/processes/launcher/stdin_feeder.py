@@ -64,7 +64,9 @@ class Feeder:
             return
         if stdin_rest.is_at_end(self._fd):
             self._noted = read
-            stdin_rest.note_ended(self._folder, stdin_rest.Ended(source=self.source, pieces=read))
+            stdin_rest.note_ended(
+                self._folder, stdin_rest.InputEnd(source=self.source, pieces=read)
+            )
 
     def close(self) -> None:
         """Close everything but the standard input itself."""

@@ -47,7 +47,7 @@ WARNINGS: Final = (signal.SIGUSR1, signal.SIGUSR2)
 HEARD: Final = (*CODES, *WARNINGS, GO_ON_SIGNAL)
 
 
-class Level(IntEnum):
+class StopLevel(IntEnum):
     """The current request; see the module's docstring."""
 
     NONE = 0
@@ -58,7 +58,7 @@ class Level(IntEnum):
     KILL = 5
 
 
-class Request(Enum):
+class StopRequest(Enum):
     """What changes it."""
 
     GO_ON = auto()
@@ -69,28 +69,28 @@ class Request(Enum):
     SAVED = auto()  # the wait for checkpoints is over
 
 
-def _from(level: Level, **more: Level) -> dict[Request, Level]:
+def _from(level: StopLevel, **more: StopLevel) -> dict[StopRequest, StopLevel]:
     """Return a row of the table: what is not named changes nothing."""
-    return dict.fromkeys(Request, level) | {Request[name]: to for name, to in more.items()}
+    return dict.fromkeys(StopRequest, level) | {StopRequest[name]: to for name, to in more.items()}
 
 
 _NEXT: Final = {
-    Level.NONE: _from(
-        Level.NONE, GO_ON=Level.GO_ON, HAND_OVER=Level.HAND_OVER, TERMINATE=Level.HURRY,
-        INTERRUPT=Level.STOP, FAILED=Level.STOP,
+    StopLevel.NONE: _from(
+        StopLevel.NONE, GO_ON=StopLevel.GO_ON, HAND_OVER=StopLevel.HAND_OVER, TERMINATE=StopLevel.HURRY,
+        INTERRUPT=StopLevel.STOP, FAILED=StopLevel.STOP,
     ),
-    Level.GO_ON: _from(
-        Level.GO_ON, HAND_OVER=Level.HAND_OVER, TERMINATE=Level.HURRY, INTERRUPT=Level.STOP,
-        FAILED=Level.STOP, SAVED=Level.NONE,
+    StopLevel.GO_ON: _from(
+        StopLevel.GO_ON, HAND_OVER=StopLevel.HAND_OVER, TERMINATE=StopLevel.HURRY, INTERRUPT=StopLevel.STOP,
+        FAILED=StopLevel.STOP, SAVED=StopLevel.NONE,
     ),
-    Level.HAND_OVER: _from(
-        Level.HAND_OVER, TERMINATE=Level.HURRY, INTERRUPT=Level.STOP, FAILED=Level.STOP,
+    StopLevel.HAND_OVER: _from(
+        StopLevel.HAND_OVER, TERMINATE=StopLevel.HURRY, INTERRUPT=StopLevel.STOP, FAILED=StopLevel.STOP,
     ),
-    Level.HURRY: _from(
-        Level.HURRY, TERMINATE=Level.KILL, INTERRUPT=Level.KILL, FAILED=Level.STOP,
+    StopLevel.HURRY: _from(
+        StopLevel.HURRY, TERMINATE=StopLevel.KILL, INTERRUPT=StopLevel.KILL, FAILED=StopLevel.STOP,
     ),
-    Level.STOP: _from(Level.STOP, TERMINATE=Level.KILL, INTERRUPT=Level.KILL),
-    Level.KILL: _from(Level.KILL),
+    StopLevel.STOP: _from(StopLevel.STOP, TERMINATE=StopLevel.KILL, INTERRUPT=StopLevel.KILL),
+    StopLevel.KILL: _from(StopLevel.KILL),
 }  # fmt: skip
 
 
@@ -136,7 +136,7 @@ class Stopping:
         self.tell = tell
         self.limit = limit
         self.limit_at = inf if limit is None else time.monotonic() + limit.after_s
-        self.level = Level.NONE
+        self.level = StopLevel.NONE
         self.code = STOPPED
         self.kill_at: float | None = None
         self.until = 0.0  # longest wait for the current request
@@ -148,12 +148,12 @@ class Stopping:
     @property
     def ends(self) -> bool:
         """Whether the run is to end before its script does."""
-        return self.level >= Level.HAND_OVER
+        return self.level >= StopLevel.HAND_OVER
 
     @property
     def stops(self) -> bool:
         """Whether it was told to stop in order, at once."""
-        return self.level >= Level.STOP
+        return self.level >= StopLevel.STOP
 
     def due_s(self, now: float) -> float:
         """Return how long it is until something is to be done."""
@@ -169,16 +169,16 @@ class Stopping:
         """Take in signals."""
         for number in numbers:
             if number in WARNINGS:
-                self._ask(Request.HAND_OVER, signal.Signals(number).name, GRACE_S)
+                self._ask(StopRequest.HAND_OVER, signal.Signals(number).name, GRACE_S)
             elif number == GO_ON_SIGNAL:
-                self._ask(Request.GO_ON, "", GRACE_S)
+                self._ask(StopRequest.GO_ON, "", GRACE_S)
             elif number in CODES:
                 self._hear_stop(signal.Signals(number))
 
     def _hear_stop(self, number: signal.Signals) -> None:
-        request = Request.TERMINATE if number == signal.SIGTERM else Request.INTERRUPT
-        if _NEXT[self.level][request] is Level.KILL:
-            self.level, self.kill_at = Level.KILL, time.monotonic()
+        request = StopRequest.TERMINATE if number == signal.SIGTERM else StopRequest.INTERRUPT
+        if _NEXT[self.level][request] is StopLevel.KILL:
+            self.level, self.kill_at = StopLevel.KILL, time.monotonic()
             return
         self.code = CODES[number]
         if number == signal.SIGTERM:
@@ -192,31 +192,31 @@ class Stopping:
         """Hand over if the time is over."""
         if now >= self.limit_at and self.limit is not None:
             self.limit_at = inf
-            self._ask(Request.HAND_OVER, "the time limit is near", self.limit.grace_s)
+            self._ask(StopRequest.HAND_OVER, "the time limit is near", self.limit.grace_s)
 
-    def _ask(self, request: Request, why: str, grace_s: float) -> None:
+    def _ask(self, request: StopRequest, why: str, grace_s: float) -> None:
         level = _NEXT[self.level][request]
         if level is self.level:
             return
         self.level, self.until = level, time.monotonic() + grace_s
-        if level >= Level.HAND_OVER:
+        if level >= StopLevel.HAND_OVER:
             self.kill_at = self.until + FAREWELL_S
-            once_more = "once more" if level == Level.HURRY else "Ctrl-C"
+            once_more = "once more" if level == StopLevel.HURRY else "Ctrl-C"
             self.say(
                 f"{why}: asking for checkpoints; stops when they are made, after {duration(grace_s)} "
                 f"at most; {once_more} to stop at once"
             )
         ask, self.named_reported = self.written.ask + 1, False
-        self._write(HandoverReport(ask=ask, over=False, hands_over=level >= Level.HAND_OVER))
+        self._write(HandoverReport(ask=ask, over=False, hands_over=level >= StopLevel.HAND_OVER))
         self._tell_ask(grace_s)
 
     def _tell_ask(self, grace_s: float) -> None:
-        what = "hand-over" if self.level >= Level.HAND_OVER else "go-on"
+        what = "hand-over" if self.level >= StopLevel.HAND_OVER else "go-on"
         self.tell(f"checkpoint {self.written.ask} {what} {max(0.0, grace_s):.3f}")
 
     def stop(self) -> None:
         """Make the broker stop in order, at once."""
-        self.level = _NEXT[self.level][Request.FAILED]
+        self.level = _NEXT[self.level][StopRequest.FAILED]
         now = time.monotonic()
         self.kill_at = min(self.kill_at or inf, now + FAREWELL_S)
         self.tell(f"stop {self.word}")
@@ -225,7 +225,7 @@ class Stopping:
         """Tell a new broker the current request."""
         if self.stops:
             self.tell(f"stop {self.word}")
-        elif self.level > Level.NONE:
+        elif self.level > StopLevel.NONE:
             self._tell_ask(self.until - time.monotonic())
 
     # --- results ---------------------------------------------------------------------
@@ -244,7 +244,7 @@ class Stopping:
         if latest.over:
             self.whole = latest.hands_over and latest.named > 0 and latest.whole
             self._say_over(latest)
-            self.level = _NEXT[self.level][Request.SAVED]
+            self.level = _NEXT[self.level][StopRequest.SAVED]
         if latest != self.written:
             self._write(latest)
 

@@ -46,9 +46,9 @@ from resilient_scoop.runs import decisions
 from resilient_scoop.runs.audit_findings import AuditTail
 from resilient_scoop.runs.display import (
     Display,
-    Progress,
     Rate,
     RemainingTime,
+    RunProgress,
 )
 from resilient_scoop.runs.json_text import one_line
 from resilient_scoop.runs.lifetimes import Lives, ran_s
@@ -571,7 +571,7 @@ class Launcher:
         share = None if report.share < 0 else report.share
         batch_share = report.batch_done / total if total else None
         self.display.progress(
-            Progress(
+            RunProgress(
                 elapsed_s=float(int(now - self.started_at)), done=report.done, running=running,
                 workers=report.workers, crashes=report.crashes,
                 resubmitted=report.resubmitted, reused=report.reused,

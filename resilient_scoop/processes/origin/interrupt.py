@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from resilient_scoop.processes.connection import Session
-    from resilient_scoop.processes.origin.stdout import Output
+    from resilient_scoop.processes.origin.stdout import ScriptOutput
 
 FILE: Final = "last-words"
 """File in the run's folder: what the script printed after the cut."""
@@ -42,7 +42,7 @@ class ScriptInterrupt:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.output: Output | None = None  # set while the script runs
+        self.output: ScriptOutput | None = None  # set while the script runs
         self._is_reported = False
 
     @property

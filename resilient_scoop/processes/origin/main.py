@@ -39,7 +39,7 @@ from resilient_scoop.processes.origin import interrupt
 from resilient_scoop.processes.origin.stdin import Pieces, script_stdin
 from resilient_scoop.processes.origin.stdout import (
     Errors,
-    Output,
+    ScriptOutput,
     ScriptStdout,
     never,
     recorded_by_now,
@@ -182,7 +182,7 @@ def main() -> int:
     return _end(session, output, end)
 
 
-def _hear_exit(session: Session, output: Output) -> None:
+def _hear_exit(session: Session, output: ScriptOutput) -> None:
     """Make `os._exit` in the script end the run with that status without cleanup, as in Python.
 
     Not in its threads, which cannot wait for the broker, and not in its forked children.
@@ -220,11 +220,11 @@ def _begin(session: Session) -> Parent:
     return parent
 
 
-def _redirect(session: Session, settings: ChildSettings) -> Output:
+def _redirect(session: Session, settings: ChildSettings) -> ScriptOutput:
     total_bytes = session.machine.output_bytes
     recorded, cut = recorded_by_now(settings, total_bytes) if total_bytes else (b"", None)
     session.machine.output_at = cut
-    raw = Output(
+    raw = ScriptOutput(
         session, recorded, tty=settings.tty, unbuffered=getattr(sys.stdout, "write_through", False)
     )
     encoding, errors = sys.stdout.encoding, sys.stdout.errors
@@ -266,7 +266,7 @@ class ScriptEnd(NamedTuple):
     failed_at: int = -1  # length of the output before the error
 
 
-def _run(session: Session, settings: ChildSettings, output: Output) -> ScriptEnd:
+def _run(session: Session, settings: ChildSettings, output: ScriptOutput) -> ScriptEnd:
     """Run the script to its end, and what Python runs after it."""
     random_streams.install(settings.streams, settings.seed, lambda: session.context, tasks=False)
     try:
@@ -368,7 +368,7 @@ def _drain(session: Session) -> None:
         session.call_back()  # calls that the callbacks submit are included
 
 
-def _end(session: Session, output: Output, end: ScriptEnd) -> int:
+def _end(session: Session, output: ScriptOutput, end: ScriptEnd) -> int:
     """Tell the broker how the script ended, and wait until that is on disk."""
     machine, waiter = session.machine, session.waiter
     assert machine.root is not None, "the root is granted"

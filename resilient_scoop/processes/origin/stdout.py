@@ -36,7 +36,7 @@ _UNACKED_MAX = 256
 _WIDE, _LINE_MAX = 400, 60  # bytes compared, characters shown
 
 
-class Output(io.RawIOBase):
+class ScriptOutput(io.RawIOBase):
     """The script's standard output, on its way to the broker."""
 
     def __init__(
@@ -204,7 +204,7 @@ class ScriptStdout(io.TextIOWrapper):
         """Flush, on request of the script."""
         super().flush()
         raw = getattr(self.buffer, "raw", None)
-        if isinstance(raw, Output):
+        if isinstance(raw, ScriptOutput):
             raw.flushed()
 
 
@@ -269,7 +269,7 @@ def never() -> bool:
     return False
 
 
-def repeating(session: Session, output: Output) -> Callable[[], bool]:
+def repeating(session: Session, output: ScriptOutput) -> Callable[[], bool]:
     """Return a function that says whether the script only repeats an earlier attempt."""
 
     def is_so() -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 import msgspec
 
 from resilient_scoop.core import places
-from resilient_scoop.core.places import Call, Sight, State
+from resilient_scoop.core.places import PlaceCall, PlaceState, Sight
 from resilient_scoop.errors import PlaceBusyError, PlaceError, PlaceRefusedError
 from resilient_scoop.hosts.hostfile import Host
 
@@ -30,7 +30,7 @@ THREADS_MAX: Final = 64
 CLOSE_S: Final = 1.0
 UNITS_MAX: Final = 16
 """Units of a host that are remembered: the last one, and doubles of it."""
-Asked = places.Start | places.Look | places.Find | places.StopUnits
+Asked = places.StartUnit | places.Look | places.Find | places.StopUnits
 
 
 class Share(msgspec.Struct, frozen=True):
@@ -52,7 +52,7 @@ class PlaceOfHost(msgspec.Struct, frozen=True, eq=False):
     share: Share
 
 
-class Calls:
+class PlaceCalls:
     """Carries out what the machine asks of places."""
 
     def __init__(self, hosts: Mapping[str, PlaceOfHost], make_ticket: MakeTicket) -> None:
@@ -64,7 +64,9 @@ class Calls:
         self._units: dict[str, dict[str, Unit]] = {host: {} for host in hosts}  # by host and id
         self._done: SimpleQueue[Future[places.Event | None]] = SimpleQueue()
         self._lock = threading.Lock()
-        self._asked: dict[str, places.Start] = {}  # starts that have not reached their place yet
+        self._asked: dict[
+            str, places.StartUnit
+        ] = {}  # starts that have not reached their place yet
         self._under_way: dict[Future[places.Event | None], str] = {}  # with the host
         self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._random = random.Random()  # noqa: S311 - jitter; the user's streams are not touched
@@ -76,9 +78,9 @@ class Calls:
     def ask(self, action: Asked) -> None:
         """Begin a call; its event comes out of `events`."""
         pool = self._others
-        if isinstance(action, places.Start | places.Find):
+        if isinstance(action, places.StartUnit | places.Find):
             pool = self._logins
-        if isinstance(action, places.Start):
+        if isinstance(action, places.StartUnit):
             with self._lock:
                 self._asked[action.host] = action
         future = pool.submit(self._carry_out, action)
@@ -91,7 +93,7 @@ class Calls:
         with self._lock:
             withdrawn, self._asked = self._asked, {}
         return [
-            places.Failed(each.host, each.tag, Call.START, "the run ends", unasked=True)
+            places.Failed(each.host, each.tag, PlaceCall.START, "the run ends", unasked=True)
             for each in withdrawn.values()
         ]
 
@@ -134,7 +136,7 @@ class Calls:
 
     def _carry_out(self, action: Asked) -> places.Event | None:
         try:
-            if isinstance(action, places.Start):
+            if isinstance(action, places.StartUnit):
                 return self._start(action)
             return self._call(action)
         except (PlaceError, OSError) as error:
@@ -148,20 +150,24 @@ class Calls:
                 units = {known[unit]: unit for unit in action.units}
                 seen = place.look(list(units))
                 sights = tuple(
-                    Sight(units[unit], State(each.state.value), each.why, each.log, each.until_s)
+                    Sight(
+                        units[unit], PlaceState(each.state.value), each.why, each.log, each.until_s
+                    )
                     for unit, each in seen.items()
                     if unit in units
                 )
-                return places.Looked(host, tag, sights, self.jitter())
+                return places.UnitsLooked(host, tag, sights, self.jitter())
             case places.Find():
-                return places.Found(host, tag, self._named(host, place.find(tag)), self.jitter())
+                return places.UnitsFound(
+                    host, tag, self._named(host, place.find(tag)), self.jitter()
+                )
             case places.StopUnits(grace_s=grace_s):
                 place.stop([known[unit] for unit in action.units], grace_s=grace_s)
                 return places.Stopped(host, tag)
             case _:
                 assert_never(action)
 
-    def _start(self, action: places.Start) -> places.Event | None:
+    def _start(self, action: places.StartUnit) -> places.Event | None:
         """Make a ticket, which needs a login, and start; None if that was called off."""
         mine = self._hosts[action.host]
         failed = ticket = None
@@ -175,7 +181,7 @@ class Calls:
         if ticket is None:
             return failed
         units = mine.place.start(1, ticket, tag=action.tag)
-        return places.Started(action.host, action.tag, self._named(action.host, units))
+        return places.StartAccepted(action.host, action.tag, self._named(action.host, units))
 
     def _named(self, host: str, units: Sequence[Unit]) -> tuple[str, ...]:
         """Return the names of units, and keep the units: those of a host's last calls."""
@@ -196,6 +202,6 @@ class Calls:
 
 
 _CALLS: Final = {
-    places.Start: Call.START, places.Look: Call.LOOK, places.Find: Call.FIND,
-    places.StopUnits: Call.STOP,
+    places.StartUnit: PlaceCall.START, places.Look: PlaceCall.LOOK, places.Find: PlaceCall.FIND,
+    places.StopUnits: PlaceCall.STOP,
 }  # fmt: skip

@@ -37,7 +37,7 @@ def event_of(line: bytes, jitter: float) -> places.Event | None:  # noqa: PLR091
         case "" if command.renew:
             return None
         case "" if command.stop is not None:
-            return places.Stop(command.stop)
+            return places.EndUnits(command.stop)
         case "came" if command.agent:
             return places.AgentCame(command.agent)
         case "lost" if command.agent:

@@ -22,9 +22,9 @@ from resilient_scoop.core.places import PlaceConfig, Places, PlacesConfig
 from resilient_scoop.errors import PlaceError
 from resilient_scoop.hosts.hostfile import Host, split_total
 from resilient_scoop.processes.places import notes
-from resilient_scoop.processes.places.calls import Calls, MakeTicket, PlaceOfHost, Share
+from resilient_scoop.processes.places.calls import MakeTicket, PlaceCalls, PlaceOfHost, Share
 from resilient_scoop.processes.places.commands import event_of
-from resilient_scoop.processes.places.reports import Report
+from resilient_scoop.processes.places.reports import PlacesReport
 from resilient_scoop.processes.places.settings import PlacesSettings
 from resilient_scoop.processes.places.units_file import NAME, UnitsFile
 from resilient_scoop.runs.hosts import HostReport, HostsFile, write_hosts
@@ -58,7 +58,7 @@ class PlacesShell:
         )  # fmt: skip
         self.machine = Places(config)
         self.units = UnitsFile(self.run)
-        self.calls = Calls(hosts, make_ticket)
+        self.calls = PlaceCalls(hosts, make_ticket)
         self.stdin, self.stdout = stdin, stdout
         os.set_blocking(stdin, False)
         os.set_blocking(stdout, False)
@@ -102,7 +102,7 @@ class PlacesShell:
         if self.stdin in ready:
             self._hear()
         if time.monotonic() >= self.machine.deadline():
-            self._step(places.Ticked(os.urandom(5).hex()))
+            self._step(places.PlacesTicked(os.urandom(5).hex()))
         self._report_hosts(time.monotonic())
         self._send()
 
@@ -143,7 +143,7 @@ class PlacesShell:
         for action in self.machine.step(event, time.monotonic()):
             self._do(action)
         self._has_news = True
-        if isinstance(event, places.Stop):
+        if isinstance(event, places.EndUnits):
             for failed in self.calls.withdraw():
                 self._step(failed)
 
@@ -153,14 +153,14 @@ class PlacesShell:
                 self._step(self._write(host, tag))
             case places.DropTag(host=host, tag=tag):
                 self.units.drop(host, tag)
-            case places.Start() | places.Look() | places.Find() | places.StopUnits():
+            case places.StartUnit() | places.Look() | places.Find() | places.StopUnits():
                 self.calls.ask(action)
-            case places.Say(note=note):
-                self._report(Report(note=notes.text_of(note, self.settings.run_id)))
+            case places.ShowNote(note=note):
+                self._report(PlacesReport(note=notes.text_of(note, self.settings.run_id)))
             case places.GiveUp():
                 text = notes.given_up(action, self.settings.run_id)
-                self._report(Report(note=text, fatal=PlaceError.exit_code))
-            case places.Leave():
+                self._report(PlacesReport(note=text, fatal=PlaceError.exit_code))
+            case places.EndPlaces():
                 self.is_over = True
             case _:
                 assert_never(action)
@@ -171,7 +171,9 @@ class PlacesShell:
         except OSError as error:
             why = f"{self.run / NAME} cannot be written: {error.strerror or error}"
             jitter = self.calls.jitter()
-            return places.Failed(host, tag, places.Call.WRITE, why, unasked=True, jitter=jitter)
+            return places.Failed(
+                host, tag, places.PlaceCall.WRITE, why, unasked=True, jitter=jitter
+            )
         return places.TagWritten(host, tag)
 
     # --- reports ------------------------------------------------------------------------------
@@ -186,7 +188,7 @@ class PlacesShell:
             if lasting != self._reported:
                 self._reported, self._reported_at = lasting, now
                 self._is_unfiled = True
-                self._report(Report(hosts=reports))
+                self._report(PlacesReport(hosts=reports))
         if self._is_unfiled and (last or now - self._filed_at >= FILE_S):
             self._is_unfiled, self._filed_at = False, now
             at = time.time()  # noqa: TID251  a label for display
@@ -201,7 +203,7 @@ class PlacesShell:
             again_s=view.again_s, until_s=view.until_s,
         )  # fmt: skip
 
-    def _report(self, report: Report) -> None:
+    def _report(self, report: PlacesReport) -> None:
         """Queue a line; if the launcher does not read, reports of hosts are left out."""
         if len(self._unsent) < UNSENT_MAX or report.hosts is None:
             self._unsent += msgspec.json.encode(report) + b"\n"

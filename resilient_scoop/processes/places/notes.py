@@ -18,7 +18,7 @@ _LOG_LINES: Final = 5
 def text_of(note: places.Note, run_id: str) -> str:  # noqa: PLR0911 - one text each
     """Return the text of a note."""
     match note:
-        case places.NeverCame() | places.Ended():
+        case places.NeverCame() | places.UnitEnded():
             return _ended(note)
         case places.CannotTell(host=host, why=why):
             return f"host {host} cannot be reached: {reason_of(host, why)}; it is tried again"
@@ -64,7 +64,7 @@ def text_of(note: places.Note, run_id: str) -> str:  # noqa: PLR0911 - one text 
 _UNSAID: Final = "its place does not say why"
 
 
-def _ended(note: places.NeverCame | places.Ended) -> str:
+def _ended(note: places.NeverCame | places.UnitEnded) -> str:
     what = "could not be started" if isinstance(note, places.NeverCame) else "has lost its agent"
     again = f"in {duration(note.again_s)}" if note.again_s >= 1.0 else "at once"
     text = f"host {note.host} {what}: {reason_of(note.host, note.why)}; it is tried again {again}"

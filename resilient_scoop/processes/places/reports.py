@@ -7,7 +7,7 @@ import msgspec
 from resilient_scoop.runs.hosts import HostReport
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PlacesReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A line of standard output; what has not changed is left out."""
 
     note: str = ""  # a sentence for the user

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from resilient_scoop.hosts import spec as grid
-from resilient_scoop.hosts.make import Kind, ReachablePlace, SshOptions, make_place
+from resilient_scoop.hosts.make import DoorKind, ReachablePlace, SshOptions, make_place
 from resilient_scoop.hosts.remote_command import RemoteSettings
 from resilient_scoop.hosts.ssh_login import LoginSettings
 from resilient_scoop.processes.places.main import serve
@@ -49,7 +49,7 @@ def ssh_options(spec: grid.GridSpec, info: RunInfo) -> SshOptions:
     """Return what the user said about logins."""
     folder = str(Path(info.script).parent) if info.script else info.cwd
     return SshOptions(
-        kind=Kind(spec.ssh),
+        kind=DoorKind(spec.ssh),
         config_file=spec.ssh_config or "",
         remote=RemoteSettings(
             python=spec.python, script_folder=folder, prolog=spec.prolog, nice=spec.nice

@@ -31,7 +31,7 @@ from resilient_scoop.processes import (
 from resilient_scoop.processes.callables import Functions
 from resilient_scoop.processes.here import Process, announce
 from resilient_scoop.processes.origin.stdin import script_stdin
-from resilient_scoop.processes.replay.request import Played, Wanted
+from resilient_scoop.processes.replay.request import Played, ReplayRequest
 from resilient_scoop.processes.replay.stage import (
     Compared,
     ParentReplay,
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 class ReplayRunner:
     """All parents that this process replays."""
 
-    def __init__(self, settings: ChildSettings, view: JournalView, wanted: Wanted) -> None:
+    def __init__(self, settings: ChildSettings, view: JournalView, wanted: ReplayRequest) -> None:
         self.settings = settings
         self.view = view
         self.wanted = wanted
@@ -229,7 +229,7 @@ def main() -> int:
     settings = take_settings()
     ignored_signals.spare_children(settings.ignored)  # as the script's own process
     user_signals.install(lambda: False)
-    wanted = msgspec.json.decode(sys.stdin.buffer.read(), type=Wanted)
+    wanted = msgspec.json.decode(sys.stdin.buffer.read(), type=ReplayRequest)
     sys.dont_write_bytecode = True
     verdicts = os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)

@@ -24,7 +24,7 @@ from resilient_scoop.runs.stored_state import read_state
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from resilient_scoop.core.facts.state import State
+    from resilient_scoop.core.facts.state import DurableState
     from resilient_scoop.runs.folder import RunDir, RunInfo
 
 _LAST_LINES: Final = 5
@@ -63,7 +63,7 @@ class Played(msgspec.Struct, frozen=True):
     difference: Difference | None = None
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class ReplayRequest(msgspec.Struct, frozen=True):
     """What a child is to replay."""
 
     nested: list[str] = []  # paths; none: the script
@@ -71,7 +71,7 @@ class Wanted(msgspec.Struct, frozen=True):
     scratch: str = ""  # folder for temporary files
 
 
-def open_parents(state: State) -> list[str]:
+def open_parents(state: DurableState) -> list[str]:
     """Return the nested parents that are not done, shallow ones first."""
     paths = [path for path in state.parents if path not in ids.SCRIPTS and is_open(state, path)]
     return sorted(paths, key=lambda path: (ids.depth(path), path))
@@ -95,13 +95,13 @@ def replay(
         options=RunOptions(workers=info.workers, reuse_changed=tuple(reuse)),
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="rscoop-replay-") as scratch:
-        played = _play(settings, Wanted([], shows, scratch))
+        played = _play(settings, ReplayRequest([], shows, scratch))
         if nested and not any(each.difference for each in played):
-            played += _play(settings, Wanted(nested, shows, scratch))
+            played += _play(settings, ReplayRequest(nested, shows, scratch))
     return played
 
 
-def _play(settings: starting.ChildSettings, wanted: Wanted) -> list[Played]:
+def _play(settings: starting.ChildSettings, wanted: ReplayRequest) -> list[Played]:
     process = starting.start(
         "replay", settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=None if wanted.shows else subprocess.PIPE, user_code=True,

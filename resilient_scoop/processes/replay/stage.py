@@ -20,7 +20,7 @@ from resilient_scoop.adapters.greenlets import getcurrent, greenlet
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.parent.history import HistoryRecord
 from resilient_scoop.core.parent.parent import Parent
-from resilient_scoop.core.parent.replayed import Asked, End, Replayed
+from resilient_scoop.core.parent.replayed import End, RecordedCalls, Replayed
 from resilient_scoop.core.worker.worker import Worker
 from resilient_scoop.errors import InvariantError
 from resilient_scoop.journal.view import JournalView
@@ -166,7 +166,7 @@ class ParentReplay:
     """One parent on its greenlet, fed with its history."""
 
     def __init__(
-        self, session: ReplaySession, view: JournalView, asked: Asked, reuse: list[str]
+        self, session: ReplaySession, view: JournalView, asked: RecordedCalls, reuse: list[str]
     ) -> None:
         self.session = session
         self.view = view
@@ -292,9 +292,11 @@ def _place(file: str, line: int, function: str) -> SourceLine:
     return SourceLine(file, line, function, linecache.getline(file, line).strip())
 
 
-def asked_of(view: JournalView, run: bytes, path: str, defines: dict[bytes, wire.Define]) -> Asked:
+def asked_of(
+    view: JournalView, run: bytes, path: str, defines: dict[bytes, wire.Define]
+) -> RecordedCalls:
     """Return the calls of a parent, as recorded in the journal."""
-    asked, prefix, after = Asked(path, defines), ids.log_prefix(run, path), None
+    asked, prefix, after = RecordedCalls(path, defines), ids.log_prefix(run, path), None
     while page := view.read(Table.LOG, prefix, after, _PAGE_BYTES):
         for key, raw in page:
             after = key

@@ -46,7 +46,7 @@ _IDLE_S = 0.25
 STUCK_S = 0.5
 
 
-class Parked(msgspec.Struct, eq=False):
+class ParkedTask(msgspec.Struct, eq=False):
     """A waiting future."""
 
     context: Context
@@ -65,7 +65,7 @@ class WorkerLoop:
         self.executor = executor
         self.settings = session.settings
         self.lock_waits = LockWaits(self, say)
-        self.parked: dict[str, Parked] = {}
+        self.parked: dict[str, ParkedTask] = {}
         self.open: list[Work] = []  # slices with a waiting item and items that have not started
         self.green = getcurrent()
         self.looped_at = self.began_at = time.monotonic()
@@ -95,7 +95,9 @@ class WorkerLoop:
                 sys.settrace(None)
             alarm_at, so_far = saved.alarm_at, live_outcomes(context.parent)
             end = until if alarm_at is None else min(alarm_at, until or alarm_at)
-            self.parked[context.path] = Parked(context, getcurrent(), ready, end, so_far, gives_way)
+            self.parked[context.path] = ParkedTask(
+                context, getcurrent(), ready, end, so_far, gives_way
+            )
             try:
                 in_time: bool = self.green.switch()
             except GreenletExit:  # its `finally` blocks run, in the state that they need
@@ -280,7 +282,7 @@ class WorkerLoop:
         parked = self.parked.get(path)
         return turn_of(path, gives_way=parked is not None and parked.gives_way)
 
-    def _is_to_replay(self, parked: Parked) -> bool:
+    def _is_to_replay(self, parked: ParkedTask) -> bool:
         """Return whether a parent has to run again from the top, now that it could continue (WL5)."""
         if not self.session.settings.options.always_replay:
             return False
@@ -293,7 +295,7 @@ class WorkerLoop:
             parent.history.replaying or parent.history.page_asked
         )
 
-    def _replay(self, parked: Parked) -> None:
+    def _replay(self, parked: ParkedTask) -> None:
         """End a parent's greenlet and run it again, under the same attempt, with its history."""
         machine, context = self.session.machine, parked.context
         with self.session.turn():

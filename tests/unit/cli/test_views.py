@@ -21,7 +21,7 @@ from resilient_scoop.payload.preview import preview
 from resilient_scoop.runs.folder import RunDir
 from resilient_scoop.runs.lifetimes import Lives, ran_s
 from resilient_scoop.wire import messages as wire
-from resilient_scoop.wire.tally import TALLY_KEY, Tally, Work, encode_tally
+from resilient_scoop.wire.tally import TALLY_KEY, FunctionWork, Tally, encode_tally
 from tests.unit.cli_runs import ENDED, FIRST, RUN, journaled, log, new, part, rscoop
 
 
@@ -106,7 +106,7 @@ def test_showing_a_value_runs_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_status_has_a_table_of_functions_with_what_the_log_no_longer_holds(tmp_path: Path) -> None:
     tally = Tally(
-        gone=30, functions={"leaf": Work(30, 2, 3.0)}, crashes=4, resubmitted=9, retried=5
+        gone=30, functions={"leaf": FunctionWork(30, 2, 3.0)}, crashes=4, resubmitted=9, retried=5
     )
     journaled(new(tmp_path), Put(Table.META, TALLY_KEY, encode_tally(tally)))
     report = json.loads(rscoop(tmp_path, "status", "--json").stdout)

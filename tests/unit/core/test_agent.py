@@ -14,21 +14,21 @@ from resilient_scoop.core.agent import (
     AgentConfig,
     Beat,
     Died,
+    EndAgent,
     EndLeftovers,
     Exited,
-    Happening,
-    Kill,
+    KillProcess,
     LauncherGone,
-    Leave,
     NotStarted,
     Received,
-    Say,
     Slot,
+    SlotEvent,
+    SlotState,
     Start,
     Started,
-    State,
     Ticked,
     Transmit,
+    WriteNote,
 )
 from resilient_scoop.core.endings import CANNOT_IMPORT, HOPELESS, REFUSED, START_AGAIN, STOPPED
 from resilient_scoop.core.flight import Flight, OnCpu
@@ -131,7 +131,7 @@ def lost(actions: list[agent.Action]) -> wire.ProcessLost:
 
 
 def notes(actions: list[agent.Action]) -> list[agent.Note]:
-    return [each.note for each in actions if isinstance(each, Say)]
+    return [each.note for each in actions if isinstance(each, WriteNote)]
 
 
 def of(kind: type, actions: list[agent.Action]) -> list[agent.Action]:
@@ -142,9 +142,11 @@ def of(kind: type, actions: list[agent.Action]) -> list[agent.Action]:
 
 
 @pytest.mark.parametrize(
-    ("state", "happening"), list(itertools.product(State, Happening)), ids=lambda each: each.name
+    ("state", "happening"),
+    list(itertools.product(SlotState, SlotEvent)),
+    ids=lambda each: each.name,
 )
-def test_a_slot_does_only_what_its_table_says(state: State, happening: Happening) -> None:
+def test_a_slot_does_only_what_its_table_says(state: SlotState, happening: SlotEvent) -> None:
     slot = Slot("worker", "w1", state)
     after = _NEXT[state].get(happening)
     if after is None:
@@ -159,10 +161,12 @@ def test_a_slot_does_only_what_its_table_says(state: State, happening: Happening
 def test_the_table_in_the_head_of_the_module_is_the_table_of_the_code() -> None:
     lines = [line.split() for line in (agent.__doc__ or "").splitlines()]
     (head,) = [words[1:] for words in lines if words[:1] == ["state"]]
-    rows = {words[0]: words[1:] for words in lines if words and words[0] in State.__members__}
+    rows = {words[0]: words[1:] for words in lines if words and words[0] in SlotState.__members__}
     table = {
-        State[state]: {
-            Happening[h]: State[after] for h, after in zip(head, row, strict=True) if after != "-"
+        SlotState[state]: {
+            SlotEvent[h]: SlotState[after]
+            for h, after in zip(head, row, strict=True)
+            if after != "-"
         }
         for state, row in rows.items()
     }
@@ -170,30 +174,30 @@ def test_the_table_in_the_head_of_the_module_is_the_table_of_the_code() -> None:
 
 
 def test_a_slot_has_a_process_only_between_its_start_and_its_end() -> None:
-    for state, happening in itertools.product(State, Happening):
+    for state, happening in itertools.product(SlotState, SlotEvent):
         after = _NEXT[state].get(happening)
-        if after in (State.RUNNING, State.DYING):
-            assert state in (State.STARTING, State.RUNNING, State.DYING)
+        if after in (SlotState.RUNNING, SlotState.DYING):
+            assert state in (SlotState.STARTING, SlotState.RUNNING, SlotState.DYING)
 
 
-def in_state(state: State) -> Host:
+def in_state(state: SlotState) -> Host:
     """Return a host of one worker whose slot is in a state."""
     host = Host(1)
     host.tick()
     match state:
-        case State.WAITING:
+        case SlotState.WAITING:
             host.step(NotStarted("w1", "no more processes"))
-        case State.STARTING:
+        case SlotState.STARTING:
             pass
-        case State.RUNNING:
+        case SlotState.RUNNING:
             host.started("w1")
-        case State.DYING:
+        case SlotState.DYING:
             host.started("w1")
             host.hear(wire.Kill(host.slot().incarnation, "asked"))
-        case State.HELD:
+        case SlotState.HELD:
             host.started("w1")
             host.exit("w1", CANNOT_IMPORT, Flight(), why="no module")
-        case State.OVER:
+        case SlotState.OVER:
             host.started("w1")
             host.exit("w1", 0, DONE)
     assert host.slot().state is state
@@ -210,19 +214,23 @@ EVENTS: dict[str, agent.Event] = {
     "looked": Ticked({"w1": READY}, {"w1": "R"}),
     "launcher gone": LauncherGone(),
 }
-AFTER: dict[State, dict[str, State]] = {
-    State.WAITING: {},
-    State.STARTING: {"started": State.RUNNING, "not started": State.WAITING},
-    State.RUNNING: {"died": State.STARTING, "done": State.OVER, "unfit": State.HELD},
-    State.DYING: {"died": State.STARTING, "done": State.OVER, "unfit": State.HELD},
-    State.HELD: {},
-    State.OVER: {},
+AFTER: dict[SlotState, dict[str, SlotState]] = {
+    SlotState.WAITING: {},
+    SlotState.STARTING: {"started": SlotState.RUNNING, "not started": SlotState.WAITING},
+    SlotState.RUNNING: {
+        "died": SlotState.STARTING,
+        "done": SlotState.OVER,
+        "unfit": SlotState.HELD,
+    },
+    SlotState.DYING: {"died": SlotState.STARTING, "done": SlotState.OVER, "unfit": SlotState.HELD},
+    SlotState.HELD: {},
+    SlotState.OVER: {},
 }
 HARMLESS = ("ticked", "looked", "launcher gone")
 
 
-@pytest.mark.parametrize(("state", "event"), list(itertools.product(State, EVENTS)), ids=str)
-def test_every_event_is_taken_or_refused_in_every_state(state: State, event: str) -> None:
+@pytest.mark.parametrize(("state", "event"), list(itertools.product(SlotState, EVENTS)), ids=str)
+def test_every_event_is_taken_or_refused_in_every_state(state: SlotState, event: str) -> None:
     host = in_state(state)
     after = AFTER[state].get(event, state if event in HARMLESS else None)
     if after is None:
@@ -233,12 +241,12 @@ def test_every_event_is_taken_or_refused_in_every_state(state: State, event: str
         assert host.slot().state is after
 
 
-@pytest.mark.parametrize("state", list(State), ids=lambda each: each.name)
-def test_a_stop_is_taken_in_every_state_and_starts_nothing(state: State) -> None:
+@pytest.mark.parametrize("state", list(SlotState), ids=lambda each: each.name)
+def test_a_stop_is_taken_in_every_state_and_starts_nothing(state: SlotState) -> None:
     host = in_state(state)
     actions = host.hear(wire.Stop("asked"))
-    runs = state in (State.STARTING, State.RUNNING, State.DYING)
-    assert bool(of(Leave, actions)) is not runs
+    runs = state in (SlotState.STARTING, SlotState.RUNNING, SlotState.DYING)
+    assert bool(of(EndAgent, actions)) is not runs
     assert not of(Start, actions)
 
 
@@ -262,7 +270,10 @@ def test_a_dead_worker_has_its_successor_at_once_and_its_items_run_again() -> No
 
 def test_workers_that_are_renewed_are_replaced_and_no_item_is_blamed() -> None:
     host = running()
-    assert {each.name for each in host.machine.renew() if isinstance(each, Kill)} == {"w1", "w2"}
+    assert {each.name for each in host.machine.renew() if isinstance(each, KillProcess)} == {
+        "w1",
+        "w2",
+    }
     host.machine.check()
     actions = host.exit("w1", -9, BUSY)
     assert lost(actions).reason == "asked"
@@ -306,7 +317,7 @@ def test_the_run_is_given_up_when_a_process_ends_five_times_before_it_has_begun(
     assert notes(actions)[-1] == agent.Stillborn("w1", 5, 1, oom=False)
     host.tick(10.0)
     actions = host.exit("w2", -9)
-    assert of(Leave, actions) == [Leave(HOPELESS)]
+    assert of(EndAgent, actions) == [EndAgent(HOPELESS)]
 
 
 def test_a_process_that_has_started_once_may_die_again_before_its_start() -> None:
@@ -335,7 +346,7 @@ def refused_for(host: Host, seconds: int, *, full: bool = False) -> list[agent.A
     actions = host.step(NotStarted("w1", "no memory", full))
     for _ in range(seconds):
         host.tick(1.0)
-        if host.slot().state is not State.STARTING:
+        if host.slot().state is not SlotState.STARTING:
             break
         actions = host.step(NotStarted("w1", "no memory", full))
     return actions
@@ -345,8 +356,8 @@ def test_the_run_stops_when_no_worker_can_be_started_for_ten_seconds() -> None:
     host = Host(1)
     host.tick()
     actions = refused_for(host, 11)
-    assert notes(actions) == [agent.NoRoom("worker", "no memory")]
-    assert of(Leave, actions) == [Leave(STOPPED)]
+    assert notes(actions) == [agent.ProcessesRefused("worker", "no memory")]
+    assert of(EndAgent, actions) == [EndAgent(STOPPED)]
 
 
 def test_the_run_continues_without_a_refused_worker_while_another_runs() -> None:
@@ -403,9 +414,9 @@ def test_an_end_in_order_is_no_death(code: int, flight: Flight) -> None:
 def test_an_item_that_runs_out_of_its_time_ends_its_process_and_is_blamed() -> None:
     host = running()
     host.flights["w1"] = Flight(OnCpu(1, 5, "0", 2, 7, int(101e9), 0), is_ready=True)
-    assert not of(Kill, host.tick(1.0))
-    assert of(Kill, host.tick(0.1)) == [Kill("w1")]
-    assert not of(Kill, host.tick(0.1)), "it is killed once"
+    assert not of(KillProcess, host.tick(1.0))
+    assert of(KillProcess, host.tick(0.1)) == [KillProcess("w1")]
+    assert not of(KillProcess, host.tick(0.1)), "it is killed once"
     assert lost(host.exit("w1", -9, BUSY)).reason == "timeout"
     host.started("w1")
     assert lost(host.exit("w1", -9, BUSY)).reason == "crash", "of the next one it is not true"
@@ -414,10 +425,10 @@ def test_an_item_that_runs_out_of_its_time_ends_its_process_and_is_blamed() -> N
 def test_the_broker_has_a_process_killed_only_while_the_attempt_is_on_its_cpu() -> None:
     host = running()
     kill = wire.Kill(host.slot().incarnation, "asked", ATTEMPT)
-    assert not of(Kill, host.hear(kill))
+    assert not of(KillProcess, host.hear(kill))
     host.flights["w1"] = BUSY
-    assert not of(Kill, host.hear(wire.Kill(b"another", "asked", ATTEMPT)))
-    assert of(Kill, host.hear(kill)) == [Kill("w1")]
+    assert not of(KillProcess, host.hear(wire.Kill(b"another", "asked", ATTEMPT)))
+    assert of(KillProcess, host.hear(kill)) == [KillProcess("w1")]
     assert lost(host.exit("w1", -9, BUSY)).reason == "asked"
 
 
@@ -448,7 +459,7 @@ def test_a_worker_that_alone_cannot_import_tries_again_four_times() -> None:
     assert waits == [1.0, 2.0, 4.0]
     actions = host.exit("w1", CANNOT_IMPORT, Flight(), why="no module m")
     assert sent_up(actions)[-1] == wire.Unfit("", 0, b"", "no module m")
-    assert host.slot().state is State.HELD
+    assert host.slot().state is SlotState.HELD
     assert not of(Start, host.tick(1000.0))
 
 
@@ -506,7 +517,7 @@ def killed_after(host: Host, name: str) -> float:
     """Return after how long a process is killed."""
     began = host.now
     for _ in range(200):
-        if Kill(name) in host.tick():
+        if KillProcess(name) in host.tick():
             return host.now - began
         host.now = round(host.now + 0.1, 6)
     return inf
@@ -537,16 +548,16 @@ def test_a_process_that_does_not_end_after_its_work_is_reported_and_killed() -> 
     host.flights["origin"] = DONE
     actions = host.tick(10.0)
     assert notes(actions) == [agent.EndsLate("origin")]
-    assert of(Kill, actions) == [Kill("w1"), Kill("origin")]
+    assert of(KillProcess, actions) == [KillProcess("w1"), KillProcess("origin")]
 
 
 def test_the_agent_leaves_behind_the_last_process_and_says_bye() -> None:
     host = stopped("asked")
-    assert not of(Leave, host.exit("w1", 0, DONE))
+    assert not of(EndAgent, host.exit("w1", 0, DONE))
     actions = host.exit("origin", -9, READY)
     assert lost(actions).reason == "asked"
     assert sent_up(actions)[-1] == wire.Bye()
-    assert actions[-1] == Leave(0)
+    assert actions[-1] == EndAgent(0)
     assert EndLeftovers() in actions
 
 
@@ -559,11 +570,11 @@ def test_processes_left_by_a_finished_script_are_not_killed() -> None:
 def test_a_gone_launcher_ends_all_at_once_and_the_broker_is_told_nothing() -> None:
     host = running(1, origin=True)
     host.step(LauncherGone())
-    assert of(Kill, host.tick()) == [Kill("w1"), Kill("origin")]
+    assert of(KillProcess, host.tick()) == [KillProcess("w1"), KillProcess("origin")]
     assert sent_up(host.exit("w1", -9, BUSY)) == []
     actions = host.exit("origin", -9, READY)
     assert sent_up(actions) == []
-    assert actions[-1] == Leave(0)
+    assert actions[-1] == EndAgent(0)
 
 
 def test_a_process_that_comes_up_during_a_stop_is_ended_as_well() -> None:
@@ -571,8 +582,8 @@ def test_a_process_that_comes_up_during_a_stop_is_ended_as_well() -> None:
     host.tick()
     host.hear(wire.Stop("now"))
     host.started("w1")
-    assert of(Kill, host.seen) == [Kill("w1")]
-    assert host.exit("w1", -9)[-1] == Leave(0)
+    assert of(KillProcess, host.seen) == [KillProcess("w1")]
+    assert host.exit("w1", -9)[-1] == EndAgent(0)
 
 
 def test_the_shell_is_woken_for_whatever_is_due() -> None:
@@ -660,8 +671,8 @@ def test_a_remote_agent_that_never_heard_a_broker_ends_with_its_launcher() -> No
     actions = host.step(LauncherGone()) + host.tick(5.0)
 
     assert host.machine.stopping == "launcher gone"
-    assert of(Kill, actions)
-    assert type(host.exit("w1", -9)[-1]) is Leave
+    assert of(KillProcess, actions)
+    assert type(host.exit("w1", -9)[-1]) is EndAgent
 
 
 def test_a_remote_agent_outlives_its_launcher() -> None:
@@ -686,10 +697,10 @@ def test_a_remote_agent_ends_when_it_has_heard_no_broker_for_long() -> None:
     # And then it ends in order: no start, the grace of what runs, the report of the end
     actions = wait(host, 1.0)
     assert notes(actions) == [agent.Orphaned(60.0)]
-    assert not any(isinstance(action, Kill) for action in actions)
-    assert any(isinstance(action, Kill) for action in wait(host, 4.0))
+    assert not any(isinstance(action, KillProcess) for action in actions)
+    assert any(isinstance(action, KillProcess) for action in wait(host, 4.0))
     actions = host.exit("w1", -9)
-    assert [type(each) for each in actions][-1] is Leave
+    assert [type(each) for each in actions][-1] is EndAgent
     assert host.machine.status == 0
 
 
@@ -745,7 +756,7 @@ def test_a_drained_agent_ends_in_order() -> None:
     host.hear(wire.Stop("drained"))
     actions = host.exit("w1", 0, DONE)
 
-    assert [type(each) for each in actions][-1] is Leave
+    assert [type(each) for each in actions][-1] is EndAgent
     assert host.machine.status == 0
 
 
@@ -762,7 +773,7 @@ def test_a_remote_agent_that_missed_a_stop_starts_workers_for_the_next_broker() 
     # Given an agent whose worker was told to end, while it was not
     host = remote()
     host.exit("w1", 0, DONE)
-    assert host.slot().state is State.OVER
+    assert host.slot().state is SlotState.OVER
     wait(host, 5.0)
 
     # When the run is resumed

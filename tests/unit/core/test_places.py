@@ -18,38 +18,38 @@ from resilient_scoop.core.places import (
     AgentLeft,
     AgentLost,
     Began,
-    Call,
     DropTag,
+    EndPlaces,
+    EndUnits,
     Event,
     Failed,
     Find,
-    Found,
     GiveUp,
-    Happening,
     HostDrained,
     HostRevoked,
-    Leave,
+    HostSlot,
     Look,
-    Looked,
     NeverCame,
     NotStopped,
+    PlaceCall,
     PlaceConfig,
     PlaceRecord,
     Places,
     PlacesConfig,
+    PlaceState,
+    PlacesTicked,
     Quarantined,
-    Say,
+    ShowNote,
     Sight,
-    Slot,
-    Start,
-    Started,
-    State,
-    Stop,
+    StartAccepted,
+    StartUnit,
     Stopped,
     StopUnits,
     TagWritten,
-    Ticked,
     TooFew,
+    UnitEvent,
+    UnitsFound,
+    UnitsLooked,
     Unreached,
     WriteTag,
     WrittenTag,
@@ -90,7 +90,7 @@ class Shell:
     def tick(self, seconds: float = 0.0) -> list[Action]:
         self.now += seconds
         self.count += 1
-        return self.step(Ticked(f"{self.count:04x}"))
+        return self.step(PlacesTicked(f"{self.count:04x}"))
 
     def to(self, kind: type[_A], within_s: float = 1000.0) -> _A:
         """Let time pass until an action; looks and searches meanwhile are answered as unknown."""
@@ -110,11 +110,11 @@ class Shell:
 
     def answer(self, action: Action) -> None:
         if isinstance(action, Look):
-            self.say(State.UNKNOWN)
+            self.say(PlaceState.UNKNOWN)
         elif isinstance(action, Find):
-            self.step(Failed(action.host, action.tag, Call.FIND, "no route"))
+            self.step(Failed(action.host, action.tag, PlaceCall.FIND, "no route"))
 
-    def slot(self, host: str = "a") -> Slot:
+    def slot(self, host: str = "a") -> HostSlot:
         return self.machine.slots[host]
 
     # --- what a place answers -----------------------------------------------------------------
@@ -125,18 +125,18 @@ class Shell:
         assert host in {action.host for action in wanted}
         tag = self.slot(host).tag
         self.step(TagWritten(host, tag))
-        return self.step(Started(host, tag, tuple(f"{tag}.{n}" for n in range(units))))
+        return self.step(StartAccepted(host, tag, tuple(f"{tag}.{n}" for n in range(units))))
 
-    def say(self, state: State, host: str = "a", why: str = "") -> list[Action]:
+    def say(self, state: PlaceState, host: str = "a", why: str = "") -> list[Action]:
         """Answer the look that is under way, or the next one."""
         slot = self.slot(host)
-        if slot.call is not Call.LOOK:
+        if slot.call is not PlaceCall.LOOK:
             self.now = max(self.now, slot.look_at)
             assert any(isinstance(action, Look) for action in self.tick())
         seen = tuple(Sight(unit, state, why) for unit in slot.units)
-        return self.step(Looked(host, slot.tag, seen))
+        return self.step(UnitsLooked(host, slot.tag, seen))
 
-    def fail(self, call: Call, host: str = "a", *, refused: bool = False) -> list[Action]:
+    def fail(self, call: PlaceCall, host: str = "a", *, refused: bool = False) -> list[Action]:
         return self.step(Failed(host, self.slot(host).tag, call, "no", refused=refused))
 
     def come(self, host: str = "a") -> None:
@@ -145,7 +145,7 @@ class Shell:
 
 
 def notes(actions: list[Action]) -> list[places.Note]:
-    return [action.note for action in actions if isinstance(action, Say)]
+    return [action.note for action in actions if isinstance(action, ShowNote)]
 
 
 def of(actions: list[Action], kind: type[_A]) -> list[_A]:
@@ -155,11 +155,11 @@ def of(actions: list[Action], kind: type[_A]) -> list[_A]:
 # --- the life of a unit -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("state", "happening"), list(itertools.product(State, Happening)))
+@pytest.mark.parametrize(("state", "happening"), list(itertools.product(PlaceState, UnitEvent)))
 def test_a_slot_does_what_the_table_says_and_nothing_else(
-    state: State, happening: Happening
+    state: PlaceState, happening: UnitEvent
 ) -> None:
-    slot = Slot("a", PlaceRecord("a"), state)
+    slot = HostSlot("a", PlaceRecord("a"), state)
     if happening in _NEXT[state]:
         slot.enter(happening)
         assert slot.state is _NEXT[state][happening]
@@ -172,45 +172,45 @@ def test_a_unit_is_started_after_its_tag_is_written() -> None:
     shell = Shell("a")
     (write,) = of(shell.tick(), WriteTag)
 
-    assert not of(shell.tick(10.0), Start)
-    assert of(shell.step(TagWritten("a", write.tag)), Start) == [Start("a", write.tag)]
+    assert not of(shell.tick(10.0), StartUnit)
+    assert of(shell.step(TagWritten("a", write.tag)), StartUnit) == [StartUnit("a", write.tag)]
 
 
 def test_a_tag_that_cannot_be_written_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     shell = Shell("a")
     (write,) = of(shell.tick(), WriteTag)
-    shell.fail(Call.WRITE)
+    shell.fail(PlaceCall.WRITE)
 
     again = shell.to(WriteTag)
 
     assert again.tag != write.tag
-    assert not of(shell.seen, Start)
+    assert not of(shell.seen, StartUnit)
 
 
 def test_a_unit_runs_when_its_agent_has_come_and_not_when_its_place_says_so() -> None:
     shell = Shell("a")
     shell.started()
-    shell.say(State.RUNNING)
-    assert shell.slot().state is State.STARTING
+    shell.say(PlaceState.RUNNING)
+    assert shell.slot().state is PlaceState.STARTING
 
     shell.step(AgentCame("a"))
-    shell.say(State.GONE)
-    assert shell.slot().state is State.RUNNING
+    shell.say(PlaceState.GONE)
+    assert shell.slot().state is PlaceState.RUNNING
 
 
 def test_a_unit_that_never_came_is_reported_once_and_tried_again() -> None:
     shell = Shell("a")
     shell.started()
-    (note,) = notes(shell.say(State.NEVER_CAME, why="no python"))
+    (note,) = notes(shell.say(PlaceState.NEVER_CAME, why="no python"))
     assert isinstance(note, NeverCame)
     assert note.why == "no python"
 
     shell.to(WriteTag)
     shell.step(TagWritten("a", shell.slot().tag))
-    shell.step(Started("a", shell.slot().tag, ("u",)))
+    shell.step(StartAccepted("a", shell.slot().tag, ("u",)))
 
-    assert notes(shell.say(State.NEVER_CAME, why="no python")) == []
-    assert shell.slot().state is State.NEVER_CAME
+    assert notes(shell.say(PlaceState.NEVER_CAME, why="no python")) == []
+    assert shell.slot().state is PlaceState.NEVER_CAME
 
 
 def test_waits_after_failures_grow_and_stay_within_their_jitter() -> None:
@@ -220,7 +220,9 @@ def test_waits_after_failures_grow_and_stay_within_their_jitter() -> None:
         shell.to(WriteTag)
         tag = shell.slot().tag
         shell.step(TagWritten("a", tag))
-        shell.step(Failed("a", tag, Call.START, "no", refused=False, unasked=True, jitter=jitter))
+        shell.step(
+            Failed("a", tag, PlaceCall.START, "no", refused=False, unasked=True, jitter=jitter)
+        )
         began = shell.now
         waits.append(shell.machine.deadline() - began)
     assert waits == pytest.approx([1.0, 15 * 1.25, 30.0, 90.0, 90.0])
@@ -230,9 +232,9 @@ def test_a_refusal_waits_five_minutes() -> None:
     shell = Shell("a")
     shell.tick()
     shell.step(TagWritten("a", shell.slot().tag))
-    shell.fail(Call.START, refused=True)
+    shell.fail(PlaceCall.START, refused=True)
 
-    assert shell.slot().state is State.NEVER_CAME
+    assert shell.slot().state is PlaceState.NEVER_CAME
     assert shell.machine.deadline() - shell.now == places.REFUSED_S
 
 
@@ -241,13 +243,13 @@ def test_a_start_that_may_have_been_made_is_searched_before_another() -> None:
     shell.tick()
     tag = shell.slot().tag
     shell.step(TagWritten("a", tag))
-    shell.fail(Call.START)
-    assert shell.slot().state is State.UNKNOWN
+    shell.fail(PlaceCall.START)
+    assert shell.slot().state is PlaceState.UNKNOWN
 
     find = shell.to(Find)
     assert find.tag == tag
-    shell.step(Found("a", tag, ()))
-    assert shell.slot().state is State.NEVER_CAME
+    shell.step(UnitsFound("a", tag, ()))
+    assert shell.slot().state is PlaceState.NEVER_CAME
     assert shell.to(WriteTag).tag != tag
 
 
@@ -256,10 +258,10 @@ def test_what_is_found_is_started_again_under_its_tag() -> None:
     shell.tick()
     tag = shell.slot().tag
     shell.step(TagWritten("a", tag))
-    shell.fail(Call.START)
+    shell.fail(PlaceCall.START)
     shell.to(Find)
 
-    assert of(shell.step(Found("a", tag, ("u",))), Start) == [Start("a", tag)]
+    assert of(shell.step(UnitsFound("a", tag, ("u",))), StartUnit) == [StartUnit("a", tag)]
 
 
 def test_the_end_of_a_second_start_does_not_prove_that_the_unit_has_ended() -> None:
@@ -269,14 +271,14 @@ def test_the_end_of_a_second_start_does_not_prove_that_the_unit_has_ended() -> N
     tag = shell.slot().tag
     shell.step(AgentLost("a"))
     shell.to(Find)
-    shell.step(Found("a", tag, ("u",)))
-    shell.step(Started("a", tag, ("v",)))
+    shell.step(UnitsFound("a", tag, ("u",)))
+    shell.step(StartAccepted("a", tag, ("v",)))
 
     # When its place says that this start failed
-    shell.say(State.NEVER_CAME)
+    shell.say(PlaceState.NEVER_CAME)
 
     # Then the tag is searched
-    assert shell.slot().state is State.UNKNOWN
+    assert shell.slot().state is PlaceState.UNKNOWN
     assert shell.to(Find).tag == tag
 
 
@@ -292,12 +294,12 @@ def test_a_lost_agent_may_return_by_itself() -> None:
     shell = Shell("a")
     shell.come()
     shell.step(AgentLost("a"))
-    shell.say(State.UNKNOWN)
-    assert shell.slot().state is State.UNKNOWN
+    shell.say(PlaceState.UNKNOWN)
+    assert shell.slot().state is PlaceState.UNKNOWN
 
     shell.step(AgentCame("a"))
-    assert shell.slot().state is State.RUNNING
-    assert len(of(shell.seen, Start)) == 1
+    assert shell.slot().state is PlaceState.RUNNING
+    assert len(of(shell.seen, StartUnit)) == 1
 
 
 def test_an_agent_that_comes_while_the_next_tag_is_written_keeps_its_own() -> None:
@@ -305,7 +307,7 @@ def test_an_agent_that_comes_while_the_next_tag_is_written_keeps_its_own() -> No
     shell = Shell("a")
     shell.started()
     tag = shell.slot().tag
-    shell.say(State.NEVER_CAME)
+    shell.say(PlaceState.NEVER_CAME)
     new = shell.to(WriteTag).tag
 
     # When its agent comes after all
@@ -316,13 +318,13 @@ def test_an_agent_that_comes_while_the_next_tag_is_written_keeps_its_own() -> No
     actions = shell.step(TagWritten("a", new))
     assert actions == [WriteTag("a", tag)]
     shell.step(TagWritten("a", tag))
-    assert len(of(shell.seen, Start)) == 1
+    assert len(of(shell.seen, StartUnit)) == 1
 
 
 def test_an_agent_that_does_not_reach_the_broker_is_reported_and_searched() -> None:
     shell = Shell("a")
     shell.started()
-    while not notes(said := shell.say(State.RUNNING)):
+    while not notes(said := shell.say(PlaceState.RUNNING)):
         assert shell.now < 200.0
     assert notes(said) == [Unreached("a", has_come=False)]
     assert not of(shell.seen, StopUnits)
@@ -333,7 +335,7 @@ def test_a_unit_that_waits_in_a_queue_is_left_alone() -> None:
     shell = Shell("a")
     shell.started()
     while shell.now < 100_000.0:
-        shell.say(State.WAITING)
+        shell.say(PlaceState.WAITING)
     assert not of(shell.seen, Find)
     assert not of(shell.seen, StopUnits)
 
@@ -341,8 +343,8 @@ def test_a_unit_that_waits_in_a_queue_is_left_alone() -> None:
 def test_a_start_that_takes_very_long_is_searched() -> None:
     shell = Shell("a")
     shell.started()
-    while shell.slot().state is State.STARTING:
-        shell.say(State.STARTING)
+    while shell.slot().state is PlaceState.STARTING:
+        shell.say(PlaceState.STARTING)
     assert shell.now == pytest.approx(100.0 + places.BEGIN_S_MAX, abs=10.0)
     shell.to(Find)
 
@@ -358,13 +360,13 @@ def test_written_tags_are_searched_before_anything_is_started() -> None:
 
 def test_a_search_right_after_a_restart_is_repeated_before_it_counts() -> None:
     shell = Shell("a", tags=(WrittenTag("a", "old"),))
-    shell.step(Found("a", "old", ()))
-    assert shell.slot().state is State.UNKNOWN
+    shell.step(UnitsFound("a", "old", ()))
+    assert shell.slot().state is PlaceState.UNKNOWN
 
     began = shell.now
     shell.to(Find)
     assert shell.now - began == places.FIND_S
-    shell.step(Found("a", "old", ()))
+    shell.step(UnitsFound("a", "old", ()))
     assert shell.slot().place.fails == 0, "it may have ended long ago"
     shell.to(WriteTag)
 
@@ -377,28 +379,28 @@ def test_a_tag_of_a_host_that_is_not_named_is_reported() -> None:
 def test_a_search_counts_at_once_when_the_last_start_has_ended_for_its_place() -> None:
     # Given an agent of former places, which got another ticket
     shell = Shell("a", tags=(WrittenTag("a", "old"),))
-    shell.step(Found("a", "old", ("u",)))
-    shell.step(Started("a", "old", ("v",)))
-    shell.step(Stop(10.0))
+    shell.step(UnitsFound("a", "old", ("u",)))
+    shell.step(StartAccepted("a", "old", ("v",)))
+    shell.step(EndUnits(10.0))
     shell.step(Stopped("a", "old"))
 
     # When its place says that it has ended, and a search finds nothing
-    shell.say(State.GONE)
+    shell.say(PlaceState.GONE)
     assert of(shell.seen, Find)[-1] == Find("a", "old")
-    actions = shell.step(Found("a", "old", ()))
+    actions = shell.step(UnitsFound("a", "old", ()))
 
     # Then that is its end
-    assert of(actions, Leave)
+    assert of(actions, EndPlaces)
 
 
 def test_a_search_does_not_count_at_once_after_a_start_without_an_answer() -> None:
     shell = Shell("a", tags=(WrittenTag("a", "old"),))
-    shell.step(Found("a", "old", ("u",)))
-    shell.fail(Call.START)
-    shell.say(State.GONE)
+    shell.step(UnitsFound("a", "old", ("u",)))
+    shell.fail(PlaceCall.START)
+    shell.say(PlaceState.GONE)
     began = shell.now
     shell.to(Find)
-    shell.step(Found("a", "old", ()))
+    shell.step(UnitsFound("a", "old", ()))
     shell.to(Find)
     assert shell.now - began > places.FIND_S - 1.0
 
@@ -410,7 +412,7 @@ def test_one_unit_of_a_queue_is_tried_before_the_others() -> None:
     shell = Shell(queue=("q1", "q2", "q3"))
     assert len(of(shell.tick(), WriteTag)) == 1
     shell.step(TagWritten("q1", shell.slot("q1").tag))
-    shell.step(Started("q1", shell.slot("q1").tag, ("u1",)))
+    shell.step(StartAccepted("q1", shell.slot("q1").tag, ("u1",)))
     assert not of(shell.tick(), WriteTag)
 
     shell.step(AgentCame("q1"))
@@ -421,10 +423,10 @@ def test_after_a_failure_of_a_queue_one_unit_is_tried_again() -> None:
     shell = Shell(queue=("q1", "q2", "q3"))
     shell.come("q1")
     shell.started("q2")
-    shell.say(State.NEVER_CAME, "q2")
-    assert shell.slot("q3").state is State.WRITING
+    shell.say(PlaceState.NEVER_CAME, "q2")
+    assert shell.slot("q3").state is PlaceState.WRITING
     shell.step(TagWritten("q3", shell.slot("q3").tag))
-    shell.step(Started("q3", shell.slot("q3").tag, ("u3",)))
+    shell.step(StartAccepted("q3", shell.slot("q3").tag, ("u3",)))
 
     assert not of(shell.tick(60.0), WriteTag)
     shell.step(AgentCame("q3"))
@@ -440,7 +442,7 @@ def test_a_place_that_starts_twice_is_asked_to_stop_one() -> None:
     assert shell.slot().units == (f"{tag}.0",)
 
     # And again, if that failed
-    shell.fail(Call.STOP)
+    shell.fail(PlaceCall.STOP)
     assert shell.to(StopUnits, within_s=2.0).units == (f"{tag}.1",)
 
 
@@ -448,8 +450,8 @@ def test_after_a_double_only_a_search_shows_that_the_tag_has_ended() -> None:
     shell = Shell("a")
     shell.started(units=2)
     shell.step(Stopped("a", shell.slot().tag))
-    shell.say(State.NEVER_CAME)
-    assert shell.slot().state is State.UNKNOWN
+    shell.say(PlaceState.NEVER_CAME)
+    assert shell.slot().state is PlaceState.UNKNOWN
     shell.to(Find)
 
 
@@ -460,12 +462,12 @@ def lose(shell: Shell, times: int) -> None:
     for _ in range(times):
         shell.step(AgentCame("a"))
         shell.step(AgentLost("a"))
-        shell.say(State.GONE)
+        shell.say(PlaceState.GONE)
         if shell.slot().quarantine_until > shell.now:
             return
         shell.to(WriteTag)
         shell.step(TagWritten("a", shell.slot().tag))
-        shell.step(Started("a", shell.slot().tag, ("u",)))
+        shell.step(StartAccepted("a", shell.slot().tag, ("u",)))
 
 
 def test_a_host_that_flaps_is_in_quarantine_for_a_limited_time() -> None:
@@ -489,7 +491,7 @@ def test_quarantines_grow_up_to_a_limit() -> None:
         seconds.append(shell.slot().quarantine_until - shell.now)
         shell.to(WriteTag, within_s=4000.0)
         shell.step(TagWritten("a", shell.slot().tag))
-        shell.step(Started("a", shell.slot().tag, ("u",)))
+        shell.step(StartAccepted("a", shell.slot().tag, ("u",)))
     assert seconds == pytest.approx([300, 600, 1200, 2400, 3600, 3600])
 
 
@@ -506,7 +508,7 @@ def test_a_host_whose_agent_left_is_not_used_again_at_once() -> None:
     shell = Shell("a")
     shell.come()
     shell.step(AgentLeft("a"))
-    shell.say(State.GONE)
+    shell.say(PlaceState.GONE)
     began = shell.now
     shell.to(WriteTag)
     assert shell.now - began == pytest.approx(places.LEFT_AGAIN_S, abs=1.0)
@@ -521,7 +523,7 @@ def test_a_drained_agent_leaves_by_itself_and_has_no_successor() -> None:
     shell.come()
     shell.step(HostDrained("a"))
     shell.step(AgentLeft("a"))
-    shell.say(State.GONE)
+    shell.say(PlaceState.GONE)
     assert shell.machine.deadline() == inf
     assert not of(shell.seen, StopUnits)
     assert len(of(shell.seen, DropTag)) == 1
@@ -533,7 +535,7 @@ def test_a_unit_that_starts_is_stopped_when_its_host_is_taken_out(event: Event) 
     shell.started()
     assert of(shell.step(event), StopUnits)
     shell.step(Stopped("a", shell.slot().tag))
-    shell.say(State.NEVER_CAME)
+    shell.say(PlaceState.NEVER_CAME)
     assert shell.machine.deadline() == inf
     assert not notes(shell.seen)
 
@@ -552,26 +554,26 @@ def test_a_stop_ends_when_all_units_have() -> None:
     shell = Shell("a", "b")
     shell.come("a")
     shell.step(TagWritten("b", shell.slot("b").tag))
-    shell.step(Started("b", shell.slot("b").tag, ("u",)))
+    shell.step(StartAccepted("b", shell.slot("b").tag, ("u",)))
 
-    stops = of(shell.step(Stop(3.0)), StopUnits)
+    stops = of(shell.step(EndUnits(3.0)), StopUnits)
     assert [(stop.host, stop.grace_s) for stop in stops] == [("a", 3.0), ("b", 3.0)]
-    shell.say(State.GONE, "a")
+    shell.say(PlaceState.GONE, "a")
     assert not shell.machine.left
-    assert of(shell.say(State.NEVER_CAME, "b"), Leave)
+    assert of(shell.say(PlaceState.NEVER_CAME, "b"), EndPlaces)
 
 
 def test_a_stop_of_a_unit_that_its_place_knows_takes_one_look() -> None:
     shell = Shell("a")
     shell.come()
     shell.step(AgentLeft("a"))
-    shell.say(State.RUNNING)
-    shell.step(Stop(3.0))
+    shell.say(PlaceState.RUNNING)
+    shell.step(EndUnits(3.0))
 
     actions = shell.step(Stopped("a", shell.slot().tag))
 
     assert of(actions, Look)
-    assert of(shell.say(State.GONE), Leave)
+    assert of(shell.say(PlaceState.GONE), EndPlaces)
     assert not of(shell.seen, Find)
 
 
@@ -579,11 +581,11 @@ def test_an_agent_that_comes_after_its_end_holds_up_no_stop() -> None:
     shell = Shell("a", "b")
     shell.come("b")
     shell.step(TagWritten("a", shell.slot("a").tag))
-    shell.step(Started("a", shell.slot("a").tag, ("u",)))
-    shell.say(State.NEVER_CAME, "a")
-    shell.step(Stop(3.0))
+    shell.step(StartAccepted("a", shell.slot("a").tag, ("u",)))
+    shell.say(PlaceState.NEVER_CAME, "a")
+    shell.step(EndUnits(3.0))
     shell.step(AgentCame("a"))
-    assert of(shell.say(State.GONE, "b"), Leave)
+    assert of(shell.say(PlaceState.GONE, "b"), EndPlaces)
 
 
 def test_a_stop_keeps_the_tag_of_a_double_whose_other_unit_left() -> None:
@@ -593,9 +595,9 @@ def test_a_stop_keeps_the_tag_of_a_double_whose_other_unit_left() -> None:
     shell.step(Stopped("a", tag))
     shell.step(AgentCame("a"))
     shell.step(AgentLeft("a"))
-    shell.step(Stop(3.0))
+    shell.step(EndUnits(3.0))
 
-    actions = shell.say(State.UNKNOWN)
+    actions = shell.say(PlaceState.UNKNOWN)
 
     assert not of(actions, DropTag)
     assert not shell.machine.left
@@ -608,9 +610,9 @@ def test_a_search_soon_after_a_double_start_does_not_count_when_one_of_them_left
     shell.started(units=2)
     shell.step(AgentCame("a"))
     shell.step(AgentLeft("a"))
-    shell.step(Stop(30.0))
+    shell.step(EndUnits(30.0))
     find = shell.to(Find)
-    shell.step(Found("a", find.tag, ()))
+    shell.step(UnitsFound("a", find.tag, ()))
     assert not of(shell.seen, DropTag)
 
 
@@ -620,9 +622,9 @@ def test_a_stop_searches_an_agent_that_was_seen_after_it_left(*, is_seen: bool) 
     shell.come()
     shell.step(AgentLeft("a"))
     if is_seen:
-        shell.say(State.RUNNING)
-    shell.step(Stop(3.0))
-    actions = shell.say(State.UNKNOWN)
+        shell.say(PlaceState.RUNNING)
+    shell.step(EndUnits(3.0))
+    actions = shell.say(PlaceState.UNKNOWN)
     assert bool(of(actions, DropTag)) is not is_seen
 
 
@@ -631,9 +633,9 @@ def test_a_stop_searches_an_agent_that_was_found_after_it_left() -> None:
     shell.come()
     shell.step(AgentLeft("a"))
     find = shell.to(Find)
-    shell.step(Stop(3.0))
-    shell.step(Found("a", find.tag, ("u",)))
-    assert not of(shell.say(State.UNKNOWN), DropTag)
+    shell.step(EndUnits(3.0))
+    shell.step(UnitsFound("a", find.tag, ("u",)))
+    assert not of(shell.say(PlaceState.UNKNOWN), DropTag)
 
 
 def test_a_start_whose_answer_comes_after_an_agent_left_may_be_another_one() -> None:
@@ -643,13 +645,13 @@ def test_a_start_whose_answer_comes_after_an_agent_left_may_be_another_one() -> 
     shell.step(TagWritten("a", tag))
     shell.step(AgentCame("a"))
     shell.step(AgentLeft("a"))
-    shell.step(Started("a", tag, ("u",)))
-    shell.step(Stop(3.0))
-    assert not of(shell.say(State.UNKNOWN), DropTag)
+    shell.step(StartAccepted("a", tag, ("u",)))
+    shell.step(EndUnits(3.0))
+    assert not of(shell.say(PlaceState.UNKNOWN), DropTag)
 
 
 def test_a_stop_without_units_ends_at_once() -> None:
-    assert Shell("a").step(Stop(3.0)) == [Leave()]
+    assert Shell("a").step(EndUnits(3.0)) == [EndPlaces()]
 
 
 def test_a_stop_during_a_start_stops_it_when_it_was_made() -> None:
@@ -657,33 +659,33 @@ def test_a_stop_during_a_start_stops_it_when_it_was_made() -> None:
     shell.tick()
     tag = shell.slot().tag
     shell.step(TagWritten("a", tag))
-    assert not of(shell.step(Stop(3.0)), StopUnits)
+    assert not of(shell.step(EndUnits(3.0)), StopUnits)
 
-    assert of(shell.step(Started("a", tag, ("u",))), StopUnits)
+    assert of(shell.step(StartAccepted("a", tag, ("u",))), StopUnits)
 
 
 def test_a_tag_that_is_written_during_a_stop_is_not_started() -> None:
     shell = Shell("a")
     (write,) = of(shell.tick(), WriteTag)
-    shell.step(Stop(3.0))
-    assert shell.step(TagWritten("a", write.tag)) == [DropTag("a", write.tag), Leave()]
+    shell.step(EndUnits(3.0))
+    assert shell.step(TagWritten("a", write.tag)) == [DropTag("a", write.tag), EndPlaces()]
 
 
 def test_a_stop_has_a_deadline_whatever_places_do() -> None:
     shell = Shell("a")
     shell.started()
-    shell.step(Stop(3.0))
+    shell.step(EndUnits(3.0))
     shell.now = shell.machine.stop_at
     actions = shell.tick()
     assert notes(actions) == [NotStopped(("a",))]
-    assert of(actions, Leave)
+    assert of(actions, EndPlaces)
 
 
 def test_what_cannot_be_stopped_is_stopped_again() -> None:
     shell = Shell("a")
     shell.started()
-    shell.step(Stop(3.0))
-    shell.fail(Call.STOP)
+    shell.step(EndUnits(3.0))
+    shell.fail(PlaceCall.STOP)
     shell.to(StopUnits, within_s=2.0)
 
 
@@ -706,13 +708,13 @@ def test_a_run_is_given_up_at_once_when_too_many_hosts_are_refused_for_good() ->
     shell = Shell("a", "b", min_hosts=2)
     shell.come("a")
     shell.step(TagWritten("b", shell.slot("b").tag))
-    actions = shell.fail(Call.START, "b", refused=True)
+    actions = shell.fail(PlaceCall.START, "b", refused=True)
 
     assert of(actions, GiveUp) == [GiveUp(1, 2, ("b",))]
     shell.step(AgentLost("a"))
-    shell.say(State.UNKNOWN, "a")
+    shell.say(PlaceState.UNKNOWN, "a")
     shell.to(Find)
-    assert not of(shell.fail(Call.FIND, "a", refused=True), GiveUp)
+    assert not of(shell.fail(PlaceCall.FIND, "a", refused=True), GiveUp)
     assert not of(shell.tick(200.0), GiveUp)
 
 
@@ -720,7 +722,7 @@ def test_a_refusal_that_leaves_enough_hosts_does_not_end_the_run() -> None:
     shell = Shell("a", "b", min_hosts=1)
     shell.tick()
     shell.step(TagWritten("b", shell.slot("b").tag))
-    assert not of(shell.fail(Call.START, "b", refused=True), GiveUp)
+    assert not of(shell.fail(PlaceCall.START, "b", refused=True), GiveUp)
 
 
 def test_a_host_that_has_come_counts_even_if_it_is_lost() -> None:

@@ -15,7 +15,14 @@ import pytest
 
 from resilient_scoop._version import __version__
 from resilient_scoop.hosts import probe
-from resilient_scoop.hosts.checkup import Checkup, Here, HostReport, Level, Listener, _shortages
+from resilient_scoop.hosts.checkup import (
+    Checkup,
+    CheckupReport,
+    Level,
+    Listener,
+    ThisMachine,
+    _shortages,
+)
 from resilient_scoop.hosts.hostfile import Host
 from resilient_scoop.hosts.remote_command import RemoteSettings
 from resilient_scoop.hosts.ssh import SshDoor
@@ -40,19 +47,19 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
 
 
 def look(
-    lab: Lab, here: Here | None = None, *, user: str = "ann", python: str = sys.executable,
+    lab: Lab, here: ThisMachine | None = None, *, user: str = "ann", python: str = sys.executable,
     address: str = "127.0.0.1",
     clock: Callable[[], float] = wall,
-) -> HostReport:  # fmt: skip
+) -> CheckupReport:  # fmt: skip
     host = Host("ws1", address=address, user=user, port=lab.sshd.port)
     door = SshDoor(host, lab.config(), LoginSettings(connect_s=5))
     settings = RemoteSettings(python=python)
     with Listener() as listener:
         clocks = (time.monotonic, clock)
-        return Checkup(host, door, settings, here or Here({}), listener, clocks).run()
+        return Checkup(host, door, settings, here or ThisMachine({}), listener, clocks).run()
 
 
-def texts(report: HostReport, level: Level) -> str:
+def texts(report: CheckupReport, level: Level) -> str:
     return "\n".join(finding.text for finding in report.findings if finding.level is level)
 
 
@@ -117,7 +124,7 @@ def test_another_version_of_the_package_is_a_problem(lab: Lab) -> None:
 
 
 def test_another_version_of_a_library_is_a_warning(lab: Lab) -> None:
-    report = look(lab, Here({"msgspec": "0.0.1", "no-such-package": "1"}))
+    report = look(lab, ThisMachine({"msgspec": "0.0.1", "no-such-package": "1"}))
     assert report.is_usable
     assert "msgspec" in texts(report, Level.WARNING)
     assert "0.0.1 here" in texts(report, Level.WARNING)
@@ -132,7 +139,7 @@ def test_a_clock_that_is_wrong_is_a_warning(lab: Lab) -> None:
 
 
 def test_a_host_that_cannot_reach_us_is_offered_a_tunnel(lab: Lab) -> None:
-    report = look(lab, Here({}, external_address="no-such-host.invalid"))
+    report = look(lab, ThisMachine({}, external_address="no-such-host.invalid"))
     assert report.is_usable
     assert report.route == "tunnel"
     assert "cannot reach this machine at no-such-host.invalid" in texts(report, Level.WARNING)
@@ -141,7 +148,7 @@ def test_a_host_that_cannot_reach_us_is_offered_a_tunnel(lab: Lab) -> None:
 
 def test_a_host_without_route_and_tunnel_is_unusable(lab: Lab) -> None:
     lab.sshd.lets_forward = False
-    report = look(lab, Here({}, external_address="no-such-host.invalid"))
+    report = look(lab, ThisMachine({}, external_address="no-such-host.invalid"))
     assert not report.is_usable
     assert "AllowTcpForwarding" in texts(report, Level.PROBLEM)
     assert report.route == ""
@@ -154,7 +161,7 @@ def test_a_tunnel_that_leads_elsewhere_is_a_problem(
         port = other.getsockname()[1]
         monkeypatch.setattr(lab.sshd, "listen", lambda *_: port)
         monkeypatch.setattr(probe, "CONNECT_S", 0.5)
-        report = look(lab, Here({}, is_tunneled=True))
+        report = look(lab, ThisMachine({}, is_tunneled=True))
     assert "carries nothing" in texts(report, Level.PROBLEM)
     assert not report.is_usable
 
@@ -175,7 +182,7 @@ def test_a_name_that_leads_to_this_machine_is_a_warning(
 
 
 def test_only_the_tunnel_is_tried_when_the_user_wants_one(lab: Lab) -> None:
-    report = look(lab, Here({}, is_tunneled=True))
+    report = look(lab, ThisMachine({}, is_tunneled=True))
     assert report.route == "tunnel"
     assert report.is_usable
 
@@ -186,14 +193,14 @@ def test_a_home_that_cannot_be_written_to_is_a_problem(lab: Lab) -> None:
     assert "its home folder /proc cannot be written to" in texts(report, Level.PROBLEM)
 
 
-def answer_of(lab: Lab, **changed: object) -> probe.Answer:
+def answer_of(lab: Lab, **changed: object) -> probe.ProbeAnswer:
     found = SshDoor(
         Host("ws1", address="127.0.0.1", user="ann", port=lab.sshd.port),
         lab.config(),
         LoginSettings(),
     )
     try:
-        done = found.run(f"exec {sys.executable} -", probe.program(probe.Asked()))
+        done = found.run(f"exec {sys.executable} -", probe.program(probe.ProbeTask()))
     finally:
         found.close()
     answer = probe.read_answer(done.lines)

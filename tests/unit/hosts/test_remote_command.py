@@ -12,7 +12,7 @@ import pytest
 from resilient_scoop._version import __version__
 from resilient_scoop.hosts.hostfile import Host
 from resilient_scoop.hosts.remote_command import (
-    Found,
+    FoundPython,
     RemoteSettings,
     agent_command,
     candidates,
@@ -116,16 +116,16 @@ def test_a_python_that_reads_its_input_does_not_swallow_the_search(tmp_path: Pat
 
 def test_noise_around_an_answer_is_ignored() -> None:
     lines = ["Welcome", 'noise rscoop-python: {"path": "/p"}', "rscoop-python: nonsense", ""]
-    assert read_found(lines) == [Found("/p")]
+    assert read_found(lines) == [FoundPython("/p")]
 
 
 def test_a_python_of_our_own_version_is_preferred() -> None:
     minor = f"{sys.version_info[0]}.{sys.version_info[1]}.9"
     old, bare, other, same = (
-        Found("old", "3.9.1", __version__),
-        Found("bare", minor, None),
-        Found("other", "3.99.0", __version__),
-        Found("same", minor, __version__),
+        FoundPython("old", "3.9.1", __version__),
+        FoundPython("bare", minor, None),
+        FoundPython("other", "3.99.0", __version__),
+        FoundPython("same", minor, __version__),
     )
     assert usable([old, bare, other, same]) == same
     assert usable([old, bare, other]) == other
@@ -133,5 +133,5 @@ def test_a_python_of_our_own_version_is_preferred() -> None:
 
 
 def test_a_package_that_cannot_be_imported_says_why() -> None:
-    found = Found("/p", "3.11.2", None, "SyntaxError('bad')")
+    found = FoundPython("/p", "3.11.2", None, "SyntaxError('bad')")
     assert found.text == "/p (Python 3.11.2) cannot import resilient_scoop (SyntaxError('bad'))"

@@ -22,7 +22,7 @@ import pytest
 from resilient_scoop import errors
 from resilient_scoop.errors import PicklingFailedError
 from resilient_scoop.payload import class_keys, payload
-from resilient_scoop.payload.class_keys import Here, RunningFuture
+from resilient_scoop.payload.class_keys import ProcessClasses, SendingFuture
 from resilient_scoop.states import codec
 
 
@@ -41,7 +41,7 @@ class Process:
             patch.setattr(class_keys, "_known", self.known)
             patch.setattr(class_keys, "_by_key", self.by_key)
             patch.setattr(
-                Here, "place", staticmethod(lambda: RunningFuture(self.path, self.counts))
+                ProcessClasses, "place", staticmethod(lambda: SendingFuture(self.path, self.counts))
             )
             yield
 

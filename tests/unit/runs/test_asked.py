@@ -9,7 +9,7 @@ import pytest
 
 from resilient_scoop.errors import RunBusyError, UsageError
 from resilient_scoop.runs import asked
-from resilient_scoop.runs.asked import Answer, Asked, Drain, Rekey, Request, Revoke, ask
+from resilient_scoop.runs.asked import Answer, Drain, Rekey, Request, Requests, Revoke, ask
 
 
 def serve(run: Path, answers: dict[type, Answer], ends: threading.Event) -> list[Request]:
@@ -19,7 +19,7 @@ def serve(run: Path, answers: dict[type, Answer], ends: threading.Event) -> list
         found.append(request)
         return answers[type(request)]
 
-    broker = Asked(run)
+    broker = Requests(run)
     while not ends.wait(0.01):
         broker.answer_all(answer)
     return found
@@ -73,7 +73,7 @@ def test_a_broker_that_does_not_answer_is_reported(
 
 
 def test_a_request_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    broker = Asked(tmp_path)
+    broker = Requests(tmp_path)
     folder = tmp_path / asked.FOLDER
     folder.mkdir()
     (folder / "1.json").write_text("{")

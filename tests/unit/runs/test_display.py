@@ -12,9 +12,9 @@ import pytest
 
 from resilient_scoop.runs.display import (
     Display,
-    Progress,
     Rate,
     RemainingTime,
+    RunProgress,
     columns,
     duration,
     progress_line,
@@ -55,7 +55,7 @@ def test_a_note_is_one_line_with_our_name() -> None:
 
 def test_the_live_line_is_cleared_for_output_and_drawn_again() -> None:
     screen = Screen()
-    screen.display.progress(Progress(done=3, running=2, workers=2))
+    screen.display.progress(RunProgress(done=3, running=2, workers=2))
     before = len(screen.err.getvalue())
     screen.display.output(b"hello\n")
     after = screen.err.getvalue()[before:]
@@ -70,16 +70,16 @@ def test_the_live_line_is_drawn_ten_times_a_second_at_most() -> None:
     screen = Screen()
     for done in range(50):
         screen.now += 0.01
-        screen.display.progress(Progress(done=done))
+        screen.display.progress(RunProgress(done=done))
     assert screen.err.getvalue().count(CLEAR) <= 6
 
 
 def test_an_unchanged_snapshot_is_not_drawn_again() -> None:
     screen = Screen()
-    screen.display.progress(Progress(done=1))
+    screen.display.progress(RunProgress(done=1))
     drawn = screen.err.getvalue()
     screen.now += 10
-    screen.display.progress(Progress(done=1))
+    screen.display.progress(RunProgress(done=1))
     assert screen.err.getvalue() == drawn
 
 
@@ -87,7 +87,7 @@ def test_without_a_terminal_there_is_one_plain_line_a_minute() -> None:
     screen = Screen(tty=False)
     for _ in range(1300):
         screen.now += 0.1
-        screen.display.progress(Progress(done=7))
+        screen.display.progress(RunProgress(done=7))
     lines = screen.err.getvalue().splitlines()
     assert len(lines) == 2
     assert lines[0].startswith(b"rscoop: run abc12345: 0s | no worker yet | 7 results")
@@ -96,7 +96,7 @@ def test_without_a_terminal_there_is_one_plain_line_a_minute() -> None:
 
 def test_quiet_leaves_progress_out_but_not_notes() -> None:
     screen = Screen(quiet=True)
-    screen.display.progress(Progress(done=1))
+    screen.display.progress(RunProgress(done=1))
     screen.display.note("disk full")
     assert screen.err.getvalue() == b"rscoop: disk full\n"
 
@@ -114,7 +114,7 @@ def test_no_line_is_drawn_over_half_a_line_of_the_script(terminal: tuple[int, in
     with os.fdopen(os.dup(theirs), "wb", buffering=0) as stream:
         display = Display(stream, stream, "abc12345", tty=True, clock=lambda: 0.0)
         display.output(b"working... ")
-        display.progress(Progress(done=1))
+        display.progress(RunProgress(done=1))
         assert os.read(ours, 1000) == b"working... "
         display.output(b"done\n")
         end = b"done\r\n" + CLEAR
@@ -133,7 +133,7 @@ def test_the_live_line_never_wraps(terminal: tuple[int, int]) -> None:
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 30, 0, 0))
     with os.fdopen(os.dup(theirs), "wb", buffering=0) as stream:
         Display(stream, stream, "abc12345", tty=True).progress(
-            Progress(elapsed_s=65, done=10**12, batch="x" * 99, workers=3)
+            RunProgress(elapsed_s=65, done=10**12, batch="x" * 99, workers=3)
         )
         line = os.read(ours, 1000).removeprefix(CLEAR)
     assert line == b"1m05s"
@@ -148,7 +148,7 @@ def test_the_live_line_yields_to_the_reader_of_a_pipe(terminal: tuple[int, int])
         os.fdopen(os.dup(theirs), "wb") as err,
     ):
         display = Display(out, err, "abc12345", tty=True, clock=lambda: now)
-        at = Progress(done=3, running=2, workers=2)
+        at = RunProgress(done=3, running=2, workers=2)
         display.progress(at)
         assert os.read(ours, 4096).startswith(CLEAR)
         display.output(b"hello\n")
@@ -212,12 +212,12 @@ def test_remaining_time_is_shown_only_if_the_total_is_known() -> None:
     assert course.eta_s(10, "0.0 f", 0.6) == pytest.approx(8)
     assert course.eta_s(20, "0.1 g", 0.2) is None  # another call
     assert course.eta_s(30, "0.1 g", None) is None
-    assert "left" not in progress_line(Progress(done=1))
-    assert "2s left of this call" in progress_line(Progress(batch="0.0 f", batch_eta_s=2))
+    assert "left" not in progress_line(RunProgress(done=1))
+    assert "2s left of this call" in progress_line(RunProgress(batch="0.0 f", batch_eta_s=2))
 
 
 def test_progress_of_the_script_is_shown_first() -> None:
-    at = Progress(
+    at = RunProgress(
         elapsed_s=125, label="generation 15/60", share=0.25, eta_s=300, batch="0.15 evaluate",
         batch_done=30, batch_total=120, workers=2, running=2, rate_per_s=12.34, done=1500,
     )  # fmt: skip
@@ -236,7 +236,7 @@ def test_progress_of_the_script_is_shown_first() -> None:
     ],
 )
 def test_a_narrow_line_leaves_whole_parts_out(width: int, line: str) -> None:
-    at = Progress(
+    at = RunProgress(
         elapsed_s=125, label="generation 15/60", share=0.25, eta_s=300, batch="0.15 evaluate",
         batch_done=30, batch_total=120, workers=2, running=2, rate_per_s=12.34, done=1500,
         crashes=1, resubmitted=4,
@@ -247,15 +247,15 @@ def test_a_narrow_line_leaves_whole_parts_out(width: int, line: str) -> None:
 
 
 def test_wide_letters_count_for_two_columns() -> None:
-    at = Progress(elapsed_s=5, label="世代 1/60", share=0.5)
+    at = RunProgress(elapsed_s=5, label="世代 1/60", share=0.5)
     assert columns("世代 1/60") == 9
     assert progress_line(at, 22, "run abc12345") == "5s | 50 % | 世代 1/60"
     assert progress_line(at, 20, "run abc12345") == "5s | 50 %"
 
 
 def test_losses_are_told_when_there_are_any() -> None:
-    assert "crash" not in progress_line(Progress())
-    assert "2 crashes, 5 resubmitted" in progress_line(Progress(crashes=2, resubmitted=5))
+    assert "crash" not in progress_line(RunProgress())
+    assert "2 crashes, 5 resubmitted" in progress_line(RunProgress(crashes=2, resubmitted=5))
 
 
 def test_durations_read_as_one_says_them() -> None:
@@ -264,7 +264,7 @@ def test_durations_read_as_one_says_them() -> None:
 
 
 def test_the_line_says_how_many_hosts_are_there() -> None:
-    line = progress_line(Progress(running=3, workers=4, hosts_there=1, hosts=2))
+    line = progress_line(RunProgress(running=3, workers=4, hosts_there=1, hosts=2))
     assert "3 running on 4 workers, 1 of 2 hosts" in line
-    assert "no worker yet, 0 of 2 hosts" in progress_line(Progress(hosts=2))
-    assert "host" not in progress_line(Progress(running=3, workers=4))
+    assert "no worker yet, 0 of 2 hosts" in progress_line(RunProgress(hosts=2))
+    assert "host" not in progress_line(RunProgress(running=3, workers=4))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resilient_scoop.core.facts.state import State
+from resilient_scoop.core.facts.state import DurableState
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runs.explain import BatchStory, Story, parse_path
 from resilient_scoop.wire import messages as wire
@@ -39,7 +39,7 @@ def test_an_invalid_path_is_refused(text: str) -> None:
 
 
 def story(*records: wire.Logged) -> Story:
-    state = State(b"r" * 16)
+    state = DurableState(b"r" * 16)
     state.defines[FN] = PLAIN
     story = Story(state, 1, 0)
     for record in records:
@@ -80,7 +80,7 @@ def test_an_item_beyond_the_end_of_a_batch_that_is_called_shorter_is_gone() -> N
 
 
 def test_failures_beyond_the_end_of_a_batch_that_is_called_shorter_are_gone() -> None:
-    batch = BatchStory(State(b"r" * 16), 0)
+    batch = BatchStory(DurableState(b"r" * 16), 0)
     failed = wire.Outcome(0, 0, FN, digests(0, 1, 2), [b"X"] * 3, [0, 2])
     for record in (
         asked(), wire.Outcomes("0", [failed]), wire.Calls("0", NOW, [part(0, 0, 2)])

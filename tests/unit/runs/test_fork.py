@@ -9,7 +9,7 @@ import pytest
 
 from resilient_scoop import ids
 from resilient_scoop.core.events import Change, Put, Table
-from resilient_scoop.core.facts.parent import Parent
+from resilient_scoop.core.facts.parent import ParentFacts
 from resilient_scoop.journal.journal import Journal
 from resilient_scoop.journal.view import JournalView
 from resilient_scoop.runs.fork import (
@@ -98,7 +98,7 @@ def test_of_what_was_trimmed_only_what_lies_before_is_known() -> None:
     assert cut(trimmed, Point(1, 0, 50)) is None
 
 
-def trimmed_parent(tmp_path: Path) -> Parent:
+def trimmed_parent(tmp_path: Path) -> ParentFacts:
     """Return a script that made calls 0 to 19, has blocks a and b, and whose calls 1 to 9 are trimmed."""
     journal = Journal.create(tmp_path / "trimmed", OLD)
     parts = wire.Calls("0", NOW, [part(call, 0, 2) for call in range(20)])

@@ -10,7 +10,7 @@ from resilient_scoop.config import BrokerConfig
 from resilient_scoop.core.broker.broker import Broker
 from resilient_scoop.core.broker.exchange import Exchange, Mail
 from resilient_scoop.core.events import Put, Table
-from resilient_scoop.core.facts.state import State
+from resilient_scoop.core.facts.state import DurableState
 from resilient_scoop.core.link import Link
 from resilient_scoop.ids import ROOT, PeerId
 from resilient_scoop.wire import messages as wire
@@ -28,7 +28,7 @@ class Office:
         self.refusals: list[str] = []
         self.journal = MemoryJournal(RUN)
         settings = BrokerConfig(callables_max=4, **config)  # type: ignore[arg-type]
-        broker = Broker(settings, State(RUN), epoch=1, seed=7)
+        broker = Broker(settings, DurableState(RUN), epoch=1, seed=7)
         defines = broker.callable_cache(self.journal)
         self.exchange = Exchange(broker, RUN[:8], self.refusals.append, defines)
         self.ends: dict[PeerId, Link] = {}

@@ -8,11 +8,11 @@ import pytest
 
 from resilient_scoop.core.broker.exchange import Mail
 from resilient_scoop.core.broker.guests import LIES_MAX, OVER_MIN, Guest
-from resilient_scoop.core.broker.host_life import Host, State
+from resilient_scoop.core.broker.host_life import HostState, KnownHost
 from resilient_scoop.core.broker.leases import Lease, OpenBatch, Peer
 from resilient_scoop.core.facts.batch import Batch
 from resilient_scoop.core.facts.intervals import Intervals
-from resilient_scoop.core.facts.parent import Parent
+from resilient_scoop.core.facts.parent import ParentFacts
 from resilient_scoop.core.link import Link
 from resilient_scoop.ids import ROOT, PeerId
 from resilient_scoop.wire import messages as wire
@@ -58,7 +58,7 @@ class Door(Office):
     def held(self, peer: PeerId) -> list[wire.Attempt]:
         return list(self.exchange.broker.members.peers[peer].leases)
 
-    def state(self, host: str) -> State:
+    def state(self, host: str) -> HostState:
         return self.exchange.broker.hosts.by_name[host].state
 
 
@@ -133,7 +133,7 @@ def test_a_worker_that_lies_is_dropped_and_named_and_changes_nothing(lie: list[w
     (text,) = door.refusals
     assert text.startswith("worker alice:worker of host alice is dropped: ")
     assert text.endswith(f"(1 of {LIES_MAX} such acts)")
-    assert door.state("alice") is State.UP
+    assert door.state("alice") is HostState.UP
 
     # And nothing that it says later is heard
     before = door.exchange.refused
@@ -183,7 +183,7 @@ def test_an_agent_that_lies_loses_its_host(lie: wire.Up) -> None:
 
     assert {ALICE, A1}.isdisjoint(broker.members.peers)
     assert {ORIGIN, B1} <= broker.members.peers.keys()
-    assert door.state("alice") is State.LOST
+    assert door.state("alice") is HostState.LOST
     assert [type(m) for m in read(mails, ALICE)] == [wire.Stop]
     broker.check()
 
@@ -205,7 +205,7 @@ def test_the_third_lie_revokes_the_host() -> None:
     (cut,) = door.exchange.cuts
     assert cut.host == "alice"
     assert "3 times" in cut.why
-    assert door.state("alice") is State.REVOKED
+    assert door.state("alice") is HostState.REVOKED
     refused = door.exchange.refused
     door.heard("alice", PeerId(b"Wnew....."), wire.Hello("worker", "alice", "w", 1))
     assert door.exchange.refused == refused + 1
@@ -276,7 +276,7 @@ def test_what_a_guest_held_before_a_restart_may_come_with_its_hello_only() -> No
     door = Door()
     door.exchange.broker.hosts.guests.epoch = 2
     guests = door.exchange.broker.hosts.guests
-    guest = guests.of[A1] = Guest(Host("alice"))
+    guest = guests.of[A1] = Guest(KnownHost("alice"))
     old, other = wire.Attempt(1, 5), wire.Attempt(1, 6)
     held = wire.Held(old, ROOT, 0, FN, [(3, 5)], digests(3, 4))
     hello = wire.Hello("worker", "alice", "w", 1, [held])
@@ -292,9 +292,9 @@ def test_what_a_guest_held_before_a_restart_may_come_with_its_hello_only() -> No
 
 def test_the_record_of_a_guest_has_all_that_it_holds_and_a_bounded_rest() -> None:
     # Given a guest that has held up to five attempts at a time
-    guest = Guest(Host("alice"))
+    guest = Guest(KnownHost("alice"))
     peer = Peer(A1, "worker", "alice", "w", 0.0, 0.0, host="alice", given=guest)
-    batch = OpenBatch(Parent(ROOT, b""), Batch(0))
+    batch = OpenBatch(ParentFacts(ROOT, b""), Batch(0))
     leases = [
         Lease(wire.Attempt(1, no), batch, Intervals([(no, no + 1)]), peer, FN, 0.1, 0.0)
         for no in range(1000)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from resilient_scoop.core.broker import hosts
-from resilient_scoop.core.broker.host_life import _NEXT, Happening, Host, State
+from resilient_scoop.core.broker.host_life import _NEXT, HostEvent, HostState, KnownHost
 from resilient_scoop.core.endings import LAUNCHER_GONE
 from resilient_scoop.core.events import (
     Action,
@@ -81,7 +81,7 @@ class Grid(Bench):
             found += self.feed(Tick())
         return found
 
-    def host(self, name: str) -> Host:
+    def host(self, name: str) -> KnownHost:
         return self.broker.hosts.by_name[name]
 
     def notes(self) -> list[str]:
@@ -96,12 +96,12 @@ class Grid(Bench):
 # --- the table --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", State)
-@pytest.mark.parametrize("happening", Happening)
+@pytest.mark.parametrize("state", HostState)
+@pytest.mark.parametrize("happening", HostEvent)
 def test_a_host_goes_where_the_table_says_and_nowhere_else(
-    state: State, happening: Happening
+    state: HostState, happening: HostEvent
 ) -> None:
-    host = Host("alice", state)
+    host = KnownHost("alice", state)
     if happening in _NEXT[state]:
         host.enter(happening)
         assert host.state is _NEXT[state][happening]
@@ -123,11 +123,11 @@ def test_a_silent_host_is_lost_at_once_with_all_that_it_held() -> None:
 
     # When one of the hosts is not heard for ten seconds
     grid.pass_s(10.0, BOB)
-    assert grid.host("alice").state is State.UP
+    assert grid.host("alice").state is HostState.UP
     grid.pass_s(0.5, BOB)
 
     # Then it is lost, at one moment, and a note says what it held
-    assert grid.host("alice").state is State.LOST
+    assert grid.host("alice").state is HostState.LOST
     assert {ALICE, A1, A2}.isdisjoint(grid.broker.members.peers)
     assert grid.notes() == [
         f"host alice is lost: nothing was heard of it for 10 s; {held} items run again elsewhere"
@@ -196,7 +196,7 @@ def test_a_worker_that_its_agent_does_not_vouch_for_is_lost_alone() -> None:
 
     grid.pass_s(10.5, ALICE, vouched=[A2])
 
-    assert grid.host("alice").state is State.UP
+    assert grid.host("alice").state is HostState.UP
     assert A1 not in grid.broker.members.peers
     assert A2 in grid.broker.members.peers
 
@@ -209,10 +209,10 @@ def test_the_own_stall_of_the_broker_counts_against_no_host() -> None:
     grid.now += 100.0
     grid.feed(Tick())
     grid.pass_s(4.5)
-    assert grid.host("alice").state is State.UP
+    assert grid.host("alice").state is HostState.UP
 
     grid.pass_s(1.0)
-    assert grid.host("alice").state is State.LOST
+    assert grid.host("alice").state is HostState.LOST
 
 
 def test_a_host_that_hears_nothing_is_lost_although_it_is_heard() -> None:
@@ -225,14 +225,14 @@ def test_a_host_that_hears_nothing_is_lost_although_it_is_heard() -> None:
     grid.pass_s(10.5, ALICE)
 
     # Then it is lost, and stays so until it answers
-    assert grid.host("alice").state is State.LOST
+    assert grid.host("alice").state is HostState.LOST
     assert "it did not answer" in grid.notes()[0]
     grid.pass_s(1.0, ALICE)
-    assert grid.host("alice").state is State.LOST
+    assert grid.host("alice").state is HostState.LOST
     grid.host("alice").pings.append((3, grid.now))
     grid.broker.hosts.answers(ALICE, 3, grid.now + 0.08)
     grid.pass_s(0.5, ALICE)
-    assert grid.host("alice").state is State.UP
+    assert grid.host("alice").state is HostState.UP
     assert grid.host("alice").rtt_s == pytest.approx(0.08)
 
 
@@ -245,7 +245,7 @@ def test_an_answer_that_is_due_since_before_the_loss_does_not_count_after_the_re
 
     grid.pass_s(5.0, ALICE)
 
-    assert grid.host("alice").state is State.UP
+    assert grid.host("alice").state is HostState.UP
 
 
 def test_what_a_remote_worker_does_is_killed_by_its_own_agent() -> None:
@@ -298,11 +298,11 @@ def test_a_host_that_comes_and_goes_gets_no_work_for_a_time() -> None:
     grid = Grid()
     grid.open()
     lose(grid, 2)
-    assert grid.host("alice").state is State.UP
+    assert grid.host("alice").state is HostState.UP
     lose(grid, 1)
 
     # Then it gets no work although it is there
-    assert grid.host("alice").state is State.QUARANTINED
+    assert grid.host("alice").state is HostState.QUARANTINED
     assert "host alice gets no work for 60 s: it was lost 3 times in 10 minutes" in grid.notes()
     assert {A1, A2}.isdisjoint(grid.broker.scheduler.workers)
     grid.pass_s(55.0, ALICE, BOB)
@@ -310,7 +310,7 @@ def test_a_host_that_comes_and_goes_gets_no_work_for_a_time() -> None:
 
     # And after a minute it does
     grid.pass_s(5.0, ALICE, BOB)
-    assert grid.host("alice").state is State.UP
+    assert grid.host("alice").state is HostState.UP
     assert "the quarantine of host alice is over" in grid.notes()
     assert A1 in grid.broker.scheduler.workers
 
@@ -326,7 +326,7 @@ def test_losses_far_apart_put_no_host_into_quarantine() -> None:
         lose(grid, 1)
         grid.pass_s(300.0, ALICE, BOB)
 
-    assert grid.host("alice").state is State.UP
+    assert grid.host("alice").state is HostState.UP
 
 
 def test_a_quarantine_does_not_take_the_last_workers() -> None:
@@ -339,7 +339,7 @@ def test_a_quarantine_does_not_take_the_last_workers() -> None:
 
     grid.pass_s(1.0, ALICE)
 
-    assert grid.host("alice").state is State.UP
+    assert grid.host("alice").state is HostState.UP
     assert A1 in grid.broker.scheduler.workers
 
 
@@ -349,7 +349,7 @@ def test_a_quarantine_ends_while_the_host_is_away() -> None:
     lose(grid, 3)
     grid.pass_s(61.0, BOB)
 
-    assert grid.host("alice").state is State.LOST
+    assert grid.host("alice").state is HostState.LOST
 
 
 # --- drain ------------------------------------------------------------------------------------
@@ -384,7 +384,7 @@ def test_a_drained_host_ends_what_it_has_begun_and_then_it_is_told_to_end() -> N
     # And when they have, it is drained, and nothing was lost
     for peer in (A1, A2, ALICE):
         grid.hear(peer, wire.Bye())
-    assert grid.host("alice").state is State.DRAINED
+    assert grid.host("alice").state is HostState.DRAINED
     assert grid.notes()[-1] == "host alice has left the run: it was asked to leave"
     assert grid.broker.state.tally.counts.resubmitted == 0
     assert grid.host("alice").lost_items == 0
@@ -456,7 +456,7 @@ def test_at_its_deadline_a_drained_host_is_told_to_end_whatever_it_does() -> Non
     assert not [action for action in actions if isinstance(action, CutHost)]
     actions = grid.pass_s(0.5, ALICE, BOB)
     assert [action.host for action in actions if isinstance(action, CutHost)] == ["alice"]
-    assert grid.host("alice").state is State.REVOKED
+    assert grid.host("alice").state is HostState.REVOKED
     assert grid.host("alice").lost_items == held
     assert grid.broker.state.tally.counts.resubmitted == 0
 
@@ -487,7 +487,7 @@ def test_a_host_that_is_drained_before_it_comes_is_told_to_end_when_it_comes() -
     actions = grid.come(ALICE)
 
     assert sent(actions, ALICE, wire.Stop)
-    assert grid.host("alice").state is State.DRAINING
+    assert grid.host("alice").state is HostState.DRAINING
 
 
 def test_a_silent_host_that_drains_is_drained() -> None:
@@ -498,7 +498,7 @@ def test_a_silent_host_that_drains_is_drained() -> None:
 
     grid.pass_s(10.5, BOB)
 
-    assert grid.host("alice").state is State.DRAINED
+    assert grid.host("alice").state is HostState.DRAINED
     assert grid.broker.state.tally.counts.resubmitted == held
 
 
@@ -510,7 +510,7 @@ def test_a_host_enrolled_again_is_given_work_again() -> None:
 
     grid.feed(JoinHost("alice"))
 
-    assert grid.host("alice").state is State.UP
+    assert grid.host("alice").state is HostState.UP
     assert A1 in grid.broker.scheduler.workers
 
 
@@ -523,7 +523,7 @@ def test_a_host_that_lacks_what_the_run_needs_leaves_and_the_run_continues() -> 
 
     actions = grid.hear(A1, wire.Unfit(ROOT, 0, PLAIN.fn, "alice has no module numpy"))
 
-    assert grid.host("alice").state is State.DRAINING
+    assert grid.host("alice").state is HostState.DRAINING
     assert "alice has no module numpy" in grid.notes()[0]
     assert grid.broker.membership.stopping is None
     assert sent(actions, A1, wire.Drop)
@@ -559,7 +559,7 @@ def test_an_agent_that_ends_by_itself_has_left_and_its_host_is_not_lost() -> Non
     for peer in (A1, A2, ALICE):
         grid.hear(peer, wire.Bye())
 
-    assert grid.host("alice").state is State.UNKNOWN
+    assert grid.host("alice").state is HostState.UNKNOWN
     assert grid.notes() == ["host alice has left the run: its agent has ended"]
     grid.pass_s(20.0, BOB)
     assert grid.notes() == []
@@ -578,7 +578,7 @@ def test_a_revoked_host_is_cut_off_at_once_and_its_items_run_elsewhere() -> None
     (cut,) = [action for action in actions if isinstance(action, CutHost)]
     assert (cut.host, cut.why, set(cut.peers)) == ("alice", "it was stolen", {ALICE, A1, A2})
     assert {ALICE, A1, A2}.isdisjoint(grid.broker.members.peers)
-    assert grid.host("alice").state is State.REVOKED
+    assert grid.host("alice").state is HostState.REVOKED
     assert f"{held} items run again elsewhere" in grid.notes()[0]
     assert not grid.broker.hosts.guests.of.keys() & {ALICE, A1, A2}
 
@@ -591,7 +591,7 @@ def test_a_revoked_host_that_is_enrolled_again_may_come_again() -> None:
 
     grid.come(ALICE, A1)
 
-    assert grid.host("alice").state is State.UP
+    assert grid.host("alice").state is HostState.UP
     assert granted(grid.call(root, 4), A1)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from resilient_scoop.core.facts.fold import apply
-from resilient_scoop.core.facts.state import State
+from resilient_scoop.core.facts.state import DurableState
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 from tests.sim.durable_part import durable_part
@@ -36,7 +36,7 @@ def asked(*parts: wire.Part, attempt: wire.Attempt = FIRST) -> wire.Calls:
 
 
 def test_apply_reports_a_first_record_as_news_and_its_repetition_not() -> None:
-    state = State(RUN)
+    state = DurableState(RUN)
     for record in (asked(part(0, 0, 3)), OBSERVED, outcomes(0, 0, 3)):
         assert apply(state, record, 1).is_news, record
         before = durable_part(state)
@@ -46,7 +46,7 @@ def test_apply_reports_a_first_record_as_news_and_its_repetition_not() -> None:
 
 
 def test_apply_keeps_the_writer_of_the_last_record_that_was_news() -> None:
-    state = State(RUN)
+    state = DurableState(RUN)
     later = wire.Attempt(1, 2)
     apply(state, asked(part(0, 0, 3)), 1)
 
@@ -58,7 +58,7 @@ def test_apply_keeps_the_writer_of_the_last_record_that_was_news() -> None:
 
 
 def test_apply_counts_an_item_once_when_a_record_has_two_outcomes_of_it() -> None:
-    state = State(RUN)
+    state = DurableState(RUN)
     apply(state, asked(part(0, 0, 3)), 1)
     first, again = outcomes(0, 0, 2).items, outcomes(0, 1, 3).items
 
@@ -69,7 +69,7 @@ def test_apply_counts_an_item_once_when_a_record_has_two_outcomes_of_it() -> Non
 
 
 def test_apply_reports_what_a_changed_call_replaces_and_which_results_it_loses() -> None:
-    state = State(RUN)
+    state = DurableState(RUN)
     apply(state, asked(part(0, 0, 6)), 1)
     apply(state, outcomes(0, 4, 6), 2)
 
@@ -81,7 +81,7 @@ def test_apply_reports_what_a_changed_call_replaces_and_which_results_it_loses()
 
 
 def test_apply_names_the_arguments_that_are_not_needed_any_more() -> None:
-    state = State(RUN)
+    state = DurableState(RUN)
     apply(state, asked(part(0, 0, 2), part(1, 0, 1)), 7)
 
     assert apply(state, outcomes(0, 0, 2), 8).spent == []
@@ -136,7 +136,7 @@ def test_recovery_gives_the_live_state_when_a_batch_with_gaps_is_asked_for_again
     ids=lambda record: type(record).__name__,
 )
 def test_durable_part_tells_states_apart_that_differ_by_one_record(record: Any) -> None:
-    with_it, without = State(RUN), State(RUN)
+    with_it, without = DurableState(RUN), DurableState(RUN)
     for state in (with_it, without):
         state.defines[FN] = PLAIN
         apply(state, asked(part(0, 0, 3)), 1)

@@ -6,7 +6,7 @@ import pytest
 
 from resilient_scoop.ids import ROOT, item_path
 from resilient_scoop.runs.reports import (
-    Found,
+    JournalFindings,
     Report,
     broker_report,
     finished,
@@ -70,7 +70,7 @@ def test_results_below_a_changed_item_do_not_count(bench: Bench) -> None:
 
 
 def test_the_last_word_of_a_run_counts_what_stands(bench: Bench) -> None:
-    found = Found.begin(bench.broker.state, adopt=False)
+    found = JournalFindings.begin(bench.broker.state, adopt=False)
     ask(bench, part(1, 0, 4, salt=1, fresh=True))
     report = broker_report(bench.broker, found, 0, ask=0, asked_over=False)
     assert "6 from the journal" in finished("r", report, 1.0)
@@ -82,7 +82,7 @@ def test_single_calls_are_counted_and_none_of_them_stands_for_all() -> None:
     attempt = bench.begin(W1)
     parts = [part(call, 0, 1) for call in range(3)]
     bench.tell(ORIGIN, PLAIN, *calls(*parts, attempt=attempt))
-    found = Found.begin(bench.broker.state, adopt=False)
+    found = JournalFindings.begin(bench.broker.state, adopt=False)
     report = broker_report(bench.broker, found, 0, ask=0, asked_over=False)
     assert (report.batch, report.batch_total, report.items) == ("", -1, "3 batches open")
     bench.tell(ORIGIN, *calls(part(3, 0, 5), attempt=attempt))

@@ -10,29 +10,29 @@ from resilient_scoop.core.events import Table
 from resilient_scoop.core.facts.batch import Batch
 from resilient_scoop.core.facts.fold import apply
 from resilient_scoop.core.facts.recovery import forget_without_args, recover
-from resilient_scoop.core.facts.state import State
+from resilient_scoop.core.facts.state import DurableState
 from resilient_scoop.ids import ROOT, item_path
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import FN, ORIGIN, PLAIN, RUN, W1, Bench, calls, granted, outcomes, part
 
 
-def put(state: State, each: wire.Part, record: int = 1) -> list[tuple[int, int]]:
+def put(state: DurableState, each: wire.Part, record: int = 1) -> list[tuple[int, int]]:
     args = [b"x" * 10] * each.count
     found = apply(state, wire.Calls(ROOT, wire.Attempt(1, 1), [each]), record, args).parts
     return [span for part in found for span in (part.batch.undone if part.is_whole else part.new)]
 
 
-def end(state: State, *spans: tuple[int, int], salt: int = 0) -> None:
+def end(state: DurableState, *spans: tuple[int, int], salt: int = 0) -> None:
     for low, high in spans:
         apply(state, outcomes(0, low, high, salt=salt), state.seq + 1)
 
 
-def batch(state: State, call: int = 0) -> Batch:
+def batch(state: DurableState, call: int = 0) -> Batch:
     return state.parent(ROOT).batches[call]
 
 
 def test_a_part_that_is_known_brings_nothing_new() -> None:
-    state = State(RUN)
+    state = DurableState(RUN)
 
     assert put(state, part(0, 0, 5)) == [(0, 5)]
     assert put(state, part(0, 0, 5)) == []
@@ -41,7 +41,7 @@ def test_a_part_that_is_known_brings_nothing_new() -> None:
 
 def test_a_part_with_other_arguments_takes_the_place_of_what_is_not_done() -> None:
     # Given a batch of five with one done
-    state = State(RUN)
+    state = DurableState(RUN)
     put(state, part(0, 0, 5))
     end(state, (0, 1))
 
@@ -57,7 +57,7 @@ def test_a_part_with_other_arguments_takes_the_place_of_what_is_not_done() -> No
 
 
 def test_a_fresh_part_takes_the_place_of_what_is_done() -> None:
-    state = State(RUN)
+    state = DurableState(RUN)
     put(state, part(0, 0, 2))
     end(state, (0, 2))
     assert 0 in state.parent(ROOT).finished
@@ -70,7 +70,7 @@ def test_a_fresh_part_takes_the_place_of_what_is_done() -> None:
 
 
 def test_a_finished_map_that_a_changed_script_makes_longer_is_taken_up_again() -> None:
-    state = State(RUN)
+    state = DurableState(RUN)
     put(state, part(0, 0, 3))
     end(state, (0, 3))
 
@@ -78,7 +78,7 @@ def test_a_finished_map_that_a_changed_script_makes_longer_is_taken_up_again() -
 
 
 def test_a_map_that_a_changed_script_makes_shorter_is_cut_off() -> None:
-    state = State(RUN)
+    state = DurableState(RUN)
     put(state, part(0, 0, 5))
 
     assert put(state, part(0, 0, 2), record=2) == []
@@ -88,7 +88,7 @@ def test_a_map_that_a_changed_script_makes_shorter_is_cut_off() -> None:
 
 
 def test_a_finished_batch_keeps_neither_items_nor_arguments() -> None:
-    state = State(RUN)
+    state = DurableState(RUN)
     put(state, part(0, 0, 1000))
     assert state.args_bytes > 0
 
@@ -99,7 +99,7 @@ def test_a_finished_batch_keeps_neither_items_nor_arguments() -> None:
 
 
 def test_arguments_that_are_replaced_or_dropped_are_not_counted_any_more() -> None:
-    state = State(RUN)
+    state = DurableState(RUN)
     put(state, part(0, 0, 4))
     once = state.args_bytes
     put(state, part(0, 1, 3, salt=2, last=False), record=2)
@@ -112,7 +112,7 @@ def test_arguments_that_are_replaced_or_dropped_are_not_counted_any_more() -> No
 
 
 def test_a_parent_that_is_dropped_takes_its_descendants_along() -> None:
-    state = State(RUN)
+    state = DurableState(RUN)
     put(state, part(0, 0, 1))
     child, grandchild = item_path(ROOT, 0, 0), item_path(item_path(ROOT, 0, 0), 0, 0)
     prefixes = {state.parent(child).prefix, state.parent(grandchild).prefix}
@@ -123,7 +123,7 @@ def test_a_parent_that_is_dropped_takes_its_descendants_along() -> None:
 
 
 def test_deaths_count_for_the_arguments_that_caused_them_only() -> None:
-    state = State(RUN)
+    state = DurableState(RUN)
     parent = state.parent(ROOT)
 
     def crashed(digest: bytes) -> int:
@@ -134,7 +134,7 @@ def test_deaths_count_for_the_arguments_that_caused_them_only() -> None:
 
 
 def test_a_map_without_items_is_finished_at_once() -> None:
-    state = State(RUN)
+    state = DurableState(RUN)
 
     assert put(state, part(0, 0, 0)) == []
     assert list(state.parent(ROOT).finished) == [(0, 1)]
@@ -225,7 +225,7 @@ def test_arguments_of_what_failed_are_kept_for_another_try() -> None:
 
 
 def test_items_whose_arguments_are_missing_are_forgotten_so_that_they_are_asked_for_again() -> None:
-    state = State(RUN)
+    state = DurableState(RUN)
     put(state, part(0, 0, 3))
     put(state, part(1, 0, 2), record=2)
     missing = state.parent(ROOT).prefix + (2).to_bytes(8, "big")
@@ -238,7 +238,7 @@ def test_items_whose_arguments_are_missing_are_forgotten_so_that_they_are_asked_
 
 def test_a_parent_that_was_done_is_dropped_again() -> None:
     # Given records of a child whose erasure was lost
-    state = State(RUN)
+    state = DurableState(RUN)
     key = state.parent(item_path(ROOT, 0, 0)).prefix
     log: list[tuple[bytes, wire.Logged]] = [
         (

@@ -6,7 +6,7 @@ import gc
 from typing import Any
 
 from resilient_scoop.core.parent.call import Call, Watch
-from resilient_scoop.core.parent.calls import Calls
+from resilient_scoop.core.parent.calls import ParentCalls
 from resilient_scoop.core.parent.judge import Judge, Policy
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
@@ -15,17 +15,17 @@ from tests.unit.bench import FN, digests
 OTHER = b"other function!!"
 
 
-def made(**policy: Any) -> Calls:
-    return Calls(Judge(ROOT, Policy(**policy), lambda _: None, lambda _: "m:f"))
+def made(**policy: Any) -> ParentCalls:
+    return ParentCalls(Judge(ROOT, Policy(**policy), lambda _: None, lambda _: "m:f"))
 
 
-def call(calls: Calls, count: int, *, last: bool = True) -> Call:
+def call(calls: ParentCalls, count: int, *, last: bool = True) -> Call:
     found = calls.begin(FN, FN)
     more(calls, found, count, last=last)
     return found
 
 
-def more(calls: Calls, to: Call, count: int, *, last: bool = True) -> wire.Part:
+def more(calls: ParentCalls, to: Call, count: int, *, last: bool = True) -> wire.Part:
     start = to.count
     args = [b"arg"] * count
     return calls.add(to, digests(*range(start, start + count)), args, 3 * count, last=last)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resilient_scoop.core.parent.history import History, HistoryPhase, Turn, rewind_mark
+from resilient_scoop.core.parent.history import HistoryPhase, ParentHistory, Turn, rewind_mark
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 
@@ -17,14 +17,14 @@ def observation(
     return wire.Observation(no, kind, at_call, answer)
 
 
-def with_recorded(*observations: wire.Observation) -> History:
-    history = History(replaying=True)
+def with_recorded(*observations: wire.Observation) -> ParentHistory:
+    history = ParentHistory(replaying=True)
     history.add(observations)
     return history
 
 
 def test_one_page_is_asked_for_at_a_time() -> None:
-    history = History(replaying=True)
+    history = ParentHistory(replaying=True)
     assert history.is_page_due(0, early=False)
 
     assert history.ask() == 1
@@ -36,7 +36,7 @@ def test_one_page_is_asked_for_at_a_time() -> None:
 
 
 def test_a_page_of_an_older_request_is_refused() -> None:
-    history = History(replaying=True)
+    history = ParentHistory(replaying=True)
     history.ask()
     history.reconnect()
     history.ask()
@@ -54,7 +54,7 @@ def test_a_page_is_due_early_when_half_of_the_last_one_is_used_up() -> None:
 
 
 def test_a_live_parent_asks_for_pages_only_after_its_broker_was_replaced() -> None:
-    history = History(replaying=False)
+    history = ParentHistory(replaying=False)
     assert not history.is_page_due(0, early=False)
 
     history.reconnect()
@@ -118,7 +118,7 @@ def test_skipping_to_an_observation_never_goes_back() -> None:
 
 
 def test_reading_again_waits_for_the_end_of_what_is_being_read() -> None:
-    history = History(replaying=True)
+    history = ParentHistory(replaying=True)
     history.after = 5
     history.read_again()
     assert (history.phase, history.after) == (HistoryPhase.REPLAYING_TWICE, 5)
@@ -136,7 +136,7 @@ def test_reading_again_waits_for_the_end_of_what_is_being_read() -> None:
 def test_every_phase_knows_every_turn_but_a_live_one_a_last_page(
     phase: HistoryPhase, turn: Turn
 ) -> None:
-    history = History(replaying=False)
+    history = ParentHistory(replaying=False)
     history.phase, history.after = phase, 5
 
     if (phase, turn) == (HistoryPhase.LIVE, Turn.LAST_PAGE):
@@ -161,7 +161,7 @@ def test_every_phase_knows_every_turn_but_a_live_one_a_last_page(
 
 @pytest.mark.parametrize("looks", [1, 2, 5])
 def test_however_often_it_is_asked_for_the_history_is_read_once_more(looks: int) -> None:
-    history = History(replaying=True)
+    history = ParentHistory(replaying=True)
     for _ in range(looks):
         history.read_again()
     history.end_page()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from resilient_scoop.core.parent.call import Call, Doubt
+from resilient_scoop.core.parent.call import Call, ReusedOutcome
 from resilient_scoop.core.parent.judge import Judge, Policy
 from resilient_scoop.errors import (
     BegunBeforeError,
@@ -36,7 +36,7 @@ class Scene:
 
     def doubted(self, *, once: bool = False, took_s: float = 0.0) -> Call:
         call = self.call()
-        self.judge.doubt(call, [Doubt(0, 1, "its arguments differ", once, took_s)])
+        self.judge.doubt(call, [ReusedOutcome(0, 1, "its arguments differ", once, took_s)])
         return call
 
     def look(self, sought: set[int] | None = None) -> None:

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-from resilient_scoop.core.parent.replayed import Asked, End, Replayed
+from resilient_scoop.core.parent.replayed import End, RecordedCalls, Replayed
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import FN, ONCE, PLAIN, RISKY, digests, outcomes, part
@@ -27,15 +27,15 @@ def halt(end: End) -> NoReturn:
     raise Halted(end)
 
 
-def asked(*records: tuple[wire.Part, ...]) -> Asked:
-    found = Asked(ROOT, DEFINES)
+def asked(*records: tuple[wire.Part, ...]) -> RecordedCalls:
+    found = RecordedCalls(ROOT, DEFINES)
     for seq, parts in enumerate(records, 1):
         found.take(seq, wire.Calls(ROOT, NOW, list(parts)))
         found.upto = seq
     return found
 
 
-def parent(journal: Asked, *reuse: str) -> Replayed:
+def parent(journal: RecordedCalls, *reuse: str) -> Replayed:
     return Replayed(NOW, journal, reuse, halt, lambda fn: DEFINES[fn].name)
 
 

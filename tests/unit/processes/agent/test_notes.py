@@ -15,7 +15,7 @@ LOGS = Path("/run/logs")
 MISSING = "worker w1 cannot import the script: No module named 'm'. No item was run"
 TEXTS: dict[Note, str] = {
     agent.CannotStart("w1", "no memory"): "w1 cannot start: no memory; trying again every second",
-    agent.NoRoom("worker", "no memory"): (
+    agent.ProcessesRefused("worker", "no memory"): (
         "the run stops, because its worker cannot be started: no memory"
     ),
     agent.Stillborn("w1", 5, -9, oom=True): (

@@ -12,7 +12,7 @@ import pytest
 
 from resilient_scoop._version import __version__
 from resilient_scoop.ids import PeerId
-from resilient_scoop.processes.broker.door import Door
+from resilient_scoop.processes.broker.door import RemoteDoor
 from resilient_scoop.processes.options import RunOptions
 from resilient_scoop.processes.starting import ChildSettings, ScriptSpec
 from resilient_scoop.transport import tickets
@@ -41,7 +41,9 @@ class House:
             run_dir=str(folder), run_id="r", run=bytes(16), seed=1, script=ScriptSpec(),
             options=RunOptions(workers=0, grid=True, listen=("127.0.0.1",)),
         )  # fmt: skip
-        self.door = Door(settings, self.local, self.notes.append, lambda: None, self.joined.append)
+        self.door = RemoteDoor(
+            settings, self.local, self.notes.append, lambda: None, self.joined.append
+        )
 
     def ticket(self, host: str, *, uses: int = 1) -> Ticket:
         line = tickets.issue(self.folder, host, valid_s=60, uses=uses, addresses=["127.0.0.1"])

@@ -10,9 +10,9 @@ import pytest
 from resilient_scoop.processes.launcher import stopping
 from resilient_scoop.processes.launcher.stopping import (
     GO_ON_SIGNAL,
-    Level,
-    Request,
+    StopLevel,
     Stopping,
+    StopRequest,
     read_report,
 )
 from resilient_scoop.processes.options import Limit
@@ -62,7 +62,7 @@ def test_ctrl_c_stops_a_hand_over_in_order(tmp_path: Path) -> None:
     asking = Asking(tmp_path)
     asking.handover.hear([signal.SIGUSR1, signal.SIGINT])
     assert asking.sent[-1] == "stop ctrl-c"
-    assert (asking.handover.level, asking.handover.code) == (Level.STOP, 130)
+    assert (asking.handover.level, asking.handover.code) == (StopLevel.STOP, 130)
 
 
 def test_a_time_limit_asks_once_and_a_new_broker_is_asked_again(tmp_path: Path) -> None:
@@ -96,48 +96,48 @@ def test_others_can_see_how_far_it_is(tmp_path: Path) -> None:
     assert not asking.handover.whole, "the run was not handed over"
 
 
-@pytest.mark.parametrize("level", Level)
-@pytest.mark.parametrize("request_", Request)
+@pytest.mark.parametrize("level", StopLevel)
+@pytest.mark.parametrize("request_", StopRequest)
 def test_every_request_leads_from_every_level_to_one_that_is_not_milder(
-    level: Level, request_: Request
+    level: StopLevel, request_: StopRequest
 ) -> None:
     after = stopping._NEXT[level][request_]
 
-    if request_ is Request.SAVED:
-        assert after == (Level.NONE if level is Level.GO_ON else level)
+    if request_ is StopRequest.SAVED:
+        assert after == (StopLevel.NONE if level is StopLevel.GO_ON else level)
         return
     assert after >= level, "a milder request changes nothing"
-    assert (after is Level.KILL) == (
-        level is Level.KILL
-        or (level >= Level.HURRY and request_ in (Request.TERMINATE, Request.INTERRUPT))
+    assert (after is StopLevel.KILL) == (
+        level is StopLevel.KILL
+        or (level >= StopLevel.HURRY and request_ in (StopRequest.TERMINATE, StopRequest.INTERRUPT))
     )
-    alone = stopping._NEXT[Level.NONE][request_]
-    assert after is Level.KILL or after == max(level, alone)
+    alone = stopping._NEXT[StopLevel.NONE][request_]
+    assert after is StopLevel.KILL or after == max(level, alone)
 
 
-@pytest.mark.parametrize("level", Level)
+@pytest.mark.parametrize("level", StopLevel)
 @pytest.mark.parametrize("number", stopping.HEARD)
 def test_every_signal_at_every_level_is_answered_as_the_table_says(
-    tmp_path: Path, level: Level, number: int
+    tmp_path: Path, level: StopLevel, number: int
 ) -> None:
     asking = Asking(tmp_path)
     asking.handover.level = level
     request = {
-        signal.SIGTERM: Request.TERMINATE, signal.SIGINT: Request.INTERRUPT,
-        signal.SIGHUP: Request.INTERRUPT, GO_ON_SIGNAL: Request.GO_ON,
-    }.get(number, Request.HAND_OVER)  # fmt: skip
+        signal.SIGTERM: StopRequest.TERMINATE, signal.SIGINT: StopRequest.INTERRUPT,
+        signal.SIGHUP: StopRequest.INTERRUPT, GO_ON_SIGNAL: StopRequest.GO_ON,
+    }.get(number, StopRequest.HAND_OVER)  # fmt: skip
 
     asking.handover.hear([number])
 
     after = stopping._NEXT[level][request]
     assert asking.handover.level is after
     words = [line.split()[0] for line in asking.sent]
-    asked = after in (Level.GO_ON, Level.HAND_OVER, Level.HURRY)
+    asked = after in (StopLevel.GO_ON, StopLevel.HAND_OVER, StopLevel.HURRY)
     changed = after is not level
     assert words == (["checkpoint"] if asked and changed else []) + (
-        ["stop"] if after is Level.STOP and changed else []
+        ["stop"] if after is StopLevel.STOP and changed else []
     )
-    again = level is Level.KILL and number in stopping.CODES
+    again = level is StopLevel.KILL and number in stopping.CODES
     assert (asking.handover.kill_at is not None) == (
-        again or (changed and after >= Level.HAND_OVER)
+        again or (changed and after >= StopLevel.HAND_OVER)
     )

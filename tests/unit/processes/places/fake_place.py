@@ -18,7 +18,7 @@ from resilient_scoop.hosts.hostfile import Host
 from resilient_scoop.hosts.make import ReachablePlace
 from resilient_scoop.processes.places.calls import PlaceOfHost, Share
 from resilient_scoop.processes.places.main import PlacesShell, shares
-from resilient_scoop.processes.places.reports import Report
+from resilient_scoop.processes.places.reports import PlacesReport
 from resilient_scoop.processes.places.settings import PlacesSettings
 
 WITHIN_S = 10.0
@@ -110,7 +110,7 @@ class Launcher:
         hosts = [Host(name) for name in names]
         self.settings = PlacesSettings(run_dir=str(run), run_id="r", hosts=hosts, **settings)
         self.places = {name: FakePlace(name) for name in names}
-        self.reports: list[Report] = []
+        self.reports: list[PlacesReport] = []
         self.code: int | None = None
 
     def begin(self, *early: bytes) -> None:
@@ -156,11 +156,11 @@ class Launcher:
         os.close(self.output)
         return self.code
 
-    def hear(self, wait_s: float = 0.0) -> list[Report]:
+    def hear(self, wait_s: float = 0.0) -> list[PlacesReport]:
         """Read what has been reported."""
         if select.select([self.output], [], [], wait_s)[0]:
             *lines, self._rest = (self._rest + os.read(self.output, 1 << 16)).split(b"\n")
-            self.reports += [msgspec.json.decode(line, type=Report) for line in lines]
+            self.reports += [msgspec.json.decode(line, type=PlacesReport) for line in lines]
         return self.reports
 
     def wait(self, what: Any) -> None:

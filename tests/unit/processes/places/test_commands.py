@@ -17,7 +17,7 @@ from resilient_scoop.processes.places.commands import event_of
         (b'{"agent": "a", "is": "left"}', places.AgentLeft("a", 0.5)),
         (b'{"host": "a", "is": "drained"}', places.HostDrained("a")),
         (b'{"host": "a", "is": "revoked"}', places.HostRevoked("a")),
-        (b'{"stop": 3}', places.Stop(3.0)),
+        (b'{"stop": 3}', places.EndUnits(3.0)),
     ],
 )
 def test_a_command_is_an_event(line: bytes, event: places.Event) -> None:

@@ -15,7 +15,7 @@ NOTES: list[tuple[places.Note, str]] = [
         "host ws1 could not be started: no Python there; it is tried again at once",
     ),
     (
-        places.Ended("ws1", "it was killed", "one\n\ntwo\n", 15.0),
+        places.UnitEnded("ws1", "it was killed", "one\n\ntwo\n", 15.0),
         "host ws1 has lost its agent: it was killed; it is tried again in 15s\n    one\n    two",
     ),
     (

@@ -17,9 +17,9 @@ import msgspec
 import pytest
 
 from resilient_scoop.hosts.hostfile import Host
-from resilient_scoop.hosts.make import Kind, SshOptions
+from resilient_scoop.hosts.make import DoorKind, SshOptions
 from resilient_scoop.hosts.remote_command import RemoteSettings
-from resilient_scoop.processes.places.reports import Report
+from resilient_scoop.processes.places.reports import PlacesReport
 from resilient_scoop.processes.places.settings import PlacesSettings
 from tests import stand_in_host
 
@@ -47,11 +47,11 @@ class Launcher:
         self.run.mkdir()
         self.host = folder / "host"
         python = stand_in_host.write_python(self.host)
-        options = SshOptions(kind=Kind.LOCAL, remote=RemoteSettings(python=str(python)))
+        options = SshOptions(kind=DoorKind.LOCAL, remote=RemoteSettings(python=str(python)))
         hosts = [Host("ws1", workers=2)]
         settings = PlacesSettings(run_dir=str(self.run), run_id="r1", hosts=hosts)
         self.arguments = [msgspec.json.encode(each).decode() for each in (settings, options)]
-        self.reports: list[Report] = []
+        self.reports: list[PlacesReport] = []
 
     def start(self, login_s: float = 0.0) -> None:
         self.process = subprocess.Popen(
@@ -74,7 +74,7 @@ class Launcher:
             assert time.monotonic() < until, self.reports
             if select.select([self.stdout], [], [], 0.05)[0]:
                 *lines, self.rest = (self.rest + os.read(self.stdout.fileno(), 65536)).split(b"\n")
-                self.reports += [msgspec.json.decode(line, type=Report) for line in lines]
+                self.reports += [msgspec.json.decode(line, type=PlacesReport) for line in lines]
 
     def state(self) -> str:
         states = [each.hosts[0].state for each in self.reports if each.hosts]
