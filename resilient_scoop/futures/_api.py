@@ -57,6 +57,10 @@ def _submit(
     else:
         style, arg = _engine.STAR, args
     define = _engine.definition(fn, style, _options.of(fn, given))
+    if style == _engine.ONE:
+        quick = _engine.submit_scalar(at, define, arg)
+        if quick is not None:
+            return Future(at, quick, define.name)
     with at.session.turn():
         call = _engine.open_call(at, define)
     try:

@@ -21,8 +21,10 @@ from resilient_scoop.hashing import blake2b
 from resilient_scoop.identity import imported_values, process_settings, script_changes
 from resilient_scoop.identity.change_guard import Guard
 from resilient_scoop.identity.digest import (
+    SMALL_BYTES,
     Changed,
     digest_many,
+    digest_scalars,
     digest_value,
     forget_known,
     has_met,
@@ -65,7 +67,11 @@ _IN_THREAD = (
     "and pass values to threads"
 )
 _CALL_IN_THREAD = _IN_THREAD.format("a call")
-_SCALARS = frozenset({int, float, bool, str, bytes, type(None), complex})
+_NUMBERS = frozenset({int, float, bool, type(None), complex})
+_STRINGS = frozenset({str, bytes})
+_SCALARS = _NUMBERS | _STRINGS
+_SHORT = 1 << 12
+"""Length of a string whose pickle is not large, whatever its characters."""
 
 _definitions: dict[tuple[Any, ...], tuple[object, Define, Guard]] = {}
 _bringing: dict[bytes, Define] = {}
@@ -128,17 +134,18 @@ def session_here(in_thread: str, refusal: str | None = None) -> Session | None:
     return session
 
 
-def enter(at: Here, what: str) -> None:
-    """Return `at` if the running code is in that parent and may wait there.
+def enter(at: Here, kind: str, name: str = "") -> None:
+    """Return if the running code is in that parent and may wait there.
 
     Raises:
-        RuntimeError: `what` belongs to another parent, or this is a thread of user code.
+        RuntimeError: what the words name belongs to another parent, or this is a thread of user code.
     """
     _refuse(Process.refusal)
     if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError(_IN_THREAD.format(what))
+        raise RuntimeError(_IN_THREAD.format(f"{kind} {name}".rstrip()))
     context = at.session.context
     if context is not at.context:
+        what = f"{kind} {name}".rstrip()
         raise RuntimeError(
             f"{what} belongs to another parent, {at.context.path}, and not to {context.path}, which "
             f"uses it: only the script or task that made a future can wait for it; pass its result, "
@@ -254,6 +261,8 @@ def encode(
     The payloads are snapshots, independent of later changes. Large ones are returned a few at a
     time: they are files, and a parent may make only a limited number before some are done.
     """
+    if (quick := encode_scalars(args)) is not None:
+        return digest_scalars(quick), quick, {}
     store, what = at.session.store, f"argument of {define.name}"
     payloads: list[bytes] = []
     files: dict[int, int] = {}
@@ -282,6 +291,21 @@ def encode(
     return digest_many(args[: len(payloads)], payloads), payloads, files
 
 
+def encode_scalars(args: Sequence[Any]) -> list[bytes] | None:
+    """Return the payloads of items if all are numbers or short strings; else None.
+
+    By far most are; no user code runs then, and each can be compared between runs.
+    """
+    kinds = set(map(type, args))
+    if not _NUMBERS.issuperset(kinds) and not (
+        _STRINGS.issuperset(kinds) and max(map(len, args)) <= _SHORT
+    ):
+        return None
+    dumps = pickle.dumps
+    payloads = [dumps(arg, 5) for arg in args]
+    return payloads if max(map(len, payloads)) <= SMALL_BYTES else None
+
+
 def _check_comparable(define: Define, args: Sequence[Any]) -> None:
     """Refuse a call that must not be started twice, if a replay could not recognize it.
 
@@ -296,6 +320,27 @@ def _check_comparable(define: Define, args: Sequence[Any]) -> None:
                 "that it was started. Pass values that can be compared (numbers, strings, "
                 "containers, arrays)"
             )
+
+
+def submit_scalar(at: Here, define: Define, arg: Any) -> Call | None:
+    """Make a call with one argument, if that is a number or a short string; else return None."""
+    kind = type(arg)
+    if kind not in _NUMBERS and not (kind in _STRINGS and len(arg) <= _SHORT):
+        return None
+    payloads = [pickle.dumps(arg, 5)]
+    if len(payloads[0]) > SMALL_BYTES or has_met():
+        return None
+    digests = digest_scalars(payloads)
+    session, parent = at.session, at.parent
+    with session.turn():
+        call = open_call(at, define)
+        parent.add(call, digests, payloads, last=True)
+        if session.is_cut:
+            sever(parent)
+    nudge(at)
+    if has_enough(at):
+        block(at, lambda: not has_enough(at))
+    return call
 
 
 def open_call(at: Here, define: Define) -> Call:

@@ -189,7 +189,7 @@ class Future(Generic[T]):
             RuntimeError: it belongs to another parent, or this is a thread of user code.
         """
         if self._at is not None:
-            _engine.enter(self._at, f"future {self.path}")
+            _engine.enter(self._at, "future", self.path)
         return self._at
 
     def learn(self) -> None:

@@ -44,6 +44,7 @@ class Mapping:
         self.define = _engine.definition(
             function, _engine.ONE if len(iterables) == 1 else _engine.STAR, options
         )
+        self._what = f"result of {self.define.name}"
         sized = any(hasattr(each, "__len__") for each in iterables)
         self._rows: Iterator[Any] = iter(
             iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False)
@@ -118,7 +119,7 @@ class Mapping:
     def value(self, chunk: OutcomeChunk, index: int) -> Any:
         """Return an item's value, or raise its error."""
         payload = chunk.values[index - chunk.start]
-        value = codec.loads(payload, self.at.session.store, f"result of {self.define.name}")
+        value = codec.loads(payload, self.at.session.store, self._what)
         if index in chunk.failed:
             raise value
         return value
@@ -129,6 +130,7 @@ class Mapping:
         """Yield the values in the order of the arguments; an early stop gives up the rest."""
         until = None if timeout is None else time.monotonic() + timeout
         index, call = 0, self.call
+        loads, store, what = codec.loads, self.at.session.store, self._what
         try:
             while True:
                 self.refill(index)
@@ -136,10 +138,21 @@ class Mapping:
                     self._finish()
                     return
                 chunk = self._await(index, until, timeout)
-                while index < chunk.stop:
-                    value = self.value(chunk, index)
-                    index += 1
-                    yield value
+                if chunk.failed:
+                    while index < chunk.stop:
+                        value = self.value(chunk, index)
+                        index += 1
+                        yield value
+                else:  # what most are: one step less for each item
+                    values = (
+                        chunk.values
+                        if index == chunk.start
+                        else chunk.part(index, chunk.stop).values
+                    )
+                    for payload in values:
+                        value = loads(payload, store, what)
+                        index += 1
+                        yield value
                 with self.at.session.turn():
                     call.chunks.remove(chunk)  # returned items are not kept
         finally:
@@ -147,7 +160,7 @@ class Mapping:
 
     def _await(self, index: int, until: float | None, timeout: float | None) -> OutcomeChunk:
         at, call = self.at, self.call
-        _engine.enter(at, f"a map of {self.define.name}")
+        _engine.enter(at, "a map of", self.define.name)
 
         def settled() -> bool:
             return call.find(index) is not None
@@ -187,7 +200,7 @@ class Mapping:
                 if self.is_over(consumed):
                     self._finish()
                     return
-                _engine.enter(at, f"a map of {self.define.name}")
+                _engine.enter(at, "a map of", self.define.name)
                 answer = _engine.observe(at, "arrivals", live)
                 if not answer:
                     raise TimeoutError(f"{self.define.name} has results missing after {timeout} s")

@@ -25,7 +25,7 @@ _PLAIN_PICKLE: Final = PICKLE[0]
 _SCALARS: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
 _UNSHARED: Final = frozenset({int, float, bool, type(None)})
 """Types for which pickle keeps no memo: a tuple of them always pickles to the same bytes."""
-_SMALL_BYTES: Final = 1 << 16
+SMALL_BYTES: Final = 1 << 16
 """Larger ones have the same digest in the payload or in a file."""
 _BLOB_BYTES: Final = 256 << 20
 """Assumed size of a value in a file: it only limits the work on shared parts."""
@@ -42,7 +42,7 @@ def digest(obj: object, payload: bytes) -> bytes:
     """Return the digest (DIGEST_BYTES) of an item's arguments, `payload` being their pickle."""
     kind = type(obj)
     plain = payload[0] == _PLAIN_PICKLE
-    small = plain and len(payload) <= _SMALL_BYTES
+    small = plain and len(payload) <= SMALL_BYTES
     if small and (kind in _SCALARS or (kind is tuple and _is_flat(obj))):
         return blake2b(payload, digest_size=DIGEST_BYTES).digest()
     found = _canon.digest(obj, len(payload) if plain else _BLOB_BYTES)
@@ -59,12 +59,19 @@ def digest_value(obj: object) -> bytes | None:
     return _canon.digest(obj, _BLOB_BYTES)
 
 
+def digest_scalars(payloads: Sequence[bytes]) -> bytes:
+    """Return the digests of items that are scalars, joined; `payloads`: their plain pickles, none large."""
+    hashed, size = blake2b, DIGEST_BYTES  # a map may make a million of these
+    if len(payloads) == 1:
+        return hashed(payloads[0], digest_size=size).digest()
+    return b"".join([hashed(payload, digest_size=size).digest() for payload in payloads])
+
+
 def digest_many(args: Sequence[object], payloads: Sequence[bytes]) -> bytes:
     """Return the digests of a slice's items, joined."""
     plain = {payload[0] for payload in payloads} == {_PLAIN_PICKLE}
-    if plain and _SCALARS.issuperset(map(type, args)) and max(map(len, payloads)) <= _SMALL_BYTES:
-        hashed, size = blake2b, DIGEST_BYTES  # a map may make a million of these
-        return b"".join([hashed(payload, digest_size=size).digest() for payload in payloads])
+    if plain and _SCALARS.issuperset(map(type, args)) and max(map(len, payloads)) <= SMALL_BYTES:
+        return digest_scalars(payloads)
     return b"".join(map(digest, args, payloads))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
     from resilient_scoop.wire.messages import Outcome
 
 
-class OutcomeChunk(msgspec.Struct):
+_tag = itemgetter(slice(1))
+_NO_ITEMS: Final[frozenset[int]] = frozenset()
+
+
+class OutcomeChunk(msgspec.Struct, gc=False):
     """Outcomes of consecutive items; `failed` holds item numbers."""
 
     start: int
@@ -29,7 +34,9 @@ class OutcomeChunk(msgspec.Struct):
         """Return an outcome's part for items `[low, high)`."""
         a, b = low - outcome.start, high - outcome.start
         values = outcome.values if b - a == len(outcome.values) else outcome.values[a:b]
-        failed = frozenset(low + i - a for i in outcome.failed if a <= i < b)
+        failed = _NO_ITEMS
+        if outcome.failed:
+            failed = frozenset(low + i - a for i in outcome.failed if a <= i < b)
         return cls(low, high, values, failed, arrival)
 
     def part(self, low: int, high: int) -> OutcomeChunk:
@@ -43,7 +50,7 @@ class OutcomeChunk(msgspec.Struct):
     @property
     def has_files(self) -> bool:
         """Whether values are in files, which are removed with the last record that names them."""
-        return any(value[:1] == FILE for value in self.values)
+        return FILE in map(_tag, self.values)
 
 
 class ReusedOutcome(NamedTuple):
@@ -127,7 +134,12 @@ class Call:
 
     def find(self, index: int) -> OutcomeChunk | None:
         """Return the chunk that settles an item, or None."""
-        at = bisect_right(self.chunks, index, key=lambda chunk: chunk.start) - 1
+        chunks = self.chunks
+        if not chunks:
+            return None
+        if chunks[0].start <= index < chunks[0].stop:  # what a submit has
+            return chunks[0]
+        at = bisect_right(chunks, index, key=lambda chunk: chunk.start) - 1
         if at >= 0 and index < self.chunks[at].stop:
             return self.chunks[at]
         return None

@@ -37,6 +37,10 @@ class UnderWay:
                 self.files -= 1
                 self.in_files -= call.files.pop(index)
                 self.ended_files.append((call.number, index))
-        share = call.cost_bytes * (high - low) // max(1, call.left.count() + high - low)
+        if not call.left:  # these are the last ones
+            self.in_messages -= call.cost_bytes
+            call.cost_bytes = 0
+            return
+        share = call.cost_bytes * (high - low) // (call.left.count() + high - low)
         call.cost_bytes -= share
         self.in_messages -= share
