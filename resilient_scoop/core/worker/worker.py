@@ -140,8 +140,10 @@ class Worker:
             return
         del work.values[: len(values)]
         start, stop = work.first, work.first + len(values)
-        failed = [index - start for index in work.failed if index < stop]
-        work.failed[:] = [index for index in work.failed if index >= stop]
+        failed: list[int] = []
+        if work.failed:
+            failed = [index - start for index in work.failed if index < stop]
+            work.failed[:] = [index for index in work.failed if index >= stop]
         work.first = stop
         spent_s, work.since = now - work.since, now
         if work.dropped:
@@ -407,7 +409,7 @@ class Worker:
             for parent, index in displaced(self.parents, task):
                 self._evict(parent.attempt, index)
         stop = task.start + len(task.args)
-        left = Intervals([(task.start, stop)])
+        left = Intervals.run(task.start, stop) if task.args else Intervals()
         depth = ids.depth(task.parent)
         work = Work(attempt, task, task.start, stop, left, depth, first=task.start)
         self.works[attempt] = work

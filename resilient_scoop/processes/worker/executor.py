@@ -46,6 +46,8 @@ _PLAIN: frozenset[type] = frozenset({int, float, bool, str, bytes, type(None), c
 _BUILTIN: tuple[type, ...] = (*_PLAIN, list, tuple, dict, set, frozenset)
 """On these types, and types derived from them, such a function changes nothing in the process."""
 _PICKLE = PICKLE[0]
+_LARGE_BYTES = payload.LARGE_BYTES
+_loads, _dumps = pickle.loads, pickle.dumps
 _NOT_LOADED = object()
 
 
@@ -63,6 +65,7 @@ class Executor:
         self.session = session
         self.functions = functions
         self.where = where
+        self._unused: Context | None = None  # the last slice left it as it was made
 
     def run(self, pick: Callable[[], Work | None]) -> None:
         """Run slices until there is none, or until an item had to wait (the body of a greenlet)."""
@@ -99,8 +102,8 @@ class Executor:
             index = work.next
             work.next = index + 1
             look = once or index >= work.stop or session.machine.stopping is not None
-            if look and not self._may_begin(work, index, once=once):
-                break
+            if look and not self._goes_on(work, index, loaded):
+                return True
             if index == work.stop - 1 and values and not queue:
                 self._breathe(work)  # so that the next slice arrives before the last item is done
             words[INDEX] = context.index = index
@@ -124,6 +127,22 @@ class Executor:
         self._rest(work, prints=not loaded.is_pure)
         return True
 
+    def _is_over(self, work: Work, index: int, *, prints: bool) -> bool:
+        """End a slice of which no item is left; return whether that is so (W4)."""
+        session, machine = self.session, self.session.machine
+        session.record.idle()
+        if prints:
+            task_output.end_lines()
+        with session.turn():
+            if index < work.stop and machine.stopping is None:
+                session.record.words[INDEX] = index
+                session.record.go_on()
+                return False
+            work.next = index
+            machine.settle(work, time.monotonic())
+            session.running = None
+        return True
+
     def _rest(self, work: Work, *, prints: bool) -> None:
         """No item of a slice runs any more; `prints`: its function may have printed."""
         session = self.session
@@ -142,6 +161,22 @@ class Executor:
             session.machine.settle(work, time.monotonic())
             session.running = None
             session.machine.set_aside(work, index, reason)
+
+    def _goes_on(self, work: Work, index: int, loaded: Loaded) -> bool:
+        """Return whether an item may begin; if not, end its slice."""
+        options, changes_nothing = loaded.define.options, loaded.is_pure and not work.impure
+        if not changes_nothing:
+            forked_children.end_if_child()
+        if not options.idempotent or index < work.stop:
+            if self._may_begin(work, index, once=not options.idempotent):
+                return True
+            self._rest(work, prints=not loaded.is_pure)
+            return False
+        if not self._is_over(work, index, prints=not loaded.is_pure):
+            return True
+        if changes_nothing and options.timeout_s is None:
+            self._unused = self.session.context
+        return False
 
     def _may_begin(self, work: Work, index: int, *, once: bool) -> bool:
         return self._may_go_on(work, index) and (not once or self._is_permitted(work, index))
@@ -196,13 +231,17 @@ class Executor:
 
     def _context(self, work: Work) -> Context:
         """Return a fresh context: an item that made calls keeps its own."""
-        context = Context(ids.batch_path(work.task.parent, work.task.call), work)
+        prefix, unused = ids.batch_path(work.task.parent, work.task.call), self._unused
+        if unused is not None:
+            self._unused, unused.prefix, unused.work = None, prefix, work
+            context = unused
+        else:
+            context = Context(prefix, work)
         self.session.context = context
         return context
 
     def _may_go_on(self, work: Work, index: int) -> bool:
         """Check again in a turn: a retraction may have arrived in between (see `Session`)."""
-        forked_children.end_if_child()
         with self.session.turn():
             if index < work.stop and self.session.machine.stopping is None:
                 return True
@@ -236,17 +275,17 @@ class Executor:
         value: Any = _NOT_LOADED
         try:
             try:
-                value = pickle.loads(arg) if arg[0] == _PICKLE else self._load(loaded, arg)
+                value = _loads(arg) if arg[0] == _PICKLE else self._load(loaded, arg)
             except ModuleNotFoundError:  # a plain pickle may name it by a former name
                 value = former_names.load(arg)
-            if loaded.is_pure and isinstance(value, _BUILTIN):
+            if loaded.is_pure and (type(value) in _PLAIN or isinstance(value, _BUILTIN)):
                 if type(value) not in _PLAIN:
                     _look_at(context, loaded, value)
                     rng.seed(self.session.seed_here())  # the methods of its elements may draw
                 value = loaded.function(value)  # type: ignore[misc]
                 if type(value) in _PLAIN:
-                    plain = pickle.dumps(value, 5)
-                    if len(plain) <= payload.LARGE_BYTES:
+                    plain = _dumps(value, 5)
+                    if len(plain) <= _LARGE_BYTES:
                         return plain, False
                 return self._dump(loaded, value)
             _look_at(context, loaded, value)

@@ -205,6 +205,10 @@ class WorkerLoop:
         """Return the next slice for a running greenlet; None sends it back to the hub."""
         session, machine = self.session, self.session.machine
         now = self.looped_at = time.monotonic()
+        if self._is_plain() and now - session.pumped_at <= FLUSH_S:
+            with session.turn():
+                if machine.queue:
+                    return machine.queue.popleft()
         if not self._has_work():
             with session.turn():
                 session.pump()
@@ -222,6 +226,14 @@ class WorkerLoop:
             return None
         with session.turn():
             return take_slice(self.open, machine.queue, self._bar())
+
+    def _is_plain(self) -> bool:
+        """Return whether the next slice is the first of the queue, whatever waits: nearly always it is."""
+        machine = self.session.machine
+        return not (
+            self.open or self.parked or self.lock_waits.waiting or machine.fenced
+            or machine.stopping is not None
+        )  # fmt: skip
 
     def _has_work(self) -> bool:
         """Return whether there is a slice that may be started."""
