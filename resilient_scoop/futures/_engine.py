@@ -294,7 +294,7 @@ def encode(
 def encode_scalars(args: Sequence[Any]) -> list[bytes] | None:
     """Return the payloads of items if all are numbers or short strings; else None.
 
-    By far most are; no user code runs then, and each can be compared between runs.
+    Most items are. No user code runs then, and each can be compared between runs.
     """
     kinds = set(map(type, args))
     if not _NUMBERS.issuperset(kinds) and not (
@@ -303,7 +303,7 @@ def encode_scalars(args: Sequence[Any]) -> list[bytes] | None:
         return None
     dumps = pickle.dumps
     payloads = [dumps(arg, 5) for arg in args]
-    return payloads if max(map(len, payloads)) <= SMALL_BYTES else None
+    return payloads if max(map(len, payloads), default=0) <= SMALL_BYTES else None
 
 
 def _check_comparable(define: Define, args: Sequence[Any]) -> None:

@@ -65,7 +65,7 @@ class Executor:
         self.session = session
         self.functions = functions
         self.where = where
-        self._unused: Context | None = None  # the last slice left it as it was made
+        self._unused: Context | None = None  # of a slice that has left it as it was made
 
     def run(self, pick: Callable[[], Work | None]) -> None:
         """Run slices until there is none, or until an item had to wait (the body of a greenlet)."""
@@ -174,8 +174,9 @@ class Executor:
             return False
         if not self._is_over(work, index, prints=not loaded.is_pure):
             return True
-        if changes_nothing and options.timeout_s is None:
-            self._unused = self.session.context
+        context = self.session.context
+        if changes_nothing and options.timeout_s is None and not context.classes:
+            self._unused = context
         return False
 
     def _may_begin(self, work: Work, index: int, *, once: bool) -> bool:
