@@ -11,9 +11,11 @@ are those of SCOOP; they describe the process, and are set before the script is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from resilient_scoop import this_process
 from resilient_scoop._version import __version__
+from resilient_scoop.this_process import BrokerInfo
 
 if TYPE_CHECKING:
     import logging
@@ -21,6 +23,15 @@ if TYPE_CHECKING:
     from resilient_scoop.executor import Executor
     from resilient_scoop.pool import Pool
     from resilient_scoop.session import Session
+    from resilient_scoop.this_process import (
+        BROKER,
+        DEBUG,
+        IS_ORIGIN,
+        IS_RUNNING,
+        SIZE,
+        WORKER,
+        worker,
+    )  # fmt: skip
 
     logger: logging.Logger
 
@@ -30,28 +41,10 @@ __all__ = [
 ]  # fmt: skip
 
 
-class BrokerInfo(NamedTuple):
-    """The address of the broker."""
-
-    hostname: str
-    endpoint: str
-
-
-IS_RUNNING: bool = False
-"""Whether this process belongs to a run that `rscoop` started."""
-IS_ORIGIN: bool = False
-"""Whether this process runs the script itself."""
-WORKER: str | None = None
-"""Name of this process in its run (`w1`, `origin`), or None."""
-worker: str | None = None
-BROKER: BrokerInfo | None = None
-DEBUG: bool = False
-SIZE: int = 0
-"""How many workers the run was started with."""
-
-
 def __getattr__(name: str) -> Any:
-    """Return what is loaded on first use, since it takes time: `logging` takes 3 ms in each process."""
+    """Return what this process is, or what is loaded on first use: `logging` takes 3 ms in each process."""
+    if name in this_process.NAMES:
+        return getattr(this_process, name)
     if name == "logger":
         import logging
 
@@ -72,3 +65,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = made
     return made
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -22,6 +22,7 @@ import weakref
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, Final
 
+from resilient_scoop import this_process
 from resilient_scoop.errors import SessionClosedError
 from resilient_scoop.session import Session
 
@@ -87,9 +88,7 @@ class Executor(cf.Executor):
     def _count(self, asked: int | None) -> int:
         if self._session is not None:
             return self._session.workers
-        import resilient_scoop
-
-        return asked or resilient_scoop.SIZE or os.cpu_count() or 1
+        return asked or this_process.SIZE or os.cpu_count() or 1
 
     # --- calls --------------------------------------------------------------------------------
 

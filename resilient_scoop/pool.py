@@ -31,8 +31,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
 
-import resilient_scoop
-from resilient_scoop import futures
+from resilient_scoop import futures, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -212,17 +211,19 @@ def _globals_set_by(function: Callable[..., Any]) -> list[tuple[dict[str, Any], 
 
 
 def _workers() -> int:
-    return max(1, resilient_scoop.SIZE)
+    return max(1, this_process.SIZE)
 
 
 def _executor(processes: int | None, run: str | None) -> Any:
     """Return an executor for a pool outside of a run."""
-    return resilient_scoop.Executor(max_workers=processes, run=run)
+    from resilient_scoop.executor import Executor  # loads sessions, which a run does not need
+
+    return Executor(max_workers=processes, run=run)
 
 
 def open_calls(processes: int | None = None, run: str | None = None) -> Calls:
     """Return where calls go: to the run of this process, or else to an executor that is started."""
-    if resilient_scoop.IS_RUNNING:
+    if this_process.IS_RUNNING:
         return OfRun()
     return OfExecutor(_executor(processes, run))
 

@@ -98,6 +98,55 @@ def test_a_library_is_imported_in_its_home_only(path: Path) -> None:
     assert strangers == set()
 
 
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in SOURCES
+}
+
+
+def imports_of(name: str, path: Path) -> set[str]:
+    """Return the modules of the package that a module imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            below = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= below & MODULES.keys() or {node.module}
+    return (found & MODULES.keys()) - {name}
+
+
+def circular(graph: dict[str, set[str]]) -> set[str]:
+    """Return the modules that import themselves, directly or through others."""
+
+    def reached(name: str) -> set[str]:
+        found, new = set[str](), set(graph[name])
+        while new:
+            found |= new
+            new = {more for each in new for more in graph[each]} - found
+        return found
+
+    return {name for name in graph if name in reached(name)}
+
+
+def test_circles_are_found_with_nothing_that_only_leads_there() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set[str]()}
+    assert circular(graph) == {"b", "c"}
+
+
+def test_no_modules_import_each_other_in_a_circle_not_even_for_types() -> None:
+    assert circular({name: imports_of(name, path) for name, path in MODULES.items()}) == set()
+
+
+def test_importing_the_package_loads_nothing_else_of_it() -> None:
+    show = "import sys, resilient_scoop; print(*(m for m in sys.modules if 'resilient' in m))"
+    done = subprocess.run(
+        [sys.executable, "-c", show], check=True, capture_output=True, text=True, cwd=CHECKOUT
+    )
+    names = {"resilient_scoop", "resilient_scoop._version", "resilient_scoop.this_process"}
+    assert {name for name in done.stdout.split() if not name.startswith("_")} == names
+
+
 @functools.cache
 def invariants() -> dict[str, list[str]]:
     """Return the modules that define each invariant: an id and two spaces at the head of a module."""

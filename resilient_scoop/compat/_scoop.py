@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import resilient_scoop
-from resilient_scoop import futures
+from resilient_scoop import futures, this_process
 from resilient_scoop.compat import _shared as shared
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ TIME_BETWEEN_PARTIALDEBUG: Final = 30
 TIME_BETWEEN_STATUS_REPORTS: Final = 25
 TIME_BETWEEN_STATUS_PRUNING: Final = 60
 
-_LIVE: Final = frozenset(
-    {"BROKER", "DEBUG", "IS_ORIGIN", "IS_RUNNING", "SIZE", "WORKER", "logger", "worker"}
-)
+_LIVE: Final = this_process.NAMES | {"logger"}
 """Names that the package sets when its process has started."""
 
 

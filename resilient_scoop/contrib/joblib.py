@@ -24,8 +24,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-import resilient_scoop
-from resilient_scoop import pool
+from resilient_scoop import pool, this_process
 
 try:
     import joblib
@@ -167,7 +166,7 @@ def _make_repeatable(context: Any) -> None:
 
 
 def _nested(level: int, workers: int | None) -> Any:
-    if resilient_scoop.IS_RUNNING:
+    if this_process.IS_RUNNING:
         return Backend(level, workers=workers)
     return SequentialBackend(nesting_level=level)
 

@@ -354,6 +354,8 @@ class Future(Generic[T]):
             try:
                 callback(self)
             except Exception:  # user code
-                import resilient_scoop  # its logger loads `logging`, 3 ms, on first use
+                import logging  # takes 3 ms, and is seldom needed
 
-                resilient_scoop.logger.exception("a callback of future %s raised", self.path)
+                logging.getLogger("resilient_scoop").exception(
+                    "a callback of future %s raised", self.path
+                )

@@ -158,6 +158,11 @@ class Session:
             return self.pumping
 
     @property
+    def fd(self) -> int:
+        """The descriptor that is readable when a message has come."""
+        return self.socket.fd
+
+    @property
     def is_closed(self) -> bool:
         """Whether nothing is sent or received any more."""
         return self._closed.is_set()

@@ -6,8 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import resilient_scoop
-from resilient_scoop import ids
+from resilient_scoop import ids, this_process
 from resilient_scoop.core.parent.judge import Policy
 from resilient_scoop.payload import payload
 from resilient_scoop.processes.disk_space import NO_SPACE
@@ -69,8 +68,8 @@ def announce(session: Session, settings: ChildSettings) -> None:
         options.stops_at_differences, options.reuse_changed, options.recompute_changed,
         decisions.kept(run_dir), keep, options.discard_s_max,
     )  # fmt: skip
-    resilient_scoop.IS_RUNNING = True
-    resilient_scoop.IS_ORIGIN = session.role == "origin"
-    resilient_scoop.WORKER = resilient_scoop.worker = settings.name
-    resilient_scoop.SIZE = options.size
-    resilient_scoop.BROKER = resilient_scoop.BrokerInfo("localhost", settings.run_dir)
+    this_process.IS_RUNNING = True
+    this_process.IS_ORIGIN = session.role == "origin"
+    this_process.WORKER = this_process.worker = settings.name
+    this_process.SIZE = options.size
+    this_process.BROKER = this_process.BrokerInfo("localhost", settings.run_dir)

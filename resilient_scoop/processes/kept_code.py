@@ -31,14 +31,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-import resilient_scoop
+from resilient_scoop import hashing
 from resilient_scoop.hashing import blake2b
 
 FOLDER: Final = "code"
 _BEFORE: Final = "code-before"  # the copies of the last launch, until this one has ended
 BEGAN: Final = "began"
 _LIST: Final = "files"
-_OWN: Final = os.path.dirname(resilient_scoop.__file__) + os.sep  # noqa: PTH120 - on each import
+_OWN: Final = os.path.dirname(hashing.__file__) + os.sep  # noqa: PTH120 - on each import
 
 
 def begin(run_dir: Path, script: str | None) -> None:

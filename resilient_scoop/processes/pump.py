@@ -19,21 +19,39 @@ import select
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from resilient_scoop.processes.connection import Session
 
 _LOOK_S: Final = 0.1
 _STOP_S: Final = 5.0
 
 
+class Receiver(Protocol):
+    """What the thread needs of the connection that it receives for."""
+
+    heard_at: float
+
+    @property
+    def fd(self) -> int:
+        """The descriptor that is readable when a message has come."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is sent or received any more."""
+
+    def turn(self) -> threading.Lock:
+        """Return the lock of a turn."""
+
+    def pump(self) -> None:
+        """Receive messages, in a turn."""
+
+
 class Pump:
     """The thread that receives for all others."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Receiver) -> None:
         self._session = session
         self._news = threading.Condition(session.turn())
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -105,7 +123,7 @@ class Pump:
         )  # they are the main thread's
         session = self._session
         poll = select.poll()
-        poll.register(session.socket.fd, select.POLLIN)
+        poll.register(session.fd, select.POLLIN)
         poll.register(self._wake_fd, select.POLLIN)
         while not self._is_over():
             poll.poll(_LOOK_S * 1000)

@@ -13,7 +13,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
-import resilient_scoop
+from resilient_scoop import this_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -113,7 +113,7 @@ class _ScoopNames:
             self._speak(_THEIRS.format(folders[0]))
 
     def _speak(self, text: str) -> None:
-        if self.say is not None and resilient_scoop.IS_ORIGIN and not self._has_spoken:
+        if self.say is not None and this_process.IS_ORIGIN and not self._has_spoken:
             self._has_spoken = True
             self.say(text)
 
