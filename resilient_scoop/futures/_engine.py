@@ -62,11 +62,13 @@ _DEFINITIONS_MAX = 512
 SLOW_S = 0.3
 """If checking for changes takes longer than this, the user is told."""
 _IN_THREAD = (
-    "futures were used in a thread of your own ({}): a replay needs calls in a fixed order, which "
-    "threads do not have; make calls and wait for them in the main thread of the script or of a task, "
-    "and pass values to threads"
+    "futures were used in a thread of your own ({}): only the main thread, which has made it, can wait "
+    "for it; pass its result to the thread, or, in the script, make the call in the thread that waits"
 )
-_CALL_IN_THREAD = _IN_THREAD.format("a call")
+_CALL_IN_THREAD = (
+    "futures were used in a thread of your own (a call): a task makes calls in its main thread only, "
+    "since a replay repeats them in their order; make the call there, and pass its result to the thread"
+)
 _NUMBERS = frozenset({int, float, bool, type(None), complex})
 _STRINGS = frozenset({str, bytes})
 _SCALARS = _NUMBERS | _STRINGS
