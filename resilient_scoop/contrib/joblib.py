@@ -7,10 +7,11 @@
     with joblib.parallel_config("rscoop"):
         GridSearchCV(model, grid, n_jobs=-1).fit(X, y)
 
-Tasks are dispatched by the thread that called `Parallel`, when it waits, one call per task: so a
-resume makes the same calls and finds their results. `n_jobs` limits how many tasks are dispatched
-ahead; -1 stands for the number of workers that the run was started with. A `Parallel` inside a task
-uses the same backend: its calls go to all workers.
+Tasks are dispatched by the thread that called `Parallel`, when it waits. Each task is a call of its
+own, whatever the batch size: so a resume makes the same calls and finds their results. `n_jobs` limits
+how many batches are dispatched ahead; -1 stands for the number of workers that the run was started
+with. A batch is one task; after 64 tasks four, after 512 tasks 16, unless `batch_size=` says another.
+A `Parallel` inside a task uses the same backend: its calls go to all workers.
 
 Differences to joblib's own backends: `return_as="generator_unordered"` yields in the order of the
 tasks; of several failed tasks, the error of the first in order is raised. Estimators with callbacks of
@@ -20,6 +21,7 @@ scikit-learn 1.9 send an id that is new in each process: their tasks are compute
 from __future__ import annotations
 
 import datetime as dt
+import multiprocessing
 import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
@@ -35,20 +37,23 @@ except ModuleNotFoundError as error:
     ) from error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    Item = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+    from collections.abc import Callable
 
 __all__ = ["Backend", "register"]
 
+NAME: Final = "rscoop"
 _NO_ID: Final = uuid.UUID(int=0)
 _NO_TIME: Final = dt.datetime.fromtimestamp(0, dt.UTC)
+_LOOKED_AT: Final = 256
+"""How many batches, from the oldest on, are waited for at a time."""
+_SIZES: Final = ((64, 1), (512, 4))
+"""Sizes of batches until so many tasks were dispatched; then 16. Time has no part in it."""
 
 _opened: list[pool.Calls] = []
 """Where calls of this process go, once it has made some."""
 
 
-def register(name: str = "rscoop", *, executor: Any = None) -> None:
+def register(name: str = NAME, *, executor: Any = None) -> None:
     """Register the backend with joblib.
 
     A process that belongs to no run uses `executor`, or else starts one with the first call.
@@ -62,6 +67,20 @@ def _calls() -> pool.Calls:
     if not _opened:
         _opened.append(pool.open_calls())
     return _opened[0]
+
+
+class Batch:
+    """Tasks that joblib has dispatched together, each a call of its own."""
+
+    def __init__(self, backend: Backend, dispatch_next: Callable[[Any], object]) -> None:
+        self._backend = backend
+        self.dispatch_next = dispatch_next
+        self.futures: list[pool.Future] = []
+        self.left: list[pool.Future] = []
+
+    def get(self, timeout: float | None = None) -> list[Any]:
+        """Return the results, as joblib before 1.5 asks for them."""
+        return self._backend.retrieve_result(self, timeout)
 
 
 class Backend(ParallelBackendBase):  # type: ignore[misc, unused-ignore]  # it has no types
@@ -79,15 +98,15 @@ class Backend(ParallelBackendBase):  # type: ignore[misc, unused-ignore]  # it h
         self,
         nesting_level: int | None = None,
         inner_max_num_threads: int | None = None,
-        workers: int | None = None,
         **more: Any,
     ) -> None:
         super().__init__(nesting_level, inner_max_num_threads, **more)
-        self._workers = workers
-        self._waiting: dict[int, tuple[pool.Future, Callable[[Any], object]]] = {}
+        self._workers: int | None = None
+        self._waiting: list[Batch] = []
+        self._dispatched = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Backend, (self.nesting_level, self.inner_max_num_threads, self._workers)
+        return Backend, (self.nesting_level, self.inner_max_num_threads)
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Return how many tasks may be in progress; -1: as many as there are workers."""
@@ -105,49 +124,67 @@ class Backend(ParallelBackendBase):  # type: ignore[misc, unused-ignore]  # it h
         """Prepare for a call of `Parallel`."""
         if parallel is not None:
             parallel.return_ordered = True  # results come in order, also where they need not
+        self._dispatched = 0
         count: int = super().configure(n_jobs, parallel, **more)
         return count
 
-    def submit(self, func: Any, callback: Callable[[Any], object]) -> pool.Future:
-        """Submit a batch of tasks."""
-        items: Sequence[Item] = func.items
-        for _, _, kwargs in items:
+    def compute_batch_size(self) -> int:
+        """Return how many tasks the next batch gets: more calls in progress, if there are many."""
+        return next((size for count, size in _SIZES if self._dispatched < count), 16)
+
+    def submit(self, func: Any, callback: Callable[[Any], object]) -> Batch:
+        """Submit a batch of tasks: a call for each."""
+        submit, level = _calls().submit, (self.nesting_level or 0) + 1
+        batch = Batch(self, callback)
+        for function, args, kwargs in func.items:
             if "callback_ctx" in kwargs:
                 _make_repeatable(kwargs["callback_ctx"])
-        level, n_jobs = (self.nesting_level or 0) + 1, func._n_jobs  # noqa: SLF001 - joblib's
-        future = _calls().submit(run_batch, items, level, self._workers, n_jobs)
-        self._waiting[id(future)] = future, callback
-        return future
+            batch.futures.append(submit(run_task, level, function, args, kwargs))
+        batch.left = list(batch.futures)
+        self._dispatched += len(batch.left)
+        self._waiting.append(batch)
+        return batch
 
     apply_async = submit  # its name before joblib 1.5
 
-    def retrieve_result(self, out: pool.Future, timeout: float | None = None) -> Any:
-        """Return the result of a batch; meanwhile, as batches end, have joblib dispatch others.
+    def retrieve_result(self, out: Batch, timeout: float | None = None) -> list[Any]:
+        """Return the results of a batch; meanwhile, as batches end, have joblib dispatch others.
 
         Raises:
-            TimeoutError: it was not there within `timeout` seconds.
+            multiprocessing.TimeoutError: they were not there within `timeout` seconds.
         """
         until = None if timeout is None else time.monotonic() + timeout
-        while id(out) in self._waiting:
-            left = None if until is None else max(0.0, until - time.monotonic())
-            done = _calls().wait([each for each, _ in self._waiting.values()], left, first=True)
+        while out.left:
+            left_s = None if until is None else max(0.0, until - time.monotonic())
+            first = self._waiting[:_LOOKED_AT]
+            done = _calls().wait([x for each in first for x in each.left], left_s, first=True)
             if not done:
-                raise TimeoutError(f"a task of joblib has no result after {timeout} s")
-            for each in done:
-                _, dispatch_next = self._waiting.pop(id(each))
-                dispatch_next(each)
-        return out.result()
+                raise multiprocessing.TimeoutError(
+                    f"a task of joblib has no result after {timeout} s: raise `timeout=` of Parallel"
+                )
+            self._settle(first, set(map(id, done)))
+        return [each.result() for each in out.futures]
+
+    def _settle(self, first: list[Batch], done: set[int]) -> None:
+        """Take calls out of their batches; have joblib dispatch a batch for each that has ended."""
+        for batch in first:
+            batch.left = [each for each in batch.left if id(each) not in done]
+        self._waiting[: len(first)] = [batch for batch in first if batch.left]
+        for batch in first:
+            if not batch.left:
+                batch.dispatch_next(batch)
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Cancel what was not started."""
         del ensure_ready
-        waiting, self._waiting = self._waiting, {}
-        for future, _ in waiting.values():
-            future.cancel()
+        waiting, self._waiting = self._waiting, []
+        for batch in waiting:
+            for future in batch.left:
+                future.cancel()
 
     def get_nested_backend(self) -> tuple[Any, int | None]:
         """Return the backend for a `Parallel` inside a task."""
-        return _nested((self.nesting_level or 0) + 1, self._workers), None
+        return _nested((self.nesting_level or 0) + 1), None
 
 
 def _make_repeatable(context: Any) -> None:
@@ -165,13 +202,16 @@ def _make_repeatable(context: Any) -> None:
         each.root_uuid, each.init_time = _NO_ID, _NO_TIME
 
 
-def _nested(level: int, workers: int | None) -> Any:
+def _nested(level: int) -> Any:
     if this_process.IS_RUNNING:
-        return Backend(level, workers=workers)
+        return Backend(level)
     return SequentialBackend(nesting_level=level)
 
 
-def run_batch(items: Sequence[Item], level: int, workers: int | None, n_jobs: int | None) -> Any:
-    """Run tasks one after another, in a worker; a `Parallel` in them uses this backend."""
-    with joblib.parallel_config(backend=_nested(level, workers), n_jobs=n_jobs):
-        return [function(*args, **kwargs) for function, args, kwargs in items]
+def run_task(
+    level: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Run a task, in a worker; a `Parallel` in it uses this backend."""
+    joblib.register_parallel_backend(NAME, Backend)  # the task may name it, too
+    with joblib.parallel_config(backend=_nested(level), n_jobs=None):
+        return function(*args, **kwargs)

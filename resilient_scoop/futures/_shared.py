@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _LOOK_S: Final = 0.25
+_CANCELED: Final = "CANCELLED"
+"""The state of a future of `concurrent.futures` that is canceled while those who wait were not told."""
 BUFFER: Final = 1024
 """Calls under way of a map over an iterable without a length."""
 _STRICT: Final = (
@@ -77,7 +79,11 @@ class SharedFuture(cf.Future[T]):
         """Become canceled here, and tell those who wait."""
         if not super().cancel():
             return self.cancelled()
-        self.set_running_or_notify_cancel()
+        with self._condition:
+            if (
+                self._state == _CANCELED
+            ):  # two threads may come here: who asked, and the pump's news
+                self.set_running_or_notify_cancel()
         return True
 
 

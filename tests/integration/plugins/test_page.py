@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.plugins.cases import ALWAYS_THERE, TIMEOUT_S
+from tests.integration.plugins.cases import ALL, ALWAYS_THERE, TIMEOUT_S
 from tests.integration.runs import Place
 
 PAGE = Path(__file__).parents[3] / "docs" / "plugins.md"
@@ -55,3 +55,13 @@ def test_a_program_of_the_page_prints_what_the_page_says(
 @pytest.mark.plugins
 def test_every_program_of_the_page_is_run() -> None:
     assert len(PROGRAMS) == PAGE.read_text().count("```python") > 15
+
+
+@pytest.mark.real
+def test_the_table_of_the_page_has_a_row_for_each_script_and_no_other_answer() -> None:
+    rows = re.findall(
+        r"^\| (\w+) \|.*\| (\w+) \| (\w+) \| (\w+) \| \d+ \|$", PAGE.read_text(), re.MULTILINE
+    )
+
+    assert [name for name, *_ in rows] == [script.name for script in ALL]
+    assert {answer for _, *answers in rows for answer in answers} == {"same"}

@@ -1,0 +1,22 @@
+"""Calls of threads and executors: their futures."""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+from typing import Any
+
+from resilient_scoop.futures._shared import SharedFuture
+
+
+def test_a_future_that_is_withdrawn_twice_is_canceled_once() -> None:
+    """The thread that cancels and the one that delivers outcomes may both withdraw it."""
+    future: SharedFuture[Any] = SharedFuture.__new__(SharedFuture)
+    cf.Future.__init__(future)
+    told: list[object] = []
+    future.add_done_callback(told.append)
+
+    assert future.withdraw()
+    assert future.withdraw()
+
+    assert future.cancelled()
+    assert told == [future]
