@@ -62,7 +62,7 @@ class Block:
         self._at: Here | None = None
         self._machine: OpenBlock | None = None
         self._pace = Pace()
-        self._asked = 0  # `Session.checkpoint_asked` when it was last saved
+        self._asked = 0  # `Connection.checkpoint_asked` when it was last saved
         self._young = 0  # streams without a name that were obtained before the block
         self._drawn: dict[int, Any] = {}  # positions of newer streams at the last commit
         self._held: set[str | int] = set()  # streams that the state itself holds

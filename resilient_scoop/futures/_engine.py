@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from resilient_scoop.core.parent.call import Call
     from resilient_scoop.core.parent.parent import Parent
-    from resilient_scoop.processes.connection import Context, Session
+    from resilient_scoop.processes.connection import Connection, Context
     from resilient_scoop.wire.callables import Setting
 
 ONE, STAR, KEYWORDS = 0, 1, 2
@@ -89,7 +89,7 @@ class Here:
 
     __slots__ = ("context", "parent", "session")
 
-    def __init__(self, session: Session, context: Context, parent: Parent) -> None:
+    def __init__(self, session: Connection, context: Context, parent: Parent) -> None:
         self.session = session
         self.context = context
         self.parent = parent
@@ -115,7 +115,7 @@ def here() -> Here | None:
     return Here(session, context, parent)
 
 
-def session_here(in_thread: str, refusal: str | None = None) -> Session | None:
+def session_here(in_thread: str, refusal: str | None = None) -> Connection | None:
     """Return the session of this process, or None in a process that `rscoop` did not start.
 
     Raises:

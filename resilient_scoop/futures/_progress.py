@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from resilient_scoop.core.worker.worker import Work
-    from resilient_scoop.processes.connection import Context, Session
+    from resilient_scoop.processes.connection import Connection, Context
 
 RESUME_BYTES_MAX: Final = 1 << 20
 """A payload is a record of the journal every second; larger data belongs into a file."""
@@ -183,7 +183,7 @@ def _serial_info() -> TaskInfo | None:
     return TaskInfo(id=path, function=function, idempotency_key=mark.hexdigest())
 
 
-def _load(session: Session, path: str, work: Work, index: int, name: str) -> Any:
+def _load(session: Connection, path: str, work: Work, index: int, name: str) -> Any:
     with session.turn():
         raw = session.reporter.given(path, work)
         is_first = session.reporter.resume(path, work, index)
@@ -261,7 +261,7 @@ def progress(
     _say(session, context, work, message)
 
 
-def _say(session: Session, context: Context, work: Work | None, message: Progress) -> None:
+def _say(session: Connection, context: Context, work: Work | None, message: Progress) -> None:
     with session.turn():
         now = time.monotonic()
         if session.reporter.say(context.path, work, context.index, message, now):
@@ -269,7 +269,7 @@ def _say(session: Session, context: Context, work: Work | None, message: Progres
 
 
 def _of_item(
-    session: Session,
+    session: Connection,
     context: Context,
     work: Work,
     counts: tuple[float, float | None],
@@ -286,7 +286,7 @@ def _of_item(
     )  # fmt: skip
 
 
-def _of_script(session: Session, done: float, total: float | None, label: str) -> Progress:
+def _of_script(session: Connection, done: float, total: float | None, label: str) -> Progress:
     attempt = session.machine.root
     return Progress("", attempt or Attempt(0, 0), 0, 0, b"", b"", done, total, label=label)
 

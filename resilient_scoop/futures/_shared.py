@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from resilient_scoop.core.parent.call import Call
-    from resilient_scoop.processes.connection import Session
+    from resilient_scoop.processes.connection import Connection
     from resilient_scoop.processes.pump import Pump
     from resilient_scoop.wire.messages import Options
 
@@ -90,7 +90,7 @@ class SharedFuture(cf.Future[T]):
 class SharedCalls:
     """All calls of one process that are found by content, and their waiting futures."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Connection) -> None:
         machine = session.machine
         assert machine.root is not None, "the script's process is granted the root"
         self.session = session

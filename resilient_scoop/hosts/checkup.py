@@ -270,30 +270,32 @@ class Checkup:
         )
         for text in _differences(differing, self._here):
             self._warn(text)
+        for text in _shortages(answer, self._host.workers or answer.cores):
+            self._warn(text)
+        self._judge(answer)
+
+    def _judge(self, answer: probe.ProbeAnswer) -> None:
+        """Report what of the host itself is wrong."""
         if self._door.kind != "local" and _is_loopback(answer.own_addresses):
             self._warn(
                 f"there, its own name {answer.hostname} leads to {answer.own_addresses[0]}; libraries that "
                 "ask for the host's address get one that others cannot reach: correct /etc/hosts there"
             )
-        for text in _shortages(answer, self._host.workers or answer.cores):
-            self._warn(text)
         if answer.home_why:
             self._problem(
                 f"its home folder {answer.home} cannot be written to ({answer.home_why}); make room "
-                "there or "
-                "correct its owner: agents keep results there until they are acknowledged"
+                "there or correct its owner: agents keep results there until they are acknowledged"
             )
         if answer.byte_order != sys.byteorder:
             self._problem(
                 f"its byte order is {answer.byte_order}, here it is {sys.byteorder}; arrays cannot be "
-                "shared "
-                "with such a host: leave it out"
+                "shared with such a host: leave it out"
             )
-        if abs(self._report.clock_s or 0.0) > CLOCK_S_MAX:
+        ahead_s = self._report.clock_s or 0.0
+        if abs(ahead_s) > CLOCK_S_MAX:
             self._warn(
-                f"its clock is {_ahead(self._report.clock_s or 0.0)}; the run does not mind, times in "
-                "logs will "
-                "be wrong: switch on NTP there"
+                f"its clock is {_ahead(ahead_s)}; the run does not mind, times in logs will be wrong: "
+                "switch on NTP there"
             )
 
     def _check_route(self, answer: probe.ProbeAnswer, python: FoundPython) -> None:

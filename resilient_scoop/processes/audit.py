@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
 
     from resilient_scoop.core.parent.parent import Parent
-    from resilient_scoop.processes.connection import Context, Session
+    from resilient_scoop.processes.connection import Connection, Context
 
 _PACKAGE: Final = str(Path(__file__).resolve().parents[1]) + os.sep
 _SILENT: Final = (
@@ -103,7 +103,7 @@ def _watched() -> dict[Any, tuple[str, str]]:
 class Audit:
     """Watches this process."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Connection) -> None:
         self.session = session
         self.file = Path(session.settings.run_dir) / "logs" / FILE
         self.watched = _watched()

@@ -108,7 +108,7 @@ class Written(Position, Protocol):
         """Return the unfinished line written from a position on: it may be a prompt."""
 
 
-class Session:
+class Connection:
     """One incarnation of a worker or the origin."""
 
     output: Written | None = None  # the origin's

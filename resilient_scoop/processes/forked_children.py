@@ -18,13 +18,13 @@ from resilient_scoop.processes import program_end, user_signals
 from resilient_scoop.processes.here import Process
 
 if TYPE_CHECKING:
-    from resilient_scoop.processes.connection import Session
+    from resilient_scoop.processes.connection import Connection
 
 _origin = os.getpid()
 """The process that `rscoop` started; `watch` sets it."""
 
 
-def watch(session: Session) -> None:
+def watch(session: Connection) -> None:
     """Handle all children that this process forks from now on."""
     global _origin  # noqa: PLW0603 - a process has one place in a run
     _origin = os.getpid()
@@ -43,7 +43,7 @@ def _flush() -> None:
             stream.flush()
 
 
-def _become_child(session: Session) -> None:
+def _become_child(session: Connection) -> None:
     Process.refusal = (
         f"futures were used in process {os.getpid()}, a forked child of {session.settings.name}: a "
         "child takes no part in the run; make calls in the script or in a task, or start the child "

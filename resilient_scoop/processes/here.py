@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from resilient_scoop.core.parent.parent import Parent
-    from resilient_scoop.processes.connection import Context, Session
+    from resilient_scoop.processes.connection import Connection, Context
     from resilient_scoop.processes.starting import ChildSettings
 
 
@@ -33,7 +33,7 @@ class ItemWatch(Protocol):
 class Process:
     """The part of this process in a run."""
 
-    session: Session | None = None
+    session: Connection | None = None
     policy: Policy = Policy()
     say: Callable[[str], None] = print
     importing: str | None = None  # the script, while a worker imports it
@@ -42,13 +42,13 @@ class Process:
     make_parent: Callable[[], Parent] | None = None
 
 
-def _place(session: Session) -> payload.SendingFuture:
+def _place(session: Connection) -> payload.SendingFuture:
     context = session.context
     in_none = session.role == "worker" and context.path == ids.ROOT  # it has started none yet
     return payload.SendingFuture("-" if in_none else context.path, context.classes)
 
 
-def announce(session: Session, settings: ChildSettings) -> None:
+def announce(session: Connection, settings: ChildSettings) -> None:
     """Set the attributes that users read from the package, and the session of this process."""
     Process.session = session
     payload.locate(lambda: _place(session))

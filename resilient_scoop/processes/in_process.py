@@ -25,7 +25,7 @@ from resilient_scoop.errors import RunStoppedError, SessionClosedError
 from resilient_scoop.identity import imported_values, process_settings
 from resilient_scoop.payload import payload
 from resilient_scoop.processes import ignored_signals, starting, user_script
-from resilient_scoop.processes.connection import Session
+from resilient_scoop.processes.connection import Connection
 from resilient_scoop.runs import json_text
 from resilient_scoop.runs.folder import KEPT_SCRIPT, RunDir, RunInfo
 
@@ -110,7 +110,7 @@ class InProcess:
         with contextlib.ExitStack() as undo:
             undo.callback(self._end_launcher)
             _observe(program, settings)
-            self.connection = Session("origin", settings, node=starting.LOCAL, pid=os.getpid())
+            self.connection = Connection("origin", settings, node=starting.LOCAL, pid=os.getpid())
             self._seat(say)
             undo.pop_all()
 

@@ -16,7 +16,7 @@ from resilient_scoop.task_state import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from resilient_scoop.processes.connection import Context, Session
+    from resilient_scoop.processes.connection import Connection, Context
 
 _UNSEEDED: Final = "\0unseeded"
 """Name of the stream that seeds generators without a seed; users cannot use this name."""
@@ -57,7 +57,7 @@ def install(rules: int, seed: int, here: Callable[[], Context], *, tasks: bool) 
 
 
 @contextmanager
-def aside(session: Session, mark: str) -> Iterator[None]:
+def aside(session: Connection, mark: str) -> Iterator[None]:
     """Run something with separate streams, by a mark that is unique in the future.
 
     A replay does not run it, and the streams of the future are not advanced.

@@ -179,6 +179,26 @@ def start(  # noqa: PLR0913 - the streams are three, as everywhere
     import ctypes  # noqa: F401 - not in the new process, between fork and exec
     import subprocess  # only the launcher and agents start processes; each import takes 2 ms
 
+    environ = _environ(settings, user_code=user_code)
+    if refusal_reported:
+        environ[REFUSAL_REPORTED] = "1"
+    parent = os.getpid()
+    at_its_end = signal.SIGCONT if role in _AGENTS else signal.SIGKILL
+    return subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
+        _command(role, settings, user_code=user_code),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env=environ,
+        cwd=cwd,
+        start_new_session=True,
+        pass_fds=_descriptors(settings),
+        preexec_fn=lambda: _begin(parent, at_its_end),  # noqa: PLW1509 - no threads run yet here
+    )
+
+
+def _environ(settings: ChildSettings, *, user_code: bool) -> dict[str, str]:
+    """Return the environment of a new process, which holds its settings."""
     environ = dict(os.environ)
     environ[_VARIABLE] = json_text.encode(settings).decode()
     path = environ.get("PYTHONPATH")
@@ -187,43 +207,25 @@ def start(  # noqa: PLR0913 - the streams are three, as everywhere
         environ["PYTHONPATH"] = absolute_path(path, settings.script.cwd)
         environ[_PYTHONPATH_GIVEN] = path
     environ["RSCOOP_RUN_ID"] = settings.run_id
-    if refusal_reported:
-        environ[REFUSAL_REPORTED] = "1"
     if user_code:
         environ[leftovers.VARIABLE] = settings.mark
         environ["PYTHONHASHSEED"] = hash_seed(settings.seed)
         for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB", "NUMBA", "BLIS"):
             environ.setdefault(f"{library}_NUM_THREADS", "1")
-    parent = os.getpid()
-    at_its_end = signal.SIGCONT if role in _AGENTS else signal.SIGKILL
+    return environ
+
+
+def _command(role: str, settings: ChildSettings, *, user_code: bool) -> list[str]:
+    """Return the command of a new process."""
     flags = settings.script.flags if user_code else []
-    command = [
-        sys.executable,
-        *flags,
-        "-m",
-        "resilient_scoop.processes.entry",
-        role,
-        settings.run_id,
-    ]
-    return subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
-        [*command, settings.name] if settings.name else command,
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        env=environ,
-        cwd=cwd,
-        start_new_session=True,
-        pass_fds=[
-            fd
-            for fd in (
-                settings.record_fd,
-                settings.control_fd,
-                settings.ticket_fd,
-                settings.stdin_fd,
-                settings.errors_fd,
-                settings.screen_fd,
-            )
-            if fd >= 0
-        ],
-        preexec_fn=lambda: _begin(parent, at_its_end),  # noqa: PLW1509 - no threads run yet here
-    )
+    entry = ["-m", "resilient_scoop.processes.entry", role, settings.run_id]
+    return [sys.executable, *flags, *entry, *([settings.name] if settings.name else [])]
+
+
+def _descriptors(settings: ChildSettings) -> list[int]:
+    """Return the descriptors that a new process gets, besides its standard streams."""
+    named = (
+        settings.record_fd, settings.control_fd, settings.ticket_fd, settings.stdin_fd,
+        settings.errors_fd, settings.screen_fd,
+    )  # fmt: skip
+    return [fd for fd in named if fd >= 0]

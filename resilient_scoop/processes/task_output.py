@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from resilient_scoop.core.parent.parent import Parent
-    from resilient_scoop.processes.connection import Session
+    from resilient_scoop.processes.connection import Connection
 
 _LINE: Final = rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (\[w\d+[^\n]*?\]) (.*)"
 _HEAD_BYTES: Final = 1 << 20
 """A line that is longer is shown in parts."""
 
 
-def install(session: Session) -> None:
+def install(session: Connection) -> None:
     """Make this worker's `sys.stdout` and `sys.stderr` mark their lines."""
     _streams[:] = [_Marked(session, 1), _Marked(session, 2)]
     out, err = (
@@ -61,7 +61,7 @@ def finish() -> None:
 class _Marked(io.RawIOBase):
     """A descriptor to which whole lines are written, each after its mark."""
 
-    def __init__(self, session: Session, fd: int) -> None:
+    def __init__(self, session: Connection, fd: int) -> None:
         super().__init__()
         self._session = session
         self._fd = fd
@@ -117,7 +117,7 @@ def _stamp(at: float) -> str:
     return text.replace("+00:00", "Z")
 
 
-def _where(session: Session) -> str:
+def _where(session: Connection) -> str:
     context, name = session.context, session.settings.name
     work = context.work
     if work is None or not (session.running is work or context.parked):
@@ -127,7 +127,7 @@ def _where(session: Session) -> str:
     return f"{name} {context.path} {title}"
 
 
-def _repeats(session: Session) -> bool:
+def _repeats(session: Connection) -> bool:
     """Return whether the running parent only repeats an earlier attempt."""
     context = session.context
     work = context.work

@@ -30,7 +30,7 @@ from resilient_scoop.processes import user_signals
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from resilient_scoop.processes.connection import Session
+    from resilient_scoop.processes.connection import Connection
     from resilient_scoop.processes.origin.stdout import ScriptOutput
 
 FILE: Final = "last-words"
@@ -40,7 +40,7 @@ FILE: Final = "last-words"
 class ScriptInterrupt:
     """The state of Ctrl-C for the script."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Connection) -> None:
         self.session = session
         self.output: ScriptOutput | None = None  # set while the script runs
         self._is_reported = False

@@ -33,7 +33,7 @@ from resilient_scoop.processes import (
     user_script,
     user_signals,
 )
-from resilient_scoop.processes.connection import BEAT_S, Session, live_outcomes
+from resilient_scoop.processes.connection import BEAT_S, Connection, live_outcomes
 from resilient_scoop.processes.here import Process, announce
 from resilient_scoop.processes.origin import interrupt
 from resilient_scoop.processes.origin.stdin import Pieces, script_stdin
@@ -68,7 +68,7 @@ def say(text: str) -> None:
 class Root:
     """How the root future waits: by receiving."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Connection) -> None:
         self.session = session
         self.interrupt = interrupt.ScriptInterrupt(session)
 
@@ -130,7 +130,7 @@ class Root:
         return True
 
 
-def start_again(session: Session) -> None:
+def start_again(session: Connection) -> None:
     """End so that the agent starts the script again, which replays it (`always_replay`).
 
     The latest answers are in the journal, so it gets further each time.
@@ -139,7 +139,7 @@ def start_again(session: Session) -> None:
     os._exit(START_AGAIN)
 
 
-def leave_if_stopped(session: Session) -> None:
+def leave_if_stopped(session: Connection) -> None:
     """End at once if the run is stopped: a resume starts from the journal."""
     if session.machine.stopping is not None and session.machine.stopping != "ended":
         session.record.end()
@@ -151,7 +151,7 @@ def main() -> int:
     """Run the origin."""
     settings = take_settings()
     ignored_signals.spare_children(settings.ignored)
-    session = Session("origin", settings, node="local", pid=os.getpid())
+    session = Connection("origin", settings, node="local", pid=os.getpid())
     announce(session, settings)
     forked_children.watch(session)
     program_end.begin()
@@ -182,7 +182,7 @@ def main() -> int:
     return _end(session, output, end)
 
 
-def _hear_exit(session: Session, output: ScriptOutput) -> None:
+def _hear_exit(session: Connection, output: ScriptOutput) -> None:
     """Make `os._exit` in the script end the run with that status without cleanup, as in Python.
 
     Not in its threads, which cannot wait for the broker, and not in its forked children.
@@ -200,7 +200,7 @@ def _hear_exit(session: Session, output: ScriptOutput) -> None:
     os._exit = _exit
 
 
-def _begin(session: Session) -> Parent:
+def _begin(session: Connection) -> Parent:
     """Make the script the root parent."""
     machine, task = session.machine, session.machine.root_task
     assert machine.root is not None, "the root is granted"
@@ -220,7 +220,7 @@ def _begin(session: Session) -> Parent:
     return parent
 
 
-def _redirect(session: Session, settings: ChildSettings) -> ScriptOutput:
+def _redirect(session: Connection, settings: ChildSettings) -> ScriptOutput:
     total_bytes = session.machine.output_bytes
     recorded, cut = recorded_by_now(settings, total_bytes) if total_bytes else (b"", None)
     session.machine.output_at = cut
@@ -266,7 +266,7 @@ class ScriptEnd(NamedTuple):
     failed_at: int = -1  # length of the output before the error
 
 
-def _run(session: Session, settings: ChildSettings, output: ScriptOutput) -> ScriptEnd:
+def _run(session: Connection, settings: ChildSettings, output: ScriptOutput) -> ScriptEnd:
     """Run the script to its end, and what Python runs after it."""
     random_streams.install(settings.streams, settings.seed, lambda: session.context, tasks=False)
     try:
@@ -317,7 +317,7 @@ def _script(settings: ChildSettings) -> ScriptEnd:
     return ScriptEnd(0)
 
 
-def _last_things(session: Session) -> None:
+def _last_things(session: Connection) -> None:
     """Do what Python does after a script; see `processes.program_end`."""
     _drain(session)
     program_end.finish_threads()
@@ -327,7 +327,7 @@ def _last_things(session: Session) -> None:
     program_end.let_go()
 
 
-def _halt_if_behind(session: Session, why: str) -> None:
+def _halt_if_behind(session: Connection, why: str) -> None:
     """Stop the run, without a change, if a replayed script failed before it repeated its earlier calls.
 
     The cause is a change in its environment (a package, a file, a variable) or in its text. Nothing
@@ -346,14 +346,14 @@ def _halt_if_behind(session: Session, why: str) -> None:
     session.waiter.wait(lambda: False, None)  # until the broker says stop
 
 
-def _refuse(session: Session) -> None:
+def _refuse(session: Connection) -> None:
     """Raise the divergence again, if the script has caught it: a strict replay must not end normally."""
     parent = session.context.parent
     if parent is not None and parent.judge.refusal is not None:
         raise parent.judge.refusal
 
 
-def _drain(session: Session) -> None:
+def _drain(session: Connection) -> None:
     """Wait for submitted calls that the script did not wait for, as `concurrent.futures` does at exit."""
     parent, waiter = session.context.parent, session.waiter
     assert parent is not None, "the root is a parent"
@@ -368,7 +368,7 @@ def _drain(session: Session) -> None:
         session.call_back()  # calls that the callbacks submit are included
 
 
-def _end(session: Session, output: ScriptOutput, end: ScriptEnd) -> int:
+def _end(session: Connection, output: ScriptOutput, end: ScriptEnd) -> int:
     """Tell the broker how the script ended, and wait until that is on disk."""
     machine, waiter = session.machine, session.waiter
     assert machine.root is not None, "the root is granted"

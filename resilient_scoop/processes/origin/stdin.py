@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from resilient_scoop.core.link import Link
-    from resilient_scoop.processes.connection import Session
+    from resilient_scoop.processes.connection import Connection
     from resilient_scoop.processes.starting import ChildSettings
     from resilient_scoop.runs import stdin_rest
 
@@ -52,7 +52,7 @@ _UNSAVED_MAX: Final = 256
 class Pieces:
     """The origin's end: first what was read before, then what the launcher reads."""
 
-    def __init__(self, session: Session, settings: ChildSettings) -> None:
+    def __init__(self, session: Connection, settings: ChildSettings) -> None:
         self._session = session
         self._settings = settings
         self._socket: _socket.socket | None = None

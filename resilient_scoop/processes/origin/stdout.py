@@ -28,7 +28,7 @@ from resilient_scoop.runs.json_text import one_line
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from resilient_scoop.processes.connection import Session
+    from resilient_scoop.processes.connection import Connection
     from resilient_scoop.processes.starting import ChildSettings
 
 _UNACKED_MAX = 256
@@ -40,7 +40,7 @@ class ScriptOutput(io.RawIOBase):
     """The script's standard output, on its way to the broker."""
 
     def __init__(
-        self, session: Session, recorded: bytes, *, tty: bool, unbuffered: bool = False
+        self, session: Connection, recorded: bytes, *, tty: bool, unbuffered: bool = False
     ) -> None:
         super().__init__()
         self._block_bytes = 1 if unbuffered else BLOCK_BYTES
@@ -269,7 +269,7 @@ def never() -> bool:
     return False
 
 
-def repeating(session: Session, output: ScriptOutput) -> Callable[[], bool]:
+def repeating(session: Connection, output: ScriptOutput) -> Callable[[], bool]:
     """Return a function that says whether the script only repeats an earlier attempt."""
 
     def is_so() -> bool:

@@ -36,7 +36,7 @@ from resilient_scoop.processes.replay.stage import (
     Compared,
     ParentReplay,
     ReadOnlyStore,
-    ReplaySession,
+    ReplayConnection,
     asked_of,
     raised_at,
 )
@@ -71,7 +71,7 @@ class ReplayRunner:
 
     def stage(self, path: str, role: str) -> ParentReplay:
         """Return a parent's stage, and make `futures` use it."""
-        session = ReplaySession(self.settings, self.store, role)
+        session = ReplayConnection(self.settings, self.store, role)
         for const in self.consts:
             if isinstance(const, wire.Const):
                 session.machine.consts[const.name] = const

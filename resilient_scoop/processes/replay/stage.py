@@ -26,7 +26,7 @@ from resilient_scoop.errors import InvariantError
 from resilient_scoop.journal.view import JournalView
 from resilient_scoop.payload import payload
 from resilient_scoop.payload.files import LargeStore
-from resilient_scoop.processes.connection import Context, Session
+from resilient_scoop.processes.connection import Connection, Context
 from resilient_scoop.processes.here import Process
 from resilient_scoop.processes.replay.request import Difference, Played, SourceLine
 from resilient_scoop.processes.starting import ChildSettings
@@ -61,7 +61,7 @@ class ReadOnlyStore(LargeStore):
         self._scratch.remove(ref)
 
 
-class ReplaySession(Session):
+class ReplayConnection(Connection):
     """The session of this process: a worker's machine without a broker."""
 
     def __init__(self, settings: ChildSettings, store: LargeStore, role: str) -> None:  # no super
@@ -166,7 +166,7 @@ class ParentReplay:
     """One parent on its greenlet, fed with its history."""
 
     def __init__(
-        self, session: ReplaySession, view: JournalView, asked: RecordedCalls, reuse: list[str]
+        self, session: ReplayConnection, view: JournalView, asked: RecordedCalls, reuse: list[str]
     ) -> None:
         self.session = session
         self.view = view

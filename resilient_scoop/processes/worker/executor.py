@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from resilient_scoop.core.worker.worker import Work
     from resilient_scoop.processes.callables import Functions, Loaded
-    from resilient_scoop.processes.connection import Session
+    from resilient_scoop.processes.connection import Connection
 
 _PLAIN: frozenset[type] = frozenset({int, float, bool, str, bytes, type(None), complex})
 _BUILTIN: tuple[type, ...] = (*_PLAIN, list, tuple, dict, set, frozenset)
@@ -61,7 +61,7 @@ _PERMISSION_S = 0.2
 class Executor:
     """Runs slices; `pick` returns the next one."""
 
-    def __init__(self, session: Session, functions: Functions, where: str) -> None:
+    def __init__(self, session: Connection, functions: Functions, where: str) -> None:
         self.session = session
         self.functions = functions
         self.where = where
@@ -242,7 +242,7 @@ class Executor:
         return context
 
     def _may_go_on(self, work: Work, index: int) -> bool:
-        """Check again in a turn: a retraction may have arrived in between (see `Session`)."""
+        """Check again in a turn: a retraction may have arrived in between (see `Connection`)."""
         with self.session.turn():
             if index < work.stop and self.session.machine.stopping is None:
                 return True

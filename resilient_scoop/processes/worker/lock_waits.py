@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from resilient_scoop.core.worker.work import Work
-    from resilient_scoop.processes.connection import Context, Session
+    from resilient_scoop.processes.connection import Connection, Context
     from resilient_scoop.processes.starting import ChildSettings
 
 SIGNAL: Final = signal.SIGRTMIN + 3
@@ -91,7 +91,7 @@ class WaitingTask(Protocol):
 class Tasks(Protocol):
     """The worker loop, as far as it is used here."""
 
-    session: Session
+    session: Connection
     settings: ChildSettings
     open: list[Work]  # slices with a waiting item and items that have not started
     green: Any  # the loop's own greenlet

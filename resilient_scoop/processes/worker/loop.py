@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from resilient_scoop.core.worker.worker import Work
-    from resilient_scoop.processes.connection import Context, Session
+    from resilient_scoop.processes.connection import Connection, Context
     from resilient_scoop.processes.worker.executor import Executor
 
 _IDLE_S = 0.25
@@ -60,7 +60,7 @@ class ParkedTask(msgspec.Struct, eq=False):
 class WorkerLoop:
     """Decides what the worker's one thread does next."""
 
-    def __init__(self, session: Session, executor: Executor, say: Callable[[str], None]) -> None:
+    def __init__(self, session: Connection, executor: Executor, say: Callable[[str], None]) -> None:
         self.session = session
         self.executor = executor
         self.settings = session.settings

@@ -25,7 +25,7 @@ from resilient_scoop.processes import (
     user_signals,
 )
 from resilient_scoop.processes.callables import Functions
-from resilient_scoop.processes.connection import Session
+from resilient_scoop.processes.connection import Connection
 from resilient_scoop.processes.here import Process, announce
 from resilient_scoop.processes.starting import take_settings
 from resilient_scoop.processes.worker.executor import Executor
@@ -43,7 +43,7 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def import_script(session: Session, functions: Functions) -> None:
+def import_script(session: Connection, functions: Functions) -> None:
     """Import the user's program.
 
     A worker that cannot do so ends, and no item gets an outcome from this: its agent tries again,
@@ -89,7 +89,7 @@ def main() -> NoReturn:
     """Run a worker."""
     settings = take_settings()
     ignored_signals.spare_children(settings.ignored)
-    session = Session("worker", settings, node=settings.node, pid=os.getpid())
+    session = Connection("worker", settings, node=settings.node, pid=os.getpid())
     announce(session, settings)
     forked_children.watch(session)
     user_signals.install(lambda: False)

@@ -11,10 +11,10 @@ from resilient_scoop.core.parent.parent import Parent
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from resilient_scoop.processes.connection import Session
+    from resilient_scoop.processes.connection import Connection
 
 
-def make_parent(session: Session, policy: Policy, say: Callable[[str], None]) -> Parent:
+def make_parent(session: Connection, policy: Policy, say: Callable[[str], None]) -> Parent:
     """Make the running item a parent (it has made its first call)."""
     context = session.context
     work = context.work
@@ -30,7 +30,7 @@ def make_parent(session: Session, policy: Policy, say: Callable[[str], None]) ->
     return parent
 
 
-def name_of(session: Session, fn: bytes) -> str:
+def name_of(session: Connection, fn: bytes) -> str:
     """Return the name of a function for display."""
     define = session.machine.callables.known.get(fn)
     return fn.hex() if define is None else define.options.name or define.name
