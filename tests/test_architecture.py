@@ -71,3 +71,13 @@ def test_the_readme_links_the_architecture_and_the_glossary() -> None:
 def test_the_glossary_defines_each_term_once() -> None:
     terms = re.findall(r"^\| ([\w ]+) \| \S", GLOSSARY, re.MULTILINE)[1:]
     assert len(terms) == len(set(terms)) <= TERMS_MAX
+
+
+def test_each_link_of_the_list_of_decisions_leads_to_a_page_of_that_title() -> None:
+    folder = CHECKOUT / "docs" / "decisions"
+    links = re.findall(
+        r"^- \[(\d{4})\]\((\S+)\): (.+)$", (folder / "README.md").read_text(), re.MULTILINE
+    )
+    assert links
+    for number, name, title in links:
+        assert (folder / name).read_text().startswith(f"# {number}: {title}\n"), name
