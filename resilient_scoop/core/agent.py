@@ -21,8 +21,9 @@ RESUMED is a new broker of a run that had told the processes of another host to 
 
   G1  A slot has one process at most: its successor is started after its end was learnt.
   G2  The broker is told of the end of every process, in order, and what cannot be sent is kept until
-      there is a broker. Only when the launcher is gone nothing is told: the broker ends by itself, and
-      would take the deaths of that end for deaths of a run that continues.
+      there is a broker. On another host it is told when what the process had finished has arrived there
+      (`core.relay`), or the agent leaves. Only when the launcher is gone nothing is told: the broker ends
+      by itself, and would take the deaths of that end for deaths of a run that continues.
   G3  A death is blamed on what was on the CPU ("crash", "oom", "timeout") only if it was not requested:
       not at a stop, and not if the process had done its work, had to start again, could not import the
       script or was refused a resource by the system.
@@ -41,6 +42,7 @@ end a process has `EXIT_S` for its exit handlers, but a worker that still comput
 
 from __future__ import annotations
 
+from collections import deque
 from enum import Enum, auto
 from math import inf
 from typing import TYPE_CHECKING, Final, assert_never
@@ -61,10 +63,13 @@ from resilient_scoop.core.endings import (
 )
 from resilient_scoop.core.flight import Flight
 from resilient_scoop.core.link import Link
+from resilient_scoop.ids import PeerId
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from resilient_scoop.core.relay import Relay
 
 BACKOFF_S: Final = 0.25
 BACKOFF_S_MAX: Final = 30.0
@@ -85,7 +90,11 @@ IMPORT_S: Final = 60.0
 """Time after which a long import of the script is reported."""
 PAUSED_S: Final = 3.0
 """Time after which a stopped process (SIGSTOP) is reported."""
+SILENT_S: Final = 2.0
+"""Silence of the broker after which what was sent meanwhile is taken for lost."""
 _SIGKILL: Final = -9  # as an exit code
+_WANTS_NOTHING: Final = (ENDED, NOW, LAUNCHER_GONE, ORPHANED)
+"""Stops at which it is not waited until the broker has what ended processes had finished."""
 
 
 class AgentConfig(msgspec.Struct, frozen=True):
@@ -316,6 +325,16 @@ class Slept(msgspec.Struct, frozen=True):
     seconds: float
 
 
+class NotKept(msgspec.Struct, frozen=True):
+    """What processes finish is not kept for the case that they die: there is no space."""
+
+
+class DamagedCopies(msgspec.Struct, frozen=True):
+    """What an ended process had finished was not whole in its file."""
+
+    bundles: int
+
+
 class Orphaned(msgspec.Struct, frozen=True):
     """The agent ends because it has heard no broker for `orphan_timeout_s`."""
 
@@ -324,7 +343,7 @@ class Orphaned(msgspec.Struct, frozen=True):
 
 Note = (
     CannotStart | ProcessesRefused | Stillborn | Died | Freed | ImportFails | ImportIsLong | Paused
-    | Continued | EndsLate | Slept | Orphaned
+    | Continued | EndsLate | Slept | Orphaned | NotKept | DamagedCopies
 )  # fmt: skip
 
 
@@ -370,13 +389,20 @@ class Beat(msgspec.Struct, frozen=True):
     frames: list[bytes]
 
 
+class Forward(msgspec.Struct, frozen=True):
+    """Send a message to the broker in the name of a process that has ended."""
+
+    peer: PeerId
+    frames: list[bytes]
+
+
 class EndAgent(msgspec.Struct, frozen=True):
     """End the agent: no process is left."""
 
     status: int
 
 
-Action = Start | KillProcess | EndLeftovers | WriteNote | Transmit | Beat | EndAgent
+Action = Start | KillProcess | EndLeftovers | WriteNote | Transmit | Beat | Forward | EndAgent
 
 
 # --- the machine ------------------------------------------------------------------------------
@@ -385,8 +411,11 @@ Action = Start | KillProcess | EndLeftovers | WriteNote | Transmit | Beat | EndA
 class Agent:
     """The machine for the processes of one host."""
 
-    def __init__(self, config: AgentConfig, slots: list[Slot], *, node: str, name: str, pid: int,
-                 run: bytes) -> None:  # fmt: skip
+    def __init__(  # noqa: PLR0913 - as its Hello
+        self, config: AgentConfig, slots: list[Slot], *, node: str, name: str, pid: int, run: bytes,
+        relay: Relay | None = None,
+    ) -> None:  # fmt: skip
+        """`relay`: what processes of another host than the run's have sent."""
         self.config = config
         self.slots = {slot.name: slot for slot in slots}
         self.node = node
@@ -405,6 +434,12 @@ class Agent:
         self.lease_s = 10.0  # as the broker says
         self.heard_at = self.stepped_at = inf  # a broker; and any event
         self._actions: list[Action] = []
+        self.relay = relay
+        self.ends: dict[PeerId, wire.ProcessLost] = {}  # not reported yet
+        # In which messages the broker was told which processes have ended, and which of it it has.
+        self._reported: deque[tuple[int, frozenset[PeerId]]] = deque()
+        self._known: frozenset[PeerId] = frozenset()
+        self._is_full_reported, self._torn_reported = False, 0
 
     # --- for the shell ------------------------------------------------------------------------
 
@@ -436,7 +471,9 @@ class Agent:
             case _:
                 assert_never(event)
         self._start_due(now)
-        self._leave()
+        if self.relay is not None:
+            self._attend_relay(self.relay, now)
+        self._leave(now)
         actions, self._actions = self._actions, []
         return actions
 
@@ -446,6 +483,8 @@ class Agent:
         Deadlines of items are not included: only the shell sees what is being executed.
         """
         due = [self.looks_at]
+        if self.relay is not None:
+            due.append(self.relay.deadline(self._known))
         if self.stopping is None:
             if self.config.orphan_timeout_s is not None and self.heard_at < inf:
                 due.append(self.heard_at + self.config.orphan_timeout_s)
@@ -482,6 +521,8 @@ class Agent:
         slot.enter(SlotEvent.STARTED)
         slot.incarnation, slot.pid = event.incarnation, event.pid
         slot.started_at, slot.import_reported = now, False
+        if self.relay is not None:
+            self.relay.open(PeerId(event.incarnation))
         if self._is_late(slot, now):
             self._kill(slot)
 
@@ -521,7 +562,7 @@ class Agent:
         orderly = flight.has_ended or self.stopping is not None or again or unfit or code == REFUSED
         died = "oom" if code == _SIGKILL and event.oom else "crash"
         reason = slot.killed_for or ("asked" if orderly else died)
-        self._tell(_lost(slot, event, reason))
+        self._end(slot, _lost(slot, event, reason), now)
         if reason in ("crash", "oom") and slot.role == "worker":
             self._say(Died(slot.role, slot.name, code, reason == "oom"))
         if freed:
@@ -619,14 +660,56 @@ class Agent:
         """Return whether there is a process, or one is being started."""
         return any(s.has_process or s.state is SlotState.STARTING for s in self.slots.values())
 
-    def _leave(self) -> None:
+    def _leave(self, now: float) -> None:
         if self.stopping is None or self._running():
             return
+        if self.ends and self.stopping not in _WANTS_NOTHING and now < self.stop_at:
+            return  # what processes had finished is on its way
+        for lost in self.ends.values():
+            self._tell(lost)
+        self.ends.clear()
         if self.stopping != ENDED:
             self._actions.append(EndLeftovers())
         self._tell(wire.Bye())
         self._actions.append(EndAgent(self.status))
         self.left = True
+
+    # --- what ended processes had finished ----------------------------------------------------
+
+    def _end(self, slot: Slot, lost: wire.ProcessLost, now: float) -> None:
+        """Tell the broker of an end, at once or when what the process had finished has arrived (G2)."""
+        if self.relay is None:
+            self._tell(lost)
+            return
+        peer = PeerId(slot.incarnation)
+        self.ends[peer] = lost
+        self.relay.ended(peer, slot.name, now)
+        self._report_ended(self.relay)
+
+    def _report_ended(self, relay: Relay) -> None:
+        """Tell the broker which processes have ended, so that it gives them nothing."""
+        if self.greeted:
+            self._tell(wire.Alive([], list(relay.unreported)))
+            self._note_reported(relay)
+
+    def _note_reported(self, relay: Relay) -> None:
+        ended = frozenset(relay.unreported)
+        last = self._reported[-1][1] if self._reported else self._known
+        if ended != last:
+            self._reported.append((self.link.sent, ended))
+
+    def _attend_relay(self, relay: Relay, now: float) -> None:
+        while self._reported and self._reported[0][0] not in self.link.unacked:
+            self._known = self._reported.popleft()[1]
+        for peer in relay.take_done(now):
+            self._tell(self.ends.pop(peer))
+        self._actions += [Forward(peer, frames) for peer, frames in relay.due(now, self._known)]
+        if relay.is_full and not self._is_full_reported:
+            self._say(NotKept())
+        self._is_full_reported = relay.is_full
+        if relay.torn > self._torn_reported:
+            self._say(DamagedCopies(relay.torn - self._torn_reported))
+            self._torn_reported = relay.torn
 
     # --- looking ------------------------------------------------------------------------------
 
@@ -646,7 +729,9 @@ class Agent:
                 slot.import_reported = True
                 self._say(ImportIsLong(slot.name, slot.pid))
         if self.greeted:
-            self._tell(wire.Alive(seen))
+            self._tell(wire.Alive(seen, [] if self.relay is None else list(self.relay.unreported)))
+            if self.relay is not None:
+                self._note_reported(self.relay)
         self._actions.append(Beat(self.link.beat()))
 
     def _runs(self, slot: Slot, state: str, passed_s: float) -> bool:
@@ -696,6 +781,8 @@ class Agent:
         header = wire.unpack_header(frames[0])
         if header.epoch < self.link.epoch:
             return
+        if self.relay is not None and now - self.heard_at > SILENT_S:
+            self.relay.hurry()
         self.heard_at = now
         if header.epoch > self.link.epoch:
             self._meet(header.epoch)
@@ -721,8 +808,16 @@ class Agent:
         held = [slot for slot in self.slots.values() if slot.state is SlotState.HELD]
         unfit = [wire.encode(wire.Unfit("", 0, b"", slot.lacks)) for slot in held]
         frames = [wire.encode(hello), *owed, *self.pending, *unfit]
+        if self.relay is not None:
+            self.relay.meet(epoch)
+            self._reported.clear()
+            self._known = frozenset()
+            if self.relay.unreported:
+                frames.append(wire.encode(wire.Alive([], list(self.relay.unreported))))
         self._actions.append(Transmit(self.link.pack(frames)))
         self.pending = []
+        if self.relay is not None:
+            self._note_reported(self.relay)
 
     def _resume(self, now: float) -> None:
         """On another host: fill slots again whose processes an earlier broker has told to end (G8)."""
@@ -738,6 +833,8 @@ class Agent:
             case wire.Stop(reason=reason):
                 self.stop(reason, now)
             case wire.Kill(incarnation=incarnation, reason=reason, attempt=attempt):
+                if self.relay is not None and attempt is None:
+                    self.relay.give_up(PeerId(incarnation))
                 for slot in self.slots.values():
                     if slot.has_process and slot.incarnation == incarnation:
                         flight = flights.get(slot.name, Flight())

@@ -284,9 +284,14 @@ class Abandon(Frame, frozen=True):
 
 
 class Alive(Frame, frozen=True):
-    """An agent vouches for the processes that it sees running (not stopped)."""
+    """An agent vouches for the processes that it sees running (not stopped).
+
+    `ended`: all processes that have ended, and for which it says what they had finished. They are to be
+    given nothing; when all of it has arrived, their deaths are reported.
+    """
 
     incarnations: list[bytes]
+    ended: list[bytes] = []
 
 
 class ProcessLost(Frame, frozen=True):

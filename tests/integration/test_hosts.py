@@ -213,6 +213,52 @@ def test_a_process_of_the_grid_that_is_killed_costs_no_result(grid: Grid, role: 
     grid.assert_nothing_left()
 
 
+def test_results_come_home_though_their_workers_die_while_there_is_no_broker(grid: Grid) -> None:
+    for server in grid.servers.values():
+        server.environment["RSCOOP_KEPT_MIB"] = "0"  # each copy is a file, which the test sees
+    go, begun = grid.place.folder / "go", grid.place.folder / "begun"
+    process = grid.start(
+        f"""
+        import pathlib, time
+        from resilient_scoop import futures
+
+        def once(x):
+            with open({str(begun)!r}, "a") as file:
+                file.write(f"{{x}} ")
+            while not pathlib.Path({str(go)!r}).exists():
+                time.sleep(0.01)
+            return x * x
+
+        if __name__ == "__main__":
+            print(list(futures.map(once, [3, 4])))
+        """
+    )
+    wait_until(lambda: begun.exists() and len(begun.read_text().split()) == 2, 30.0)
+    process.send_signal(signal.SIGSTOP)  # else it starts another broker
+    try:
+        for pid in grid.agents("broker"):
+            os.kill(pid, signal.SIGKILL)
+
+        def copies() -> list[int]:
+            return [
+                len(list(grid.folders(name)[0].glob("unacknowledged/*"))) for name in grid.servers
+            ]
+
+        before = copies()
+        go.touch()
+        wait_until(
+            lambda: all(now > then for now, then in zip(copies(), before, strict=True)), 10.0
+        )
+        for pid in grid.agents("worker"):
+            os.kill(pid, signal.SIGKILL)
+    finally:
+        process.send_signal(signal.SIGCONT)
+    done = finish(process, timeout_s=TIMEOUT_S)
+    assert done.expect() == "[9, 16]\n"
+    assert sorted(begun.read_text().split()) == ["3", "4"], "no result is computed again"
+    grid.assert_nothing_left()
+
+
 def test_a_host_whose_ssh_connection_is_cut_continues(grid: Grid) -> None:
     process = grid.start(SLOW)
     computing(grid)

@@ -89,6 +89,8 @@ class Checks:
         """An item is put on a CPU."""
         self.fns[path] = fn
         key = (path, fn.id + programs.digest(raw))
+        if self.world.grid is not None:
+            self.world.grid.handed.started(key)
         self.starts[key] += 1
         if not fn.idempotent:
             self.permissions.started(key, self.starts[key])

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 from resilient_scoop.core.broker.host_life import HostState
 from resilient_scoop.core.broker.hosts import FLAPS_MAX, FLAPS_S
 from resilient_scoop.core.events import DrainHost, Event, JoinHost, RevokeHost
+from resilient_scoop.ids import PeerId
 from tests.sim.cancels import Broken
+from tests.sim.handed import Handed, Keeping
 from tests.sim.lies import Liar
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Weather:
     latency_s: tuple[float, ...]
     orphan_s: float = 30.0
     rates: dict[str, float] = field(default_factory=dict)
+    keeping: Keeping = field(default_factory=Keeping)
 
     @classmethod
     def draw(cls, rng: random.Random) -> Weather:
@@ -54,6 +57,7 @@ class Weather:
             (0.0002, *(rng.choice((0.001, 0.01, 0.05, 0.1)) for _ in range(hosts))),
             rng.choice((15.0, 40.0)),
             {kind: rate * _WEIGHTS.get(kind, 1.0) for kind in kinds},
+            Keeping.draw(rng),
         )
 
 
@@ -79,6 +83,7 @@ class Grid:
         self.up_since: dict[int, float] = {}
         self.lost_at: dict[int, list[float]] = {}  # by one broker
         self.liar = Liar(world, self)
+        self.handed = Handed(world, strict=weather.keeping.strict)
 
     # --- places -------------------------------------------------------------------------------
 
@@ -130,6 +135,13 @@ class Grid:
 
     def passes_down(self, node: int) -> bool:
         return self.blocked.get((node, 1), 0.0) <= self.world.now
+
+    def keep(self, peer: bytes, frames: Sequence[bytes]) -> None:
+        """A message of a process passes its agent."""
+        agent = self.agent(self.node_of.get(peer, 0))
+        if agent is not None and agent.is_remote and peer != agent.id and agent.machine.relay:
+            agent.machine.relay.up(PeerId(peer), frames)
+            self.handed.up(frames)
 
     def latency_s(self, peer: bytes) -> float:
         return self.weather.latency_s[self.node_of.get(peer, 0)]
@@ -299,6 +311,7 @@ class Grid:
 
     def committed(self, changes: Sequence[Change]) -> None:
         self.liar.committed(changes)
+        self.handed.committed(changes)
 
     def turned(self, shell: BrokerShell) -> None:
         """A broker has taken a turn."""

@@ -7,12 +7,17 @@ machine must never do.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, assert_never
 
 from resilient_scoop.core import agent
 from resilient_scoop.core.agent import Agent, AgentConfig, Slot
 from resilient_scoop.core.flight import Flight
+from resilient_scoop.core.relay import Relay
+from resilient_scoop.ids import PeerId
+from resilient_scoop.wire import messages as wire
+from tests.sim.handed import Shelf
 from tests.sim.shells import RUN8, Process
 from tests.sim.watch import Watch
 from tests.sim.world import Wire
@@ -46,7 +51,12 @@ class AgentShell(Process):
             config = AgentConfig(alive_s=ALIVE_S, orphan_timeout_s=grid.weather.orphan_s)
             host = f"h{node}"
             grid.node_of[self.id] = node
-        self.machine = Agent(config, slots, node=host, name=self.name, pid=0, run=RUN8)
+        relay = None
+        if grid is not None and self.is_remote:
+            keeping = grid.weather.keeping
+            shelf = Shelf(keeping, random.Random(f"disk of {self.id!r}"))
+            relay = Relay(RUN8, host, keeping.config, shelf)
+        self.machine = Agent(config, slots, node=host, name=self.name, pid=0, run=RUN8, relay=relay)
         self.boots = True  # its first processes start beside each other
         self.woken_at = math.inf
         self.watch = Watch(self)
@@ -61,6 +71,8 @@ class AgentShell(Process):
         world = self.world
         actions = self.machine.step(event, world.now)
         self.machine.check()
+        if self.machine.relay is not None:
+            self.machine.relay.check()
         self.watch.stepped(event, actions)
         vouches = any(isinstance(each, agent.Beat) for each in actions) and self.machine.greeted
         for action in actions:
@@ -74,6 +86,8 @@ class AgentShell(Process):
                 case agent.Beat(frames=frames):
                     if not vouches:  # else what went before it says the same
                         world.send_up(self.id, frames)
+                case agent.Forward(peer=peer, frames=frames):
+                    world.send_up(peer, frames, kept=False)
                 case agent.EndAgent(status=status):
                     self._left(status)
                 case agent.WriteNote() | agent.EndLeftovers():
@@ -162,6 +176,15 @@ class AgentShell(Process):
         if self.machine.greeted:
             for frames in self.machine.link.again():
                 self.world.send_up(self.id, frames)
+
+    def pass_down(self, peer: bytes, frames: Sequence[bytes]) -> None:
+        """A message for one of its processes passes."""
+        relay, worker = self.machine.relay, self.world.workers.get(peer)
+        assert relay is not None
+        if relay.down(PeerId(peer), wire.unpack_header(frames[0])) and worker is not None:
+            self.world.at(0.0, worker, worker.hear, peer, frames)
+        elif relay.lines:
+            self._step(agent.Ticked(self._flights()))
 
     def hear(self, peer: bytes, frames: Sequence[bytes]) -> None:
         self.watch.hears(frames)

@@ -56,7 +56,7 @@ class Liar:
         messages = which(shell.broker, node)
         if messages and link.epoch == shell.epoch:
             frames = [wire.encode(message) for message in messages]
-            self.world.send_up(process.id, link.pack(frames))
+            self.world.send_up(process.id, link.pack(frames), kept=False)
             # What is lost with this broker is not said to the next one, which could not know better:
             # grants are not journaled (`core.broker.guests`).
             link.unacked[link.sent] = []

@@ -183,6 +183,7 @@ class Watch:
         if not self.gone:
             unsent = [wire.decode_up(frame) for frame in self.host.machine.pending]
             losses = [m for m in (*messages, *unsent) if isinstance(m, wire.ProcessLost)]
+            losses += self.host.machine.ends.values()
             mine = [m for m in losses if m.incarnation == child.id]
             if len(mine) != 1:
                 raise Broken(f"G2: of the end of {name} the broker is told {len(mine)} times")

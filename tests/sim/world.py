@@ -266,7 +266,10 @@ class World:
 
     # --- network ------------------------------------------------------------------------------
 
-    def send_up(self, peer: bytes, frames: Sequence[bytes]) -> None:
+    def send_up(self, peer: bytes, frames: Sequence[bytes], *, kept: bool = True) -> None:
+        """Send to the broker; `kept`: the agent of another host may keep a copy."""
+        if self.grid is not None and kept:
+            self.grid.keep(peer, frames)
         wire = self.wires.setdefault(peer, Wire())
         if not wire.up:
             if self.chance(0.5):
@@ -279,8 +282,14 @@ class World:
     def send_down(self, peer: bytes, frames: Sequence[bytes]) -> None:
         wire = self.wires.get(peer)
         to = self.process(peer)
-        if self.grid is not None and not self.grid.passes(peer, 1):
-            return
+        if self.grid is not None:
+            if not self.grid.passes(peer, 1):
+                return
+            agent = self.grid.agent(self.grid.node_of.get(peer, 0))
+            if agent is not None and agent.is_remote and agent.id != peer:
+                if wire is not None and wire.up:
+                    self._send(wire, 1, agent, agent.pass_down, peer, frames)
+                return
         if wire is not None and wire.up and to is not None:
             self._send(wire, 1, to, to.hear, peer, frames)
 

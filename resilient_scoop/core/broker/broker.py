@@ -322,8 +322,8 @@ class Broker:
                 self._not_wanted(peer, message)
             case wire.Const():
                 self.ledger.const(message, raw)
-            case wire.Alive(incarnations=incarnations):
-                self.membership.vouch(peer, incarnations, now)
+            case wire.Alive():
+                self.membership.vouch(peer, message, now)
             case wire.ProcessLost():
                 self.membership.process_lost(message, peer)
             case wire.Progress():

@@ -88,7 +88,9 @@ class Guest:
         """It is granted items, or keeps them."""
         left = lease.left
         given = Given(lease.batch.parent.path, lease.batch.call, left.starts[0], left.stops[-1])
-        self.given[lease.attempt] = given
+        before = self.given.get(lease.attempt)
+        if before is None or not before.covers(*given):  # it may say what is not wanted any more
+            self.given[lease.attempt] = given
         self.over.pop(lease.attempt, None)
         self.held_max = max(self.held_max, len(self.given) - len(self.over))
 
@@ -208,7 +210,7 @@ class Guests:
         if not isinstance(message, _AGENT_SAYS):
             return f"an agent sends {type(message).__name__}"
         if isinstance(message, wire.Alive):
-            return self._not_its_own(guest, message.incarnations)
+            return self._not_its_own(guest, [*message.incarnations, *message.ended])
         if isinstance(message, wire.ProcessLost):
             return self._lost(guest, message)
         return ""

@@ -128,6 +128,8 @@ class KnownHost:
     why: str = ""  # it is not UP
     peers: dict[PeerId, Peer] = field(default_factory=dict)  # its agent and workers that are heard
     identities: set[PeerId] = field(default_factory=set)  # all that it uses, the silent with them
+    # Processes that have ended, and for which their agent says what they had finished.
+    ended: frozenset[PeerId] = frozenset()
     heard_at: float = 0.0  # any of its processes
     vouched_at: float = 0.0  # when its agent last said which workers run
     lost_at: list[float] = field(default_factory=list)  # its losses within `FLAPS_S`

@@ -1,6 +1,7 @@
 """The other hosts of a run: who is there, lost, draining, or must not come back (`host_life`).
 
-  HO1  Only workers of a host that is UP are given work.
+  HO1  Only workers of a host that is UP are given work, and none that has ended: what those had finished,
+       and their agent has still to say, is theirs until it has arrived, or their host is lost.
   HO2  A lost host loses all its leases at one moment. It is judged by what is heard of any of its
        processes, since all of them use its agent's connection; a worker of it is judged by what its
        agent has said since, never by a silence of the whole host.
@@ -32,7 +33,7 @@ from resilient_scoop.core.facts.checkpoints import newest
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from resilient_scoop.core.broker.leases import Lease, Peer
     from resilient_scoop.core.broker.outbox import Outbox
@@ -140,11 +141,18 @@ class Hosts:
             self.outbox.send(peer.id, wire.encode(wire.Stop(DRAINED)))
         self._seat(peer, host)
 
-    def vouched(self, agent: Peer, now: float) -> None:
-        """The agent of a host has said which of its workers run."""
+    def vouched(self, agent: Peer, ended: Sequence[bytes], now: float) -> None:
+        """The agent of a host has said which of its workers run, and for which others it speaks."""
         host = self.guests.of[agent.id].host
         host.vouched_at = host.heard_at = now
+        if ended or host.ended:
+            host.ended = frozenset(map(ids.PeerId, ended))
+            self._seat_all(host)
         self._heard(host, now)
+
+    def has_ended(self, peer: Peer) -> bool:
+        """Return whether a process of another host has ended, and only what it had finished comes."""
+        return peer.host is not None and peer.id in self.by_name[peer.host].ended
 
     def _heard(self, host: KnownHost, now: float) -> None:
         """The agent of a host is heard."""
@@ -169,7 +177,7 @@ class Hosts:
         """Let a worker be given work, or not (HO1)."""
         if peer.role != "worker":
             return
-        if host.state is HostState.UP:
+        if host.state is HostState.UP and peer.id not in host.ended:
             self.scheduler.workers[peer.id] = peer
             peer.lag_s = host.rtt_s + _REPORT_S if host.rtt_s > _NEAR_S else 0.0
         else:
@@ -514,6 +522,7 @@ class Hosts:
             for peer in host.peers.values():
                 seated = peer.id in self.scheduler.workers
                 assert not seated or host.state is HostState.UP, f"HO1 {peer.name} of {host.name}"
+                assert not seated or peer.id not in host.ended, f"HO1 {peer.name} has ended"
                 assert self.departures.peers.get(peer.id) is peer, f"HO2 {peer.name}"
                 assert self.guests.of[peer.id].host is host, f"GU3 {peer.name}"
             assert host.state is not HostState.REVOKED or not host.peers, f"HO6 {host.name}"

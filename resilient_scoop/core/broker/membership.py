@@ -100,12 +100,13 @@ class Membership:
         elif hello.role == "worker":
             self.scheduler.workers[peer_id] = peer
         if hello.role == "worker":
-            dropped = [held.attempt for held in hello.held if not self._adopt(peer, held, now)]
+            adopt = self._reserve if self.hosts.has_ended(peer) else self._adopt
+            dropped = [held.attempt for held in hello.held if not adopt(peer, held, now)]
             self._park_waiting(peer, hello, now)
         self._await(peer_id, hello, now)
         greeting = wire.Welcome(self.epoch, self.seed, self.config.lease_s, dropped)
         self.outbox.send(peer_id, wire.encode(greeting))
-        if hello.role != "agent" and self.ledger.consts:
+        if hello.role != "agent" and self.ledger.consts and not self.hosts.has_ended(peer):
             self.outbox.send(peer_id, *self.ledger.consts.values())
         if self.stopping is not None:
             if self.stops(peer):
@@ -128,6 +129,7 @@ class Membership:
             and peer.node == hello.node
             and peer.host == agent.host
             and peer.id not in listed
+            and not self.hosts.has_ended(peer)
         ]
         if gone and self.stopping is None:
             self.state.tally.died(1 + sum(peer.role != "agent" for peer in gone))
@@ -188,6 +190,29 @@ class Membership:
             self.scheduler.withdraw(batch, start, stop)
         item_s = self.config.slice_s / 2
         self.scheduler.lease(held.attempt, batch, Intervals(held.spans), peer, item_s, now)
+        return True
+
+    def _reserve(self, peer: Peer, held: wire.Held, now: float) -> bool:
+        """Keep from other workers what a process that has ended had finished, until it arrives."""
+        batch = self.scheduler.find(held.parent, held.call)
+        if batch is None:
+            return False
+        left, offset = Intervals(), 0
+        for start, stop in held.spans:
+            size = (stop - start) * ids.DIGEST_BYTES
+            part = wire.Part(
+                held.call, start, stop - start, held.fn, held.digests[offset : offset + size],
+                last=False,
+            )  # fmt: skip
+            offset += size
+            for low, high in batch.ready.overlap(start, stop):
+                if self.state.same(batch.facts, part, low, high):
+                    left.add(low, high)
+        if not left or held.attempt in self.scheduler.leases:
+            return False
+        for low, high in left:
+            self.scheduler.withdraw(batch, low, high)
+        self.scheduler.lease(held.attempt, batch, left, peer, self.config.slice_s / 2, now)
         return True
 
     def _is_past(self, held: wire.Held, start: int, stop: int) -> bool:
@@ -348,13 +373,15 @@ class Membership:
 
     # --- time ---------------------------------------------------------------------------------
 
-    def vouch(self, agent: Peer, incarnations: list[bytes], now: float) -> None:
-        """An agent reports running processes."""
+    def vouch(self, agent: Peer, alive: wire.Alive, now: float) -> None:
+        """An agent reports running processes, and those for which it speaks."""
         if agent.host is None:
             self.agent_alive_at = now
         else:
-            self.hosts.vouched(agent, now)
-        for each in incarnations:
+            self.hosts.vouched(agent, alive.ended, now)
+            if self._awaited is not None:
+                self._awaited |= {each for each in alive.ended if each not in self.peers}
+        for each in (*alive.incarnations, *alive.ended):
             peer = self.peers.get(ids.PeerId(each)) or self.revive(ids.PeerId(each), now)
             if peer is not None:
                 peer.alive_at = now

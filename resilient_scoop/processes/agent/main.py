@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from resilient_scoop.core.flight import Flight
+    from resilient_scoop.core.relay import Relay
+    from resilient_scoop.ids import PeerId
     from resilient_scoop.processes.starting import ChildSettings
 
 CHECK_S: Final = 0.1
@@ -72,7 +74,9 @@ class UpwardSocket(Protocol):
 class AgentShell:
     """Carries out the machine's actions, and gives it events."""
 
-    def __init__(self, settings: ChildSettings, socket: UpwardSocket) -> None:
+    def __init__(
+        self, settings: ChildSettings, socket: UpwardSocket, relay: Relay | None = None
+    ) -> None:
         self.settings = settings
         remote = settings.is_remote
         before = f"{settings.node}:" if remote else ""
@@ -84,8 +88,9 @@ class AgentShell:
             orphan_timeout_s=settings.orphan_timeout_s if remote else None,
         )  # fmt: skip
         self.machine = Agent(
-            config, slots, node=settings.node, name="agent", pid=os.getpid(), run=settings.run[:8]
-        )
+            config, slots, node=settings.node, name="agent", pid=os.getpid(), run=settings.run[:8],
+            relay=relay,
+        )  # fmt: skip
         self.socket = socket
         self.children: dict[str, Child] = {}  # by the name of their slot
         self.gone: dict[str, Child] = {}  # ended in this turn
@@ -171,6 +176,8 @@ class AgentShell:
                 self._say(notes.text_of(note, self.logs, self.settings.run_id))
             case agent.Transmit(frames=frames) | agent.Beat(frames=frames):
                 self.socket.send(frames)
+            case agent.Forward(peer=peer, frames=frames):
+                self._forward(peer, frames)
             case agent.EndAgent(status=status):
                 self.status = status
             case _:
@@ -180,6 +187,9 @@ class AgentShell:
 
     def _attend(self, ready: set[int]) -> None:
         """Take care of descriptors that only this kind of agent has."""
+
+    def _forward(self, peer: PeerId, frames: list[bytes]) -> None:
+        """Send a message in the name of a process that has ended."""
 
     def _say(self, text: str) -> None:
         """Say something to the user."""

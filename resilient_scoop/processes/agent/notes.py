@@ -56,6 +56,18 @@ def text_of(note: agent.Note, logs: Path, run_id: str) -> str:  # noqa: C901, PL
                 f"this host did not run for {seconds:.0f} s (asleep, or stopped); its workers ask before "
                 "they start anything"
             )
+        case agent.NotKept():
+            return (
+                "neither memory nor disk of this host has space for more copies of results that the run's "
+                "broker has not acknowledged: only the workers have them, and a worker that dies now loses "
+                "what it had finished; free space in /var/tmp there, or name another folder with "
+                "RSCOOP_HOST_DIR"
+            )
+        case agent.DamagedCopies(bundles=bundles):
+            return (
+                f"{counted(bundles, 'file')} with results of a worker that has ended cannot be read on "
+                "this host; they are computed again"
+            )
         case agent.Orphaned(seconds=seconds):
             return (
                 f"no message of the run's broker for {seconds:.0f} s: the agent ends. `rscoop resume "

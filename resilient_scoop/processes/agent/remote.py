@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from resilient_scoop.core.endings import STOPPED
+from resilient_scoop.core.relay import Relay, RelayConfig
 from resilient_scoop.errors import PlaceRefusedError
 from resilient_scoop.processes import kept_code, starting
 from resilient_scoop.processes.agent import shipped
+from resilient_scoop.processes.agent.bundle_files import BundleFiles
 from resilient_scoop.processes.agent.enrolment import enroll
 from resilient_scoop.processes.agent.main import AgentShell
 from resilient_scoop.processes.agent.uplink import Uplink
@@ -30,12 +32,15 @@ from resilient_scoop.transport.tickets import read_ticket
 from resilient_scoop.wire import enrol
 
 if TYPE_CHECKING:
+    from resilient_scoop.ids import PeerId
     from resilient_scoop.processes.starting import ChildSettings, ScriptSpec
 
 MARK: Final = "rscoop-host: "
 """Begins each line for the place."""
 CONTROL: Final = "control"
 """Socket by which a later guardian hands over a new ticket."""
+KEPT_MIB: Final = "RSCOOP_KEPT_MIB"
+"""Names how much of what is not acknowledged an agent keeps in memory; more of it goes to files."""
 _TICKET_BYTES_MAX: Final = 1 << 20
 _LAST_LOGS_S: Final = 2.0
 
@@ -54,7 +59,10 @@ class RemoteShell(AgentShell):
         self, settings: ChildSettings, uplink: Uplink, script: ScriptSpec, *, ships: bool
     ) -> None:
         """`script`: with its paths on the run's host, in case it is shipped."""
-        super().__init__(settings, uplink)
+        keeps = BundleFiles(Path(settings.run_dir))
+        relay = Relay(settings.run[:8], settings.node, _relay_config(), keeps)
+        super().__init__(settings, uplink, relay)
+        uplink.relay = relay
         self.script = script
         self.ships = ships
         self.uplink = uplink
@@ -120,6 +128,9 @@ class RemoteShell(AgentShell):
             self.machine.stop("asked", time.monotonic())
         self.uplink.pass_files(ready, time.monotonic())
 
+    def _forward(self, peer: PeerId, frames: list[bytes]) -> None:
+        self.uplink.forward(peer, frames)
+
     def _say(self, text: str) -> None:
         self.uplink.files.say(text)
 
@@ -145,6 +156,15 @@ class RemoteShell(AgentShell):
             self.uplink.pass_files(self.uplink.wait(0.05), time.monotonic())
         self.uplink.unwatch(self.tickets.fileno())
         self.tickets.close()
+
+
+def _relay_config() -> RelayConfig:
+    """Return how much of unacknowledged results is kept in memory, as the environment says."""
+    try:
+        mebibytes = int(os.environ[KEPT_MIB])
+    except (KeyError, ValueError):
+        return RelayConfig()
+    return RelayConfig(memory_bytes_max=max(0, mebibytes) << 20)
 
 
 def edited(run_dir: Path) -> bool:

@@ -1,14 +1,13 @@
 """An agent's connections on a host that is not the run's: its workers below, the broker above.
 
-It relays the messages of its workers, unread and unkept: while there is no connection to the broker they
-are dropped, and the links of the workers send them again. Files have a connection of their own, so that
-signs of life do not wait behind them.
+It relays the messages of its workers, unread. While there is no connection to the broker they are dropped;
+the links of the workers send them again, and for workers that have ended the agent does (`core.relay`).
+Files have a connection of their own, so that signs of life do not wait behind them.
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -22,6 +21,7 @@ from resilient_scoop.wire.messages import unpack_header
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from resilient_scoop.core.relay import Relay
     from resilient_scoop.processes.agent.enrolment import Admission
 
 ENROL, FILES, MESSAGE, SHORT, MISSING = b"E", b"F", b"M", b"S", b"L"
@@ -46,6 +46,7 @@ class Uplink:
 
     def __init__(self, run_dir: str, incarnation: bytes, admission: Admission) -> None:
         self._incarnation = incarnation
+        self.relay: Relay | None = None  # keeps copies of what workers send
         self._large = KeptFrames()
         self._epoch = 0  # of the broker that was heard last
         self.goodbye = b""  # a refusal of the broker (`wire.enrol`)
@@ -87,6 +88,8 @@ class Uplink:
     def receive(self) -> list[bytes] | None:
         """Relay what has arrived; return a message for the agent, or None."""
         for worker, frames in self._workers.receive():
+            if self.relay is not None:
+                self.relay.up(worker, frames)
             if not self.is_shut:
                 self._broker.send([MESSAGE, worker, *frames])
         while (parcel := self._broker.receive()) is not None:
@@ -97,20 +100,28 @@ class Uplink:
             found = self._message(parcel)
             if found is None:
                 continue
-            self._look_at_epoch(found.frames)
+            try:
+                header = unpack_header(found.frames[0])
+            except (ValueError, IndexError):
+                continue
+            self._look_at_epoch(header.epoch)
             if found.to == self._incarnation:
                 return found.frames
-            if not self.is_shut:
-                self._workers.send(PeerId(found.to), found.frames)
+            peer = PeerId(found.to)
+            if (self.relay is None or self.relay.down(peer, header)) and not self.is_shut:
+                self._workers.send(peer, found.frames)
         return None
 
-    def _look_at_epoch(self, frames: list[bytes]) -> None:
+    def forward(self, peer: PeerId, frames: Sequence[bytes]) -> None:
+        """Send a message in the name of a worker that has ended."""
+        if not self.is_shut:
+            self._broker.send([MESSAGE, peer, *frames])
+
+    def _look_at_epoch(self, epoch: int) -> None:
         """Relay nothing of a new broker until it is known whether it is of another launch."""
-        with suppress(ValueError, IndexError):
-            epoch = unpack_header(frames[0]).epoch
-            if epoch > self._epoch:
-                self.is_shut = self._epoch > 0
-                self._epoch = epoch
+        if epoch > self._epoch:
+            self.is_shut = self._epoch > 0
+            self._epoch = epoch
 
     def is_other_launch(self) -> bool:
         """Return whether the broker is of another launch than what this host has loaded."""

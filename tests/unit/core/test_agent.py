@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from math import inf
 
 import pytest
@@ -13,12 +14,15 @@ from resilient_scoop.core.agent import (
     Agent,
     AgentConfig,
     Beat,
+    DamagedCopies,
     Died,
     EndAgent,
     EndLeftovers,
     Exited,
+    Forward,
     KillProcess,
     LauncherGone,
+    NotKept,
     NotStarted,
     Received,
     Slot,
@@ -33,6 +37,8 @@ from resilient_scoop.core.agent import (
 from resilient_scoop.core.endings import CANNOT_IMPORT, HOPELESS, REFUSED, START_AGAIN, STOPPED
 from resilient_scoop.core.flight import Flight, OnCpu
 from resilient_scoop.core.link import Link
+from resilient_scoop.core.relay import PATIENCE_S, SETTLE_S, Relay, RelayConfig
+from resilient_scoop.ids import PeerId
 from resilient_scoop.wire import messages as wire
 
 RUN = b"run of a"
@@ -52,11 +58,12 @@ class Host:
         origin: bool = False,
         greeted: bool = True,
         orphan_timeout_s: float | None = None,
+        relay: Relay | None = None,
     ) -> None:
         slots = [Slot("worker", f"w{n + 1}") for n in range(workers)]
         slots += [Slot("origin", "origin")] if origin else []
         config = AgentConfig(stop_grace_s=3.0, alive_s=0.5, orphan_timeout_s=orphan_timeout_s)
-        self.machine = Agent(config, slots, node="n", name="agent", pid=7, run=RUN)
+        self.machine = Agent(config, slots, node="n", name="agent", pid=7, run=RUN, relay=relay)
         self.now = 100.0
         self.broker = Link(RUN, 1)
         self.flights: dict[str, Flight] = {}
@@ -788,3 +795,129 @@ def test_a_local_agent_starts_no_worker_again_whose_work_is_done() -> None:
     host.exit("w1", 0, DONE)
 
     assert not [a for a in host.step(Received(Link(RUN, 2).beat(), {})) if isinstance(a, Start)]
+
+
+# --- what ended workers had finished ------------------------------------------------------------
+
+
+class Damaged:
+    """Files that are taken, and cannot be read."""
+
+    def write(self, frames: Sequence[bytes]) -> int:
+        return 1
+
+    def read(self, number: int) -> None:
+        return None
+
+    def remove(self, number: int) -> None:
+        pass
+
+
+def relaying(memory: int = 1 << 20, disk: int = 0) -> Host:
+    """Return a host of one worker, which has sent a result that the broker has not acknowledged."""
+    relay = Relay(RUN, "n", RelayConfig(memory, disk), Damaged())
+    host = Host(1, orphan_timeout_s=60.0, relay=relay)
+    host.tick()
+    host.started("w1")
+    outcome = wire.Outcome(0, 0, b"f", b"d" * 32, [b"v"], task=ATTEMPT)
+    frames = Link(RUN, 1).pack([wire.encode(wire.Outcomes("0", [outcome]))])
+    relay.up(PeerId(host.slot().incarnation), frames)
+    return host
+
+
+def forwarded(actions: list[agent.Action]) -> list[wire.Up]:
+    return [
+        wire.decode_up(frame)
+        for each in actions
+        if isinstance(each, Forward)
+        for frame in each.frames[1:]
+    ]
+
+
+def acknowledge(host: Host, *, result: bool = False) -> list[agent.Action]:
+    """Let the broker acknowledge all messages of the agent and, if wanted, that of its worker."""
+    if result:
+        assert host.machine.relay is not None
+        (peer,) = host.machine.relay.unreported
+        host.machine.relay.down(peer, wire.Header(RUN, wire.BEAT, 1, 0, 1))
+    frames = [wire.pack_header(RUN, wire.BEAT, 1, host.broker.sent, host.machine.link.sent)]
+    return host.step(Received(frames, dict(host.flights)))
+
+
+def test_the_end_of_a_remote_worker_is_reported_when_what_it_had_finished_has_arrived() -> None:
+    # Given a worker that dies with a result that is not acknowledged
+    host = relaying()
+    dead = host.slot().incarnation
+    actions = host.exit("w1")
+    assert sent_up(actions) == [wire.Alive([], [dead])]
+    assert of(Start, actions) == [Start("w1")], "its successor does not wait"
+
+    # When the broker knows of the end, then the result is sent
+    host.tick(PATIENCE_S)
+    assert forwarded(host.seen) == []
+    actions = acknowledge(host)
+    actions += host.tick(PATIENCE_S)
+    assert len(forwarded(actions)) == 1
+    assert not any(isinstance(each, wire.ProcessLost) for each in sent_up(host.seen))
+
+    # When it has arrived, then the end is reported
+    assert lost(acknowledge(host, result=True)).incarnation == dead
+    assert host.machine.ends == {}
+
+
+def test_a_new_broker_learns_first_which_workers_have_ended() -> None:
+    host = relaying()
+    dead = host.slot().incarnation
+    host.exit("w1")
+    host.tick(SETTLE_S)
+    host.broker = Link(RUN, 2)
+    actions = host.greet()
+    assert sent_up(actions)[-1] == wire.Alive([], [dead])
+    assert forwarded(actions) == [], "it does not know of them yet"
+
+
+def test_a_worker_that_the_broker_wants_killed_has_nothing_to_send() -> None:
+    host = relaying()
+    host.exit("w1")
+    host.tick(SETTLE_S)
+    (dead,) = host.machine.ends
+    assert lost(host.hear(wire.Kill(dead, "asked"))).incarnation == dead
+
+
+@pytest.mark.parametrize(("reason", "waits"), [("drained", True), ("asked", True), ("now", False)])
+def test_a_stop_waits_for_results_only_if_they_are_wanted(reason: str, *, waits: bool) -> None:
+    host = relaying()
+    host.hear(wire.Stop(reason))
+    actions = host.exit("w1", 0, DONE)
+    assert bool(of(EndAgent, actions)) is not waits
+    if waits:
+        host.tick(SETTLE_S)
+        actions = acknowledge(host, result=True)
+        assert of(EndAgent, actions)
+    assert lost(actions).incarnation
+    assert isinstance(sent_up(actions)[-1], wire.Bye)
+
+
+def test_a_stop_waits_no_longer_than_its_grace_for_results() -> None:
+    host = relaying()
+    host.hear(wire.Stop("drained"))
+    assert not of(EndAgent, host.exit("w1", 0, DONE))
+    assert not of(EndAgent, host.tick(2.5))
+    actions = host.tick(0.5)
+    assert of(EndAgent, actions)
+    assert lost(actions).incarnation
+
+
+def test_what_is_not_kept_is_reported_once() -> None:
+    host = relaying(memory=0)
+    assert notes(host.tick()) == [NotKept()]
+    assert notes(host.tick()) == []
+
+
+def test_files_that_cannot_be_read_are_reported() -> None:
+    host = relaying(memory=0, disk=1 << 20)
+    host.exit("w1")
+    host.tick(SETTLE_S)
+    acknowledge(host)
+    assert notes(host.tick(PATIENCE_S)) == [DamagedCopies(1)]
+    assert notes(host.tick(0.1)) == []

@@ -23,12 +23,14 @@ from resilient_scoop.ids import ROOT, PeerId
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import (
     AGENT,
+    FN,
     ORIGIN,
     PLAIN,
     RISKY,
     W1,
     Bench,
     calls,
+    digests,
     granted,
     outcomes,
     part,
@@ -725,3 +727,66 @@ def test_pings_go_to_the_agent_that_came_last_and_only_its_answers_count() -> No
     assert hosts_.pings(new) is grid.host("alice")
     assert not grid.host("alice").is_unresponsive
     assert not grid.host("alice").pings
+
+
+# --- workers that have ended --------------------------------------------------------------------
+
+
+def test_a_worker_that_has_ended_gets_no_work_and_keeps_what_it_had_finished() -> None:
+    # Given a worker with items, whose agent says that it has ended
+    grid = Grid()
+    root = grid.open(ALICE, A1, BOB, B1)
+    grid.call(root, 2)
+    held = grid.leased(A1)
+    assert held == 1
+    (attempt,) = grid.broker.members.peers[A1].leases
+    actions = grid.hear(ALICE, wire.Alive([], [A1]))
+    assert A1 not in grid.broker.scheduler.workers
+
+    # When there is more to do, and time passes, then it gets nothing, and no other worker gets its items
+    actions += grid.call(root, 2, call=1)
+    for _ in range(40):
+        grid.now += 0.5
+        actions += grid.hear(ALICE, wire.Alive([], [A1]))
+        actions += grid.hear(BOB, wire.Alive([B1]))
+        actions += grid.tell(AGENT, wire.Alive([ORIGIN]))
+        actions += grid.feed(Tick())
+    assert granted(actions, A1) == []
+    assert grid.leased(A1) == held
+
+    # When the result arrives, and then the report of the end, then nothing is computed again
+    index = next(iter(grid.broker.members.peers[A1].leases.values())).left.starts[0]
+    grid.hear(A1, outcomes(0, index, index + 1, task=attempt))
+    grid.hear(ALICE, wire.ProcessLost(A1, -9, "crash", None, 0))
+    assert grid.broker.state.items_done == 1
+    assert grid.broker.state.tally.counts.resubmitted == 0
+
+
+def test_what_an_ended_worker_had_not_finished_runs_again_when_its_end_is_reported() -> None:
+    grid = Grid()
+    root = grid.open(ALICE, A1, BOB, B1)
+    grid.call(root, 2)
+    grid.hear(ALICE, wire.Alive([], [A1]))
+    grid.hear(ALICE, wire.ProcessLost(A1, -9, "crash", None, 0))
+    assert grid.broker.state.tally.counts.resubmitted == 1
+
+
+def test_an_ended_worker_is_greeted_by_a_new_broker_for_what_comes_only() -> None:
+    # Given a new broker, whose script makes a call of two items
+    grid = Grid(epoch=2)
+    root = grid.open(ALICE, BOB)
+    grid.call(root, 2)
+    grid.hear(ALICE, wire.Alive([], [A1]))
+
+    # When the agent of an ended worker says that the result of one is on its way
+    marks = digests(0, 1)
+    held = [
+        wire.Held(wire.Attempt(1, 9), ROOT, 0, FN, [(0, 1)], marks[: len(marks) // 2]),
+        wire.Held(wire.Attempt(1, 8), ROOT, 0, FN, [(1, 2)], b"other..."),
+    ]
+    (welcome,) = sent(grid.come(A1, held=held), A1, wire.Welcome)
+
+    # Then no other worker computes it; what is not this run's is dropped
+    assert welcome.dropped == [wire.Attempt(1, 8)]
+    (task,) = granted(grid.come(B1), B1)
+    assert (task.start, grid.leased(A1)) == (1, 1)

@@ -55,6 +55,15 @@ TEXTS: dict[Note, str] = {
     agent.Orphaned(900.0): (
         "no message of the run's broker for 900 s: the agent ends. `rscoop resume abc` continues the run"
     ),
+    agent.NotKept(): (
+        "neither memory nor disk of this host has space for more copies of results that the run's broker "
+        "has not acknowledged: only the workers have them, and a worker that dies now loses what it had "
+        "finished; free space in /var/tmp there, or name another folder with RSCOOP_HOST_DIR"
+    ),
+    agent.DamagedCopies(2): (
+        "2 files with results of a worker that has ended cannot be read on this host; they are computed "
+        "again"
+    ),
     agent.EndsLate("w1"): (
         "w1 did not end within 10 s of the run's end: an exit handler, a finalizer or a thread of "
         "the script's code keeps it; killed"
