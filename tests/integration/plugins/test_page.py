@@ -30,7 +30,7 @@ def libraries(program: str) -> list[str]:
 def parameter(program: str, output: str) -> object:
     """Return a program as a parameter; what needs only the libraries of all tests is a real test."""
     needed = libraries(program)
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    missing = [each for each in dict.fromkeys(needed) if importlib.util.find_spec(each) is None]
     name = next((each for each in needed if each in ALWAYS_THERE), needed[0])
     is_usual = not {"resilient_scoop", "random", "asyncio", *ALWAYS_THERE}.issuperset(needed)
     marks = [
