@@ -68,5 +68,27 @@ def test_the_program_that_reads_a_run_prints_what_the_run_has_done(place: Place)
     assert (value, deaths) == ("1", "0")
 
 
+def test_the_program_with_a_session_finds_its_results_when_it_is_started_again(
+    place: Place,
+) -> None:
+    text = (PAGE.parent / "sessions.md").read_text()
+    [(program, output)] = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL)
+    script = place.write(program)
+    environ = {**os.environ, "RSCOOP_STATE_DIR": str(place.state)}
+
+    first, again = (
+        subprocess.run(
+            [sys.executable, script], capture_output=True, text=True, check=True, env=environ,
+            cwd=place.folder,
+        )
+        for _ in range(2)
+    )  # fmt: skip
+
+    assert first.stdout == again.stdout == output
+    assert first.stderr == ""
+    assert ": 101 results recovered, 0 in flight" in again.stderr
+    place.assert_nothing_left()
+
+
 def test_every_program_of_the_page_is_run() -> None:
     assert len(PROGRAMS) == PAGE.read_text().count("```python") == 6
