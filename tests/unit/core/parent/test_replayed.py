@@ -8,6 +8,7 @@ from typing import NoReturn
 import pytest
 
 from resilient_scoop.core.parent.replayed import End, RecordedCalls, Replayed
+from resilient_scoop.errors import InvariantError
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import FN, ONCE, PLAIN, RISKY, digests, outcomes, part
@@ -241,3 +242,43 @@ def test_another_end_is_a_difference() -> None:
         with pytest.raises(Halted) as halted:
             of.finish("its end", failed=failed, journaled=journaled)
         assert halted.value.end.what == "end"
+
+
+def test_a_call_below_a_checkpoint_has_no_place_of_its_own_and_is_described_so() -> None:
+    of = asked((part(0, 0, 1),), (part(1, 0, 1),))
+    of.take(3, wire.Trimmed(ROOT, [(0, 1)], [], 1, [("s", 0)]))
+    assert (list(of.calls), of.next_call) == ([1], 2)
+    assert of.describe(0) == "what a checkpoint covers"
+
+
+def test_items_that_were_given_up_have_no_end_that_a_replay_waits_for() -> None:
+    journal = asked((part(0, 0, 3),))
+    journal.take(2, wire.Abandoned(ROOT, 0, [(1, 3)]))
+    of = parent(journal)
+    page(of, outcomes(0, 0, 1))
+    call(of, 0, 3)
+    assert of.is_drained()
+
+    journal.take(3, wire.Calls(ROOT, NOW, [part(0, 2, 3)]))  # it was called again
+    assert not of.is_drained()
+
+
+def test_once_without_an_answer_is_the_end_of_the_history_or_a_difference_behind_it() -> None:
+    of = parent(asked((part(0, 0, 1),)))
+    page(of, outcomes(0, 0, 1))
+    with pytest.raises(Halted) as halted:
+        of.recall_once(of.begin_once(0), "m:f")
+    assert not halted.value.end.differs
+    assert "whose function has not ended" in halted.value.end.found
+
+    over = parent(asked((part(0, 0, 1),)))
+    over.ended = True
+    page(over, outcomes(0, 0, 1))
+    with pytest.raises(Halted) as halted:
+        over.recall_once(over.begin_once(0), "m:f")
+    assert halted.value.end.expected == "no answer here"
+
+
+def test_a_replay_refuses_to_be_told_anything_new() -> None:
+    with pytest.raises(InvariantError, match="RP3"):
+        parent(asked()).observe("done", b"a")
