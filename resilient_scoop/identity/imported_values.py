@@ -39,11 +39,16 @@ _own_homes: dict[str, str | None] = {}
 _attributes: dict[str, frozenset[str]] = {}
 
 
-def note() -> None:
-    """Record what the user's modules hold now; replaces the earlier record."""
+def note(typed: str = "") -> None:
+    """Record what the user's modules hold now; replaces the earlier record.
+
+    Of the module `typed`, which has been typed and not imported, workers have nothing.
+    """
     forget()
     for name, module in list(sys.modules.items()):
-        if is_user_module(name):
+        if name == typed:
+            _noted.add(name)
+        elif is_user_module(name):
             _note_module(name, module)
     _note_libraries()
     script_changes.note(

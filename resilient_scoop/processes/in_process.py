@@ -89,7 +89,7 @@ def _observe(program: MainProgram, settings: starting.ChildSettings) -> None:
     if not _Observed.is_noted:
         _Observed.is_noted = True
         process_settings.install()
-        imported_values.note()
+        imported_values.note("__main__" if program.is_interactive else "")
 
 
 class InProcess:
