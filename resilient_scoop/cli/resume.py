@@ -192,6 +192,12 @@ def changed_versions(info: RunInfo) -> list[str]:
 
 def _enter(run: RunDir, info: RunInfo) -> None:
     """Change to the working directory of the run, and check that its script exists and compiles."""
+    if info.in_process and info.script_kept:
+        raise UsageError(
+            f"run {info.id} is the session {info.name} of calls that were typed at a prompt or in a "
+            "notebook, of which no script is kept: run that program again, which opens the session by "
+            "its name"
+        )
     try:
         os.chdir(info.cwd)
     except OSError as error:

@@ -60,6 +60,7 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     message: str | None
     script: str | None
     module: str | None
+    in_process: bool  # a session of a program
     argv: list[str]
     cwd: str
     created_at: str
@@ -131,6 +132,7 @@ def report_of(run: RunDir, info: RunInfo, status: RunStatus) -> StatusReport:
         message=over.message or None if over else None,
         script=info.script,
         module=info.module,
+        in_process=info.in_process,
         argv=info.argv,
         cwd=info.cwd,
         created_at=utc(info.created_at),
@@ -310,6 +312,8 @@ def _advice(report: StatusReport) -> str:
             return f"rscoop logs {report.id}   shows its output"
         case RunState.FAILED:
             return f"rscoop failures {report.id}; then rscoop resume --retry-failed {report.id}"
+        case RunState.STOPPED if report.in_process:
+            return f"run the program again: it opens the session {report.name} by its name"
         case RunState.STOPPED:
             return f"rscoop resume {report.id}"
         case RunState.DAMAGED | RunState.NEWER:

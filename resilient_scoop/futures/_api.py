@@ -46,10 +46,11 @@ def _submit(
     try:
         at = _engine.here()
     except _engine.InThreadError as refused:
-        calls: Any = in_threads(refused)
-        return calls.submit(fn, args, kwargs, _options.of(fn, given))  # type: ignore[no-any-return]
+        return in_threads(refused).submit(fn, args, kwargs, _options.of(fn, given))  # type: ignore[return-value]
     if at is None:
         return _serial.submit(fn, args, kwargs)
+    if _engine.loop_here() is not None and _is_unordered(at):
+        return in_threads(None).submit(fn, args, kwargs, _options.of(fn, given))  # type: ignore[return-value]
     if kwargs:
         style, arg = _engine.KEYWORDS, (args, kwargs)
     elif len(args) == 1:
@@ -71,8 +72,14 @@ def _submit(
     return Future(at, call, define.name)
 
 
-def in_threads(refused: _engine.InThreadError) -> SharedCalls:
-    """Return where calls of threads belong.
+def _is_unordered(at: _engine.Here) -> bool:
+    """Return whether calls of coroutines are found by content: their order varies (not if strict)."""
+    session = at.session
+    return session.role == "origin" and not session.settings.options.stops_at_differences
+
+
+def in_threads(refused: _engine.InThreadError | None) -> SharedCalls:
+    """Return where calls of threads and coroutines belong.
 
     Raises:
         InThreadError: this is a thread of a task. UsageError: the run is strict.
@@ -81,6 +88,7 @@ def in_threads(refused: _engine.InThreadError) -> SharedCalls:
 
     found = _shared.here()
     if found is None:
+        assert refused is not None, "it has been asked whether this is the script's process"
         raise refused
     return found
 
@@ -136,11 +144,14 @@ def _map(
     try:
         at = _engine.here()
     except _engine.InThreadError as refused:
-        calls, options = in_threads(refused), _options.of(func, given)
-        return calls.map(func, iterables, timeout, buffersize, options)
+        return in_threads(refused).map(
+            func, iterables, timeout, buffersize, _options.of(func, given)
+        )
     if at is None:
         _serial.warn_once()
         return iter(builtins.map(_serial.SerialItem(func), *iterables))
+    if _engine.loop_here() is not None and _is_unordered(at):
+        return in_threads(None).map(func, iterables, timeout, buffersize, _options.of(func, given))
     return read(Mapping(at, func, iterables, _options.of(func, given), buffersize), timeout)
 
 

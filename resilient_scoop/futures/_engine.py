@@ -7,6 +7,7 @@ of user code: this order determines the identity of futures.
 from __future__ import annotations
 
 import pickle
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ from resilient_scoop.wire.messages import Define, Options
 from resilient_scoop.wire.payload_tags import FILE
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Sequence
 
     from resilient_scoop.core.parent.call import Call
@@ -61,7 +63,7 @@ _SEND_ITEMS = 64
 _DEFINITIONS_MAX = 512
 SLOW_S = 0.3
 """If checking for changes takes longer than this, the user is told."""
-_IN_THREAD = (
+IN_THREAD = (
     "futures were used in a thread of your own ({}): only the main thread, which has made it, can wait "
     "for it; pass its result to the thread, or, in the script, make the call in the thread that waits"
 )
@@ -78,6 +80,22 @@ _SHORT = 1 << 12
 _definitions: dict[tuple[Any, ...], tuple[object, Define, Guard]] = {}
 _bringing: dict[bytes, Define] = {}
 program_end.caches += [_definitions.clear, _bringing.clear, forget_known, imported_values.forget]
+
+
+def is_in_thread() -> bool:
+    """Return whether this is a thread of user code, not the main one."""
+    return threading.current_thread() is not threading.main_thread()
+
+
+def loop_here() -> asyncio.AbstractEventLoop | None:
+    """Return the asyncio loop that runs in this thread."""
+    if "asyncio.events" not in sys.modules:
+        return None
+    try:
+        found: asyncio.AbstractEventLoop = sys.modules["asyncio.events"].get_running_loop()
+    except RuntimeError:
+        return None
+    return found
 
 
 class InThreadError(RuntimeError):
@@ -129,7 +147,7 @@ def session_here(in_thread: str, refusal: str | None = None) -> Connection | Non
         return None
     if refusal is not None:
         raise RuntimeError(refusal)
-    if threading.current_thread() is not threading.main_thread():
+    if is_in_thread():
         raise InThreadError(in_thread)
     if session.context.fenced:
         raise GreenletExit
@@ -143,8 +161,8 @@ def enter(at: Here, kind: str, name: str = "") -> None:
         RuntimeError: what the words name belongs to another parent, or this is a thread of user code.
     """
     _refuse(Process.refusal)
-    if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError(_IN_THREAD.format(f"{kind} {name}".rstrip()))
+    if is_in_thread():
+        raise RuntimeError(IN_THREAD.format(f"{kind} {name}".rstrip()))
     context = at.session.context
     if context is not at.context:
         what = f"{kind} {name}".rstrip()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import threading
 import time
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from resilient_scoop import ids
 from resilient_scoop.core.parent.call import Call, OutcomeChunk
-from resilient_scoop.errors import UnpicklingFailedError
 from resilient_scoop.futures import _engine, _pending
 from resilient_scoop.payload import payload as codec
 from resilient_scoop.wire.broker_errors import is_cancelled
@@ -17,9 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from resilient_scoop.futures._engine import Here
+    from resilient_scoop.futures._views import View
 
 T = TypeVar("T")
 _STRIDE = 1_000_003
+_DECODE_S: Final = 1.0
+_decoding: Final = threading.RLock()  # an outcome that is shown to threads is decoded once
 
 
 class BatchPlace(NamedTuple):
@@ -53,9 +58,16 @@ class Future(Generic[T]):
     that a resumed run gets the same ones. Attributes: `index` (place in its batch), `callable` (its
     name), `path` (its identity in the run).
 
+    It counts as a `concurrent.futures.Future`: `concurrent.futures.wait` and `asyncio.wrap_future`
+    take it, and other threads of the script may use it (`futures._views`).
+
     Two futures are equal if they are the same object. The hash is the number of the batch, so that
     sets of futures iterate in the same order in every replay.
     """
+
+    _is_shown = False  # it has a view, or gets one
+    _view: View[T] | None = None  # for other threads and libraries
+    _decoded: tuple[Any, BaseException | None] | None = None
 
     def __init__(
         self, at: Here | None, call: Call | None, name: str, index: int = 0, number: int = 0
@@ -201,17 +213,10 @@ class Future(Generic[T]):
         chunk = self._call.find(self.index)
         assert chunk is not None, "only what is settled is learnt"
         payload = chunk.values[self.index - chunk.start]
-        what = f"result of {self.callable}"
-        try:
-            value = codec.loads(payload, self._at.session.store, what)
-        except UnpicklingFailedError as error:
-            self._error = error  # a later call gets it again
-        else:
-            if self.index in chunk.failed:
-                self._error = value
-            else:
-                self._value = value
+        self._value, self._error = self._decode(payload, failed=self.index in chunk.failed)
         self._seen, self._call = True, None
+        if self._view is not None:
+            self._view.take()
         context = self._at.context
         context.learned += 1
         self._turn = context.learned
@@ -220,10 +225,92 @@ class Future(Generic[T]):
                 context.listeners.discard(self)
             _pending.call_back(self._at, self._call_back)
 
+    def _decode(self, payload: bytes, *, failed: bool) -> tuple[Any, BaseException | None]:
+        """Return the value and the error that a payload holds."""
+        assert self._at is not None, "a future without a parent is born seen"
+        store, what = self._at.session.store, f"result of {self.callable}"
+        if not self._is_shown:
+            return codec.loads_outcome(payload, store, what, failed=failed)
+        # Unpickling runs user code: it may take long, or wait for the thread that waits here.
+        alone = _decoding.acquire(timeout=_DECODE_S)
+        try:
+            if self._decoded is None:
+                self._decoded = codec.loads_outcome(payload, store, what, failed=failed)
+            return self._decoded
+        finally:
+            if alone:
+                _decoding.release()
+
     def settle(self, value: Any, error: BaseException | None) -> None:
         """Set its outcome (without `rscoop`)."""
         self._seen, self._value, self._error = True, value, error
         self._call_back()
+
+    # --- views --------------------------------------------------------------------------------
+
+    @property
+    def __class__(self) -> Any:
+        """`concurrent.futures.Future` for `isinstance`, as soon as that is imported."""
+        base = sys.modules.get("concurrent.futures._base")
+        return type(self) if base is None else base.Future
+
+    @__class__.setter
+    def __class__(self, value: type) -> None:
+        raise TypeError("the class of a future cannot be changed")
+
+    @property
+    def _condition(self) -> Any:
+        return self.view()._condition  # noqa: SLF001  read by `concurrent.futures.wait`
+
+    @property
+    def _state(self) -> str:
+        return self.view()._state  # noqa: SLF001
+
+    @property
+    def _waiters(self) -> list[Any]:
+        return self.view()._waiters  # noqa: SLF001
+
+    def view(self) -> View[T]:
+        """Return it as `concurrent.futures` and other threads see it.
+
+        Raises:
+            RuntimeError: this is a thread of a task. UsageError: the run is strict.
+        """
+        if self._view is None:
+            from resilient_scoop.futures import _views  # loads `concurrent.futures`, 3 ms
+
+            with _decoding:
+                self._is_shown = True
+                if self._view is None:
+                    self._view = _views.view_of(self, self._at)
+            self._view.take()  # it may have arrived in between
+        return self._view
+
+    def peek(self) -> tuple[Any, BaseException | None] | None:
+        """Return the value and the error if the outcome has arrived; callable from any thread."""
+        call, at = self._call, self._at
+        if not self._seen and call is not None and at is not None:
+            with at.session.turn():
+                chunk = call.find(self.index)
+            if chunk is None and not self._seen:
+                return None
+            if chunk is not None:
+                payload = chunk.values[self.index - chunk.start]
+                return self._decode(payload, failed=self.index in chunk.failed)
+        return self._value, self._error
+
+    def wait_here(self) -> None:
+        """Wait for the outcome in its parent, which must be running here, and learn it."""
+        if not self._seen:
+            self._await_here(None)
+
+    def claim(self) -> Callable[[], None]:
+        """Take its callbacks away; return a function that runs them."""
+        claimed: list[Callable[[Future[T]], Any]] = []
+        with contextlib.suppress(IndexError):  # the main thread takes them at the same time
+            while True:
+                claimed.append(self._callbacks.pop(0))
+        return lambda: self._call_each(claimed)
 
     # --- concurrent.futures -------------------------------------------------------------------
 
@@ -234,7 +321,9 @@ class Future(Generic[T]):
             TimeoutError: there was no outcome within `timeout` seconds.
             concurrent.futures.CancelledError: it was canceled.
         """
-        self._await(timeout)
+        view = self._await(timeout)
+        if view is not None:
+            return view.result()
         if self._error is not None:
             raise self._error
         value: T = self._value
@@ -242,12 +331,28 @@ class Future(Generic[T]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the exception of the call, None if it returned; waits as `result` does."""
-        self._await(timeout)
+        view = self._await(timeout)
+        if view is not None:
+            return view.exception()
         if self._error is not None and self.cancelled():
             raise self._error
         return self._error
 
-    def _await(self, timeout: float | None) -> None:
+    def _await(self, timeout: float | None) -> View[T] | None:
+        """Wait for the outcome; return the view in a thread, whose future does not learn it."""
+        if self._seen:
+            return None
+        if self._at is not None and _engine.is_in_thread():
+            from resilient_scoop.futures import _views  # loads `concurrent.futures`, 3 ms
+
+            view = self.view()
+            if not _views.is_done_within(view, timeout):
+                raise TimeoutError(f"future {self.path} has no result after {timeout} s")
+            return view
+        self._await_here(timeout)
+        return None
+
+    def _await_here(self, timeout: float | None) -> None:
         if self._seen:
             return
         at = self.parent_here()
@@ -269,6 +374,8 @@ class Future(Generic[T]):
         """Return whether it has an outcome (including cancellation)."""
         if self._seen:
             return True
+        if self._at is not None and _engine.is_in_thread():
+            return self.view().done()
         at = self.parent_here()
         assert at is not None, "a future without a parent is born seen"
 
@@ -290,15 +397,20 @@ class Future(Generic[T]):
     def cancelled(self) -> bool:
         """Return whether it was canceled."""
         if self._error is None:
-            return False
+            return self._view is not None and self._view.cancelled()
         from concurrent.futures import CancelledError  # it takes each process 3 ms to load
 
         return isinstance(self._error, CancelledError)
 
     def cancel(self) -> bool:
-        """Try to cancel it; return whether it worked: no worker had started it."""
+        """Try to cancel it; return whether it worked: no worker had started it.
+
+        Only its parent can cancel it: in another thread, only a canceled future returns True.
+        """
         if self._seen:
             return self.cancelled()
+        if self._at is not None and _engine.is_in_thread():
+            return self.view().cancelled()
         at, call = self.parent_here(), self._call
         assert at is not None, "a future without a parent is born seen"
         assert call is not None, "a future without a parent is born seen"
@@ -334,6 +446,9 @@ class Future(Generic[T]):
     ) -> None:
         """Call `fn(self)` in this parent when it learns the outcome: when it next waits.
 
+        If the main thread of the script waits for something else (a lock, an event, `time.sleep`), the
+        callback runs in a thread. A callback that a thread or an asyncio loop adds belongs to it.
+
         Exceptions of a callback are logged and not propagated. The further arguments of SCOOP are
         accepted without effect: callbacks run where the future was made.
         """
@@ -342,14 +457,33 @@ class Future(Generic[T]):
             self._callbacks.append(fn)
             self._call_back()
             return
+        if self._at is not None and self._belongs_elsewhere(fn):
+            return
         at = self.parent_here()
         assert at is not None, "a future without a parent is born seen"
         self._callbacks.append(fn)
         if len(self._callbacks) == 1:
             _pending.listen(at, self)
 
+    def _belongs_elsewhere(self, fn: Callable[[Future[T]], Any]) -> bool:
+        """Add the callback of a thread or a running loop; return whether it was one."""
+        assert self._at is not None, "a future without a parent is born seen"
+        in_thread, loop = _engine.is_in_thread(), _engine.loop_here()
+        if not in_thread and loop is None:
+            return False
+        if in_thread or loop is None or self._at.session.role == "origin":
+            self.view().add_done_callback(lambda _: fn(self))
+            return True
+        from resilient_scoop.futures import _views  # loads `concurrent.futures`, 3 ms
+
+        _views.call_in_loop(loop, self._at, self, fn)
+        return True
+
     def _call_back(self) -> None:
         callbacks, self._callbacks = self._callbacks, []
+        self._call_each(callbacks)
+
+    def _call_each(self, callbacks: Sequence[Callable[[Future[T]], Any]]) -> None:
         for callback in callbacks:
             try:
                 callback(self)

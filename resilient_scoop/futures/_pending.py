@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from resilient_scoop.core.parent.call import Watch
 from resilient_scoop.futures import _engine
@@ -102,11 +102,15 @@ class Pending(Generic[T]):
                     self._settle(future)
         return self
 
+    def settled_now(self) -> list[T]:
+        """Return the settled ones (in a turn)."""
+        self.hear()
+        return list(self._settled)
+
     def look(self) -> bytes:
         """Return the settled ones, in the order of completion, for the parent's record."""
         with self._at.session.turn():
-            self.hear()
-        settled = sorted(self._settled, key=lambda each: each.arrival())
+            settled = sorted(self.settled_now(), key=lambda each: each.arrival())
         return b" ".join(b"%d:%d" % (each.number, each.index) for each in settled)
 
     def take(self, answer: bytes) -> list[T]:
@@ -133,11 +137,35 @@ class Pending(Generic[T]):
         return chosen
 
 
+def next_settled(
+    pending: Pending[T], until: float | None, enough: Callable[[Pending[T]], bool]
+) -> list[T]:
+    """Wait until enough are settled; return them in the order of arrival, none after a timeout."""
+    at = pending.enter()
+
+    def live() -> bytes:
+        _engine.block(at, lambda: enough(pending.hear()), until)
+        return pending.look()
+
+    chosen = pending.take(_engine.observe(at, "settled", live))
+    run_callbacks(at)
+    return chosen
+
+
+def any_settled(pending: Pending[Any]) -> bool:
+    """Return whether one is settled."""
+    return pending.settled > 0
+
+
 def listen(at: Here, future: Waited) -> None:
     """Run a future's callbacks when the parent learns its outcome."""
     if at.context.listeners is None:
         at.context.listeners = Pending(at)
         at.session.call_back = functools.partial(run_callbacks, at)
+        if at.session.role == "origin":
+            from resilient_scoop.futures import _views  # loads `concurrent.futures`, 3 ms
+
+            _views.look_after_callbacks(at)
     at.context.listeners.add(future)
 
 

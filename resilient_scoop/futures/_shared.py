@@ -13,6 +13,7 @@ numbers from function and arguments (`core.parent.by_content`). Their futures ar
 from __future__ import annotations
 
 import concurrent.futures as cf
+import functools
 import itertools
 import signal
 import threading
@@ -20,10 +21,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import resilient_scoop
 from resilient_scoop import ids
 from resilient_scoop.core.parent.call import Watch
 from resilient_scoop.core.parent.parent import Parent
-from resilient_scoop.errors import UnpicklingFailedError, UsageError
+from resilient_scoop.errors import UsageError
 from resilient_scoop.futures import _engine
 from resilient_scoop.identity.digest import has_met, take_met
 from resilient_scoop.payload import payload as codec
@@ -45,8 +47,9 @@ _CANCELED: Final = "CANCELLED"
 BUFFER: Final = 1024
 """Calls under way of a map over an iterable without a length."""
 _STRICT: Final = (
-    "futures were used in thread {}: with --strict, a replay must repeat every call in its order, which "
-    "threads do not have; make calls in the script's main thread, or run without --strict"
+    "futures were used {}: with --strict, a replay must repeat every call in its order, which threads "
+    "do not have; make calls and wait for them in the script's main thread, with resilient_scoop.futures, "
+    "or run without --strict"
 )
 
 
@@ -97,6 +100,10 @@ class SharedCalls:
         self.pumping: Pump = session.pump_by_thread()
         self._waiting: dict[int, SharedFuture[Any]] = {}
         self._watch = Watch()
+        self._watched: Parent | None = None  # the script's own, once its futures are shown
+        self._shown_watch = Watch()
+        self._shown: dict[int, list[Callable[[], bool]]] = {}
+        self._due: deque[Callable[[], None]] = deque()
         self._lock = threading.RLock()  # one call is being encoded at a time
         self._cancelling = threading.Lock()  # one cancellation at a time
         self._idle = True  # no outcome is being delivered
@@ -240,12 +247,16 @@ class SharedCalls:
     def _each_turn(self) -> None:
         """Ask for the history; end if the run does (in a turn)."""
         session = self.session
-        frame = self.parent.page_wanted() if self.parent.history.replaying else None
-        if frame is not None:
-            session.send(frame)
-            session.flush(time.monotonic())
+        for parent in (self.parent, self._watched if self._shown else None):
+            if parent is not None and parent.history.replaying:
+                frame = parent.page_wanted()
+                if frame is not None:
+                    session.send(frame)
+                    session.flush(time.monotonic())
 
     def _has_news(self) -> bool:
+        if self._due or self._shown_watch.arrived:
+            return True
         return bool(self._watch.arrived) or self._closed is not None or self._is_refused()
 
     def _is_refused(self) -> bool:
@@ -257,11 +268,18 @@ class SharedCalls:
         )  # they are the main thread's
         arrived = self._watch.arrived
         while self._closed is None:
-            self._idle = not arrived
+            if not (self._idle or arrived or self._due or self._shown_watch.arrived):
+                self._idle = True
+                with self.session.turn():
+                    self.pumping.announce()
             self.pumping.wait_for(self._has_news, time.monotonic() + _LOOK_S)
             self._idle = False
             while arrived:
                 self._settle(arrived.popleft())
+            while self._shown_watch.arrived:
+                self._take_shown(self._shown_watch.arrived.popleft())
+            while self._due:
+                self._run(self._due.popleft())
             if self._is_refused():
                 self._fail(self.parent.judge.refusal)
 
@@ -281,15 +299,59 @@ class SharedCalls:
             return
         if not future.set_running_or_notify_cancel():
             return
+        what = f"result of {future.callable}"
+        found, error = codec.loads_outcome(
+            value, self.session.store, what, failed=0 in chunk.failed
+        )
+        self._run(lambda: future.set_exception(error) if error else future.set_result(found))
+
+    @staticmethod
+    def _run(function: Callable[[], object]) -> None:
+        """Run what may call back into user code; nothing that it does ends the thread."""
         try:
-            found = codec.loads(value, self.session.store, f"result of {future.callable}")
-        except UnpicklingFailedError as error:
-            future.set_exception(error)
-            return
-        if 0 in chunk.failed:
-            future.set_exception(found)
-        else:
-            future.set_result(found)
+            function()
+        except BaseException:  # user code: a callback
+            resilient_scoop.logger.exception("a callback of a future raised")
+
+    # --- futures of the main thread -----------------------------------------------------------
+
+    def run(self, function: Callable[[], None]) -> None:
+        """Run a function in the thread of callbacks."""
+        with self.session.turn():
+            self._due.append(function)
+            self.pumping.announce()
+
+    def show(
+        self, number: int, is_settled: Callable[[], bool], take: Callable[[], bool], parent: Parent
+    ) -> None:
+        """Call `take` in the thread of callbacks at each outcome of the script's call, until it is True."""
+        with self.session.turn():
+            if self._watched is not parent:
+                self._watched = parent
+                parent.calls.add_watch(self._shown_watch)
+            self._shown.setdefault(number, []).append(take)
+            self._shown_watch.calls.add(number)
+            if is_settled():
+                self._shown_watch.hear(number)
+                self.pumping.announce()
+        self.pumping.wake()
+
+    def _take_shown(self, number: int) -> None:
+        with self.session.turn():
+            takes = self._shown.pop(number, [])
+            self._shown_watch.calls.discard(number)
+        left: list[Callable[[], bool]] = []
+
+        def try_to(take: Callable[[], bool]) -> None:
+            if not take():
+                left.append(take)
+
+        for take in takes:
+            self._run(functools.partial(try_to, take))
+        if left:
+            with self.session.turn():
+                self._shown.setdefault(number, []).extend(left)
+                self._shown_watch.calls.add(number)
 
     def _fail(self, error: BaseException | None) -> None:
         """No more outcomes will come: say so to every waiting future (SH1)."""
@@ -307,7 +369,7 @@ class SharedCalls:
         """Whether every call has its outcome, and callbacks have been run (in a turn, or not)."""
         if self._closed is not None or self.parent.judge.refusal is not None:
             return True
-        return not self._waiting and not self._watch.arrived and self._idle
+        return self._idle and not (self._waiting or self._watch.arrived or self._due)
 
     def drain(self, until: float | None = None) -> bool:
         """Wait until `is_drained`; return whether it is. For threads other than the pump's."""
@@ -339,7 +401,10 @@ def here() -> SharedCalls | None:
     if session is None or session.role != "origin":
         return None
     if session.settings.options.stops_at_differences:
-        raise UsageError(_STRICT.format(threading.current_thread().name))
+        where = f"in thread {threading.current_thread().name}"
+        raise UsageError(
+            _STRICT.format(where if _engine.is_in_thread() else "by code that waits in a thread")
+        )
     with _lock:
         found: SharedCalls | None = session.shared
         if found is None:

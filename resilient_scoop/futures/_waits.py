@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from resilient_scoop.futures import _engine
 from resilient_scoop.futures._future import Future
-from resilient_scoop.futures._pending import Pending, run_callbacks
+from resilient_scoop.futures._pending import Pending, any_settled, next_settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
 T = TypeVar("T")
 
@@ -30,6 +30,11 @@ def _deadline(timeout: float | None) -> float | None:
     return None if timeout is None else time.monotonic() + timeout
 
 
+def _is_foreign(fs: Iterable[Any]) -> bool:
+    """Return whether `concurrent.futures` waits: in a thread, and for futures of threads."""
+    return _engine.is_in_thread() or any(type(each) is not Future for each in fs)
+
+
 def _listed(fs: Iterable[Future[T]]) -> list[Future[T]]:
     """Return futures without duplicates; those of a set in the order of their creation."""
     futures = list(dict.fromkeys(fs))
@@ -47,27 +52,6 @@ def _pending(futures: list[Future[Any]]) -> Pending[Future[Any]] | None:
     return None if at is None else Pending(at, waiting)
 
 
-def _next(
-    pending: Pending[Future[Any]],
-    until: float | None,
-    enough: Callable[[Pending[Future[Any]]], bool],
-) -> list[Future[Any]]:
-    """Wait until enough are settled; return them in the order of arrival, none after a timeout."""
-    at = pending.enter()
-
-    def live() -> bytes:
-        _engine.block(at, lambda: enough(pending.hear()), until)
-        return pending.look()
-
-    chosen = pending.take(_engine.observe(at, "settled", live))
-    run_callbacks(at)
-    return chosen
-
-
-def _any(pending: Pending[Any]) -> bool:
-    return pending.settled > 0
-
-
 def _all(pending: Pending[Any]) -> bool:
     return pending.settled == len(pending)
 
@@ -76,7 +60,7 @@ def _all_or_failed(pending: Pending[Any]) -> bool:
     return pending.failed or pending.settled == len(pending)
 
 
-_ENOUGH = {FIRST_COMPLETED: _any, FIRST_EXCEPTION: _all_or_failed, ALL_COMPLETED: _all}
+_ENOUGH = {FIRST_COMPLETED: any_settled, FIRST_EXCEPTION: _all_or_failed, ALL_COMPLETED: _all}
 
 
 def as_completed(fs: Iterable[Future[T]], timeout: float | None = None) -> Iterator[Future[T]]:
@@ -87,6 +71,11 @@ def as_completed(fs: Iterable[Future[T]], timeout: float | None = None) -> Itera
     Raises:
         TimeoutError: not all were done `timeout` seconds after the call.
     """
+    fs = fs if isinstance(fs, set | frozenset) else list(fs)
+    if _is_foreign(fs):
+        from concurrent import futures as cf
+
+        return cf.as_completed(fs, timeout)  # type: ignore[arg-type,return-value]
     return _as_completed(_listed(fs), _deadline(timeout))
 
 
@@ -98,7 +87,7 @@ def _as_completed(futures: list[Future[T]], until: float | None) -> Iterator[Fut
     while known:
         yield known.pop()
     while pending:
-        chosen = _next(pending, until, _any)
+        chosen = next_settled(pending, until, any_settled)
         if not chosen:
             raise TimeoutError(f"{len(pending)} (of {total}) futures unfinished")
         chosen.reverse()
@@ -120,6 +109,11 @@ def wait(
     """
     if return_when not in _ENOUGH:
         raise ValueError(f"return_when is {return_when!r}, not one of the three constants")
+    fs = fs if isinstance(fs, set | frozenset) else list(fs)
+    if _is_foreign(fs):
+        from concurrent import futures as cf
+
+        return DoneAndNotDoneFutures(*cf.wait(fs, timeout, return_when))  # type: ignore[arg-type]
     futures = _listed(fs)
     pending = _pending(futures)
     known = [future for future in futures if future.is_known]
@@ -127,6 +121,6 @@ def wait(
         (return_when == FIRST_COMPLETED and known)
         or (return_when == FIRST_EXCEPTION and any(future.has_failed() for future in known))
     ):
-        _next(pending, _deadline(timeout), _ENOUGH[return_when])
+        next_settled(pending, _deadline(timeout), _ENOUGH[return_when])
     done = {future for future in futures if future.is_known}
     return DoneAndNotDoneFutures(done, {future for future in futures if not future.is_known})

@@ -148,11 +148,22 @@ def loads(
             payload = _fetched(payload, store)
         class_keys.ProcessClasses.is_call = is_call
         return codec.loads(payload)
-    except Exception as error:  # unpickling runs user code
+    except (Exception, SystemExit) as error:  # unpickling runs user code
         reason = f"{type(error).__name__}: {error}"
         raise UnpicklingFailedError(what, _names(payload), reason) from error
     finally:
         class_keys.ProcessClasses.is_call = False
+
+
+def loads_outcome(
+    payload: bytes | memoryview, store: PayloadStore | None, what: str, *, failed: bool
+) -> tuple[Any, BaseException | None]:
+    """Return the value and the error of a call; its error if its outcome cannot be loaded here."""
+    try:
+        found = loads(payload, store, what)
+    except UnpicklingFailedError as error:
+        return None, error
+    return (None, found) if failed else (found, None)
 
 
 def _fetched(payload: bytes | memoryview, store: PayloadStore | None) -> memoryview:

@@ -143,6 +143,8 @@ class Connection:
         self._files: dict[str, dict[tuple[int, int], bytes]] = {}  # by parent, call and item
         self.on_stop: Callable[[], None] | None = None
         self.say_stuck: Callable[[], None] | None = None  # called by the deputy, in its turn
+        self.look_idle: Callable[[], None] | None = None  # called by the deputy, outside of turns
+        self.is_waiting = False  # the script's main thread waits for outcomes
         self._closed = threading.Event()
         self.shared: Any = None  # the calls of threads (`futures._shared`)
         self.pumping: Pump | None = None  # receives, once other threads than the main one wait
@@ -288,6 +290,8 @@ class Connection:
             if self.machine.stopping is not None and self.on_stop is not None:
                 self.on_stop()
             user_signals.send_due()
+            if self.look_idle is not None:
+                self.look_idle()
             if time.monotonic() - self.pumped_at < DEPUTY_S or not self._lock.acquire(timeout=1.0):
                 continue
             try:

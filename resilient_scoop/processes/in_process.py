@@ -39,6 +39,8 @@ START_S_MAX: Final = 60.0
 """Longest wait for the broker: a journal of a million results takes some seconds to open."""
 _END_S_MAX: Final = 20.0
 INTERACTIVE: Final = "<session>"
+PROGRAM: Final = "program"
+"""Where the peer of a session is: no agent has started it."""
 
 
 class MainProgram(NamedTuple):
@@ -110,7 +112,7 @@ class InProcess:
         with contextlib.ExitStack() as undo:
             undo.callback(self._end_launcher)
             _observe(program, settings)
-            self.connection = Connection("origin", settings, node=starting.LOCAL, pid=os.getpid())
+            self.connection = Connection("origin", settings, node=PROGRAM, pid=os.getpid())
             self._seat(say)
             undo.pop_all()
 
@@ -171,7 +173,7 @@ class InProcess:
         """Leave the session alone: this process is a forked child of its program."""
         for pipe in (self._launcher.stdin, self._launcher.stdout):
             if pipe is not None:
-                os.close(pipe.detach().detach() if hasattr(pipe, "detach") else pipe.fileno())
+                pipe.close()
         self.connection.become_child()
 
     def close(self) -> None:

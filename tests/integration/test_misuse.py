@@ -12,37 +12,59 @@ from tests.integration.runs import Place
 pytestmark = pytest.mark.real
 
 
-def test_futures_in_a_thread_raise_there_and_the_parent_continues(place: Place) -> None:
-    done = place.run("""
-        import threading
-        from concurrent.futures import ThreadPoolExecutor
-        from resilient_scoop import futures
-        def work(n): return n * n
-        def told(function, *args):
-            try: return function(*args)
-            except RuntimeError as error: return str(error).split(" (")[0]
-        def uses(n):
-            pending, known = futures.submit(work, n), futures.submit(work, n + 1)
-            known.result()
-            lazy = futures.map(work, range(3))
-            with ThreadPoolExecutor(2) as pool:
-                got = [pool.submit(told, use).result() for use in (
-                    pending.result, pending.done, pending.cancel, pending.exception,
-                    lambda: pending.add_done_callback(print),
-                    lambda: futures.wait([pending, known]), lambda: list(futures.as_completed([pending])),
-                    lambda: next(lazy), known.result, known.done)]
-            return sorted(map(str, set(got))), got.index(4), pending.result()
-        if __name__ == "__main__":
-            here, there = uses(1), futures.submit(uses, 1).result()
-            print(here == there)
-            print(*here)
-            other = futures.submit(work, 5)
-            print(other.result())
-    """)
-    assert done.expect().splitlines() == [
-        "True",
-        "['4', 'True', 'futures were used in a thread of your own'] 8 1",
-        "25",
+THREADS = """
+import time
+from concurrent.futures import ThreadPoolExecutor
+from resilient_scoop import futures
+def work(n): return n * n
+def told(function, *args):
+    try: return function(*args)
+    except RuntimeError as error: return str(error).split(" (")[0]
+def uses(n):
+    pending, known = futures.submit(work, n), futures.submit(work, n + 1)
+    known.result()
+    lazy = futures.map(work, range(3))
+    with ThreadPoolExecutor(1) as pool:
+        return [pool.submit(told, use).result() for use in (
+            pending.result, pending.done, pending.cancel, pending.exception, pending.running,
+            lambda: pending.add_done_callback(id),
+            lambda: len(futures.wait([pending, known]).done),
+            lambda: len(list(futures.as_completed([pending]))),
+            lambda: next(lazy), lambda: futures.submit(work, 1).result(),
+            lambda: list(futures.map_as_completed(work, [1])), lambda: list(futures.map(work, [1, 2])),
+            known.result, known.done)], pending.result()
+"""
+REFUSED = "futures were used in a thread of your own"
+
+
+def test_threads_of_a_task_are_refused_and_the_task_continues(place: Place) -> None:
+    done = place.run(
+        THREADS
+        + """
+if __name__ == "__main__":
+    got, last = futures.submit(uses, 1).result()
+    print(*[str(each).replace(" ", "_") for each in got], last)
+"""
+    )
+    refused = REFUSED.replace(" ", "_")
+    assert done.expect().split() == [refused] * 12 + ["4", "True", "1"]
+
+
+def test_threads_of_the_script_make_calls_and_wait_for_those_of_the_main_thread(
+    place: Place,
+) -> None:
+    done = place.run(
+        THREADS
+        + """
+if __name__ == "__main__":
+    got, last = uses(1)
+    print(*[str(each).replace(" ", "_") for each in got], last)
+"""
+    )
+    refused = REFUSED.replace(" ", "_")
+    assert done.expect().split() == [
+        *("1", "True", "False", "None", "False", "None", "2", "1"),
+        *(refused, "1", "[1]", "[1,_4]", "4", "True", "1"),
     ]
 
 

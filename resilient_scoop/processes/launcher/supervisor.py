@@ -554,7 +554,7 @@ class Launcher:
 
     def _say_recovered(self, report: Report) -> None:
         """Report, once per resume, what was found in the journal."""
-        if not self.options.resume or self.recovered_reported:
+        if not self.options.resume or self.recovered_reported or self.options.in_process:
             return
         self.recovered_reported = True
         for text in resuming(self.run.id, report):

@@ -89,9 +89,11 @@ class Root:
         parent = self.session.context.parent
         if parent is not None:
             record.reach(parent.calls.next + parent.history.next_observation)
+        self.session.is_waiting = True
         try:
             return self._receive(ready, until)
         finally:
+            self.session.is_waiting = False
             if begun:
                 record.go_on()
 
@@ -359,10 +361,14 @@ def _drain(session: Connection) -> None:
     assert parent is not None, "the root is a parent"
     assert waiter is not None, "the origin waits by receiving"
     calls = parent.calls.open
+
+    def is_drained() -> bool:
+        if any(call.left for call in calls.values()):
+            return False
+        return session.shared is None or session.shared.is_drained
+
     while True:
-        waiter.wait(
-            lambda: bool(parent.judge.refusal or not any(c.left for c in calls.values())), None
-        )
+        waiter.wait(lambda: bool(parent.judge.refusal) or is_drained(), None)
         if parent.judge.refusal or not session.context.listeners or session.call_back is None:
             return
         session.call_back()  # calls that the callbacks submit are included

@@ -1,0 +1,429 @@
+"""Sessions: programs that `rscoop` did not start make journaled calls, and find them again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.integration.runs import Done, Place, finish, ledger, wait_until
+
+pytestmark = pytest.mark.real
+
+SQUARES = """
+import os, sys, time
+from resilient_scoop import Executor, Session
+def square(n):
+    with open("ledger", "a") as file: file.write(f"{n}\\n")
+    time.sleep(0.02)
+    return n * n
+"""
+
+
+def start(place: Place, text: str, *args: str, name: str = "program.py") -> subprocess.Popen[str]:
+    """Start a program with plain Python."""
+    path = place.write(text, name)
+    return subprocess.Popen(
+        [sys.executable, path.name, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, cwd=place.folder, env=place.env(), start_new_session=True,
+    )  # fmt: skip
+
+
+def python(place: Place, text: str, *args: str, timeout_s: float = 60) -> Done:
+    """Run a program with plain Python; check that it leaves nothing."""
+    done = finish(start(place, text, *args), timeout_s=timeout_s)
+    place.assert_nothing_left()
+    return done
+
+
+def roles(place: Place, word: str) -> list[int]:
+    """Return the processes of a place whose command line has a word."""
+    return [pid for pid, line in place.processes().items() if f"entry {word}" in line]
+
+
+NAMED = (
+    SQUARES
+    + """
+if __name__ == "__main__":
+    with Executor(max_workers=2, run="squares") as executor:
+        print(sum(executor.map(square, range(100))))
+"""
+)
+ANSWER = f"{sum(n * n for n in range(100))}\n"
+
+
+@pytest.mark.parametrize("victim", ["program", "everything"])
+def test_a_killed_program_finds_its_results_when_it_runs_again(place: Place, victim: str) -> None:
+    program = start(place, NAMED)
+    wait_until(lambda: len(ledger(place)) > 30, 30)
+    if victim == "everything":
+        for pid in place.processes():
+            if pid != program.pid:
+                os.kill(pid, signal.SIGKILL)
+    program.kill()
+    finish(program)
+    wait_until(lambda: not place.processes(), 15, lambda: f"left: {place.processes()}")
+    before = len(ledger(place))
+    assert python(place, NAMED).expect() == ANSWER
+    assert len(ledger(place)) - before <= 100 - 20
+    begun = len(ledger(place))
+    assert python(place, NAMED).expect() == ANSWER
+    assert len(ledger(place)) == begun
+
+
+@pytest.mark.parametrize("victim", ["worker", "broker", "agent"])
+def test_a_session_gives_the_same_answer_when_a_process_is_killed(
+    place: Place, victim: str
+) -> None:
+    program = start(place, NAMED)
+    wait_until(lambda: len(ledger(place)) > 10, 30)
+    found = roles(place, victim)
+    assert found, place.processes()
+    os.kill(found[0], signal.SIGKILL)
+    assert finish(program, timeout_s=60).expect() == ANSWER
+    place.assert_nothing_left()
+
+
+def test_calls_get_an_error_when_the_launcher_is_killed_and_nothing_is_left(place: Place) -> None:
+    program = start(place, NAMED)
+    wait_until(lambda: len(ledger(place)) > 10, 30)
+    for pid in roles(place, "session"):
+        os.kill(pid, signal.SIGKILL)
+    done = finish(program, timeout_s=60)
+    assert done.code == 1, str(done)
+    assert "its run has ended" in done.err
+    wait_until(lambda: not place.processes(), 20, lambda: f"left: {place.processes()}")
+    assert python(place, NAMED).expect() == ANSWER
+
+
+ENDS = {
+    "exit": ("sys.exit(3)", 3),
+    "error": ("raise KeyError(1)", 1),
+    "os._exit": ("os._exit(4)", 4),
+    "kill": ("os.kill(os.getpid(), 9)", -9),
+    "open": ("pass", 0),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_nothing_is_left_however_a_program_ends(place: Place, end: str) -> None:
+    line, code = ENDS[end]
+    done = finish(
+        start(
+            place,
+            SQUARES
+            + f"""
+if __name__ == "__main__":
+    executor = Executor(max_workers=2)
+    print(executor.submit(square, 3).result(), flush=True)
+    left = [executor.submit(square, n) for n in range(5)]
+    {line}
+""",
+        ),
+        timeout_s=60,
+    )
+    assert (done.code, done.out) == (code, "9\n"), str(done)
+    wait_until(lambda: not place.processes(), 15, lambda: f"left: {place.processes()}")
+    if end in ("exit", "error", "open"):
+        assert not place.runs(), "a run without a name is removed"
+
+
+def test_calls_mean_what_the_program_says_at_that_moment(place: Place) -> None:
+    done = python(
+        place,
+        """
+        from resilient_scoop import Executor
+        RATE = 2
+        class Config: depth = 1
+        def helper(x): return x * RATE
+        def work(x): return helper(x) + Config.depth
+        def named(x): return "first"
+        if __name__ == "__main__":
+            with Executor(max_workers=2) as executor:
+                def ask(function, *args): return executor.submit(function, *args).result()
+                print(ask(work, 3))
+                RATE, Config.depth = 5, 7
+                print(ask(work, 3), work(3))
+                step = 10
+                add = lambda x: x + step
+                print(ask(add, 1))
+                step = 20
+                print(ask(add, 1))
+                def named(x): return "second"
+                print(ask(named, 1))
+                class Local:
+                    def __init__(self, x): self.x = x
+                    def __eq__(self, other): return isinstance(other, Local) and self.x == other.x
+                print(ask(lambda each: Local(each.x + 1), Local(1)) == Local(2))
+        """,
+    )
+    assert done.expect().splitlines() == ["7", "22 22", "11", "21", "second", "True"]
+
+
+def test_a_program_typed_at_a_prompt_makes_calls(place: Place) -> None:
+    text = """
+from resilient_scoop import Session
+session = Session(run="typed", workers=2)
+def f(x):
+    return x + 1
+
+session.submit(f, 1).result()
+def f(x):
+    return x + 100
+
+session.submit(f, 1).result()
+import statistics
+session.submit(lambda: statistics.mean([f(1), f(3)])).result()
+exit()
+"""
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-i", "-q"], input=text, capture_output=True, text=True,
+            cwd=place.folder, env=place.env(), timeout=60, check=True,
+        )  # fmt: skip
+        assert done.stdout.splitlines() == ["2", "101", "102"], done.stderr
+        place.assert_nothing_left()
+    refused = place.rscoop("resume", "typed")
+    assert refused.code != 0
+    assert "run that program again" in refused.err
+
+
+BAD = """
+import os
+from resilient_scoop import Executor
+class Exits:
+    def __setstate__(self, state): raise SystemExit("no")
+    def __init__(self): self.one = 1
+class Unpicklable:
+    def __reduce__(self): raise ValueError("never")
+class BadError(Exception):
+    def __init__(self, one, two): super().__init__(one)
+def good(x): return x
+def dies(x): os.kill(os.getpid(), 9)
+def gives(kind): return {"exits": Exits, "unpicklable": Unpicklable}[kind]()
+def raises(kind):
+    if kind == "two": raise BadError(1, 2)
+    raise SystemExit(3) if kind == "exit" else KeyError(kind)
+if __name__ == "__main__":
+    with Executor(max_workers=2) as executor:
+        for function, arg in (
+            (dies, 1), (gives, "exits"), (gives, "unpicklable"), (good, Unpicklable()), (good, Exits()),
+            (raises, "two"), (raises, "exit"), (raises, "key"), (Unpicklable(), 1), (3, 1),
+        ):
+            try: error = executor.submit(function, arg).exception(timeout=30)
+            except TypeError as raised: error = raised
+            print(type(error).__name__, executor.submit(good, 7).result(timeout=30))
+    try: executor.submit(good, 1)
+    except RuntimeError as error: print(error)
+    for wrong in (0, -1):
+        try: Executor(max_workers=wrong)
+        except ValueError as error: print(error)
+    try: Executor(initializer=3)
+    except TypeError as error: print(error)
+"""
+
+
+def test_each_bad_call_is_an_error_of_its_future_and_the_executor_works_afterwards(
+    place: Place,
+) -> None:
+    assert python(place, BAD).expect().splitlines() == [
+        "WorkerCrashedError 7",
+        "UnpicklingFailedError 7",
+        "PicklingFailedError 7",
+        "PicklingFailedError 7",
+        "UnpicklingFailedError 7",
+        "BadError 7",
+        "SystemExit 7",
+        "KeyError 7",
+        "TypeError 7",
+        "TypeError 7",
+        "cannot schedule new futures after shutdown",
+        "max_workers must be greater than 0",
+        "max_workers must be greater than 0",
+        "initializer must be a callable",
+    ]
+
+
+def test_sessions_of_one_process_and_of_two_do_not_disturb_each_other(place: Place) -> None:
+    done = python(
+        place,
+        SQUARES
+        + """
+import subprocess
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        try: Session(run=sys.argv[1], workers=1).close()
+        except Exception as error: print(type(error).__name__, sys.argv[1] in str(error) or error)
+        else: print("opened")
+        sys.exit()
+    with Session(run="one", workers=1) as one, Session(run="two", workers=1) as two:
+        print([each.submit(square, 3).result() for each in (one, two, one)], flush=True)
+        try: Session(run="one")
+        except Exception as error: print(type(error).__name__, flush=True)
+        for name in ("one", "three"):
+            subprocess.run([sys.executable, sys.argv[0], name], check=True)
+        print(one.submit(square, 4).result())
+""",
+    )
+    assert done.expect().splitlines() == [
+        "[9, 9, 9]",
+        "RunBusyError",
+        "RunBusyError True",
+        "opened",
+        "16",
+    ]
+
+
+def test_a_forked_child_is_refused_and_the_program_continues(place: Place) -> None:
+    done = python(
+        place,
+        SQUARES
+        + """
+import multiprocessing
+def double(n): return 2 * n
+if __name__ == "__main__":
+    with Session(workers=1) as session:
+        print(session.submit(square, 3).result(), flush=True)
+        if os.fork() == 0:
+            try: session.submit(square, 1)
+            except RuntimeError as error: print("forked child" in str(error), flush=True)
+            session.close()
+            with Session(workers=1) as own: print(own.submit(square, 5).result(), flush=True)
+            os._exit(0)
+        os.wait()
+        with multiprocessing.get_context("fork").Pool(1) as pool: print(pool.map(double, [4]))
+        print(session.submit(square, 4).result())
+""",
+    )
+    assert done.expect().splitlines() == ["9", "True", "25", "[8]", "16"]
+
+
+def test_the_random_state_of_the_program_is_untouched_while_workers_are_killed(
+    place: Place,
+) -> None:
+    done = python(
+        place,
+        """
+        import os, random, uuid
+        import numpy
+        from resilient_scoop import Executor
+        def work(n):
+            mark = f"killed.{n}"
+            if n % 5 == 0 and not os.path.exists(mark):
+                open(mark, "w").close()
+                os.kill(os.getpid(), 9)
+            return random.random() < 2
+        if __name__ == "__main__":
+            random.seed(1); numpy.random.seed(1)
+            before = random.getstate(), numpy.random.get_state()
+            with Executor(max_workers=2) as executor:
+                print(all(executor.map(work, range(20))))
+            print(random.getstate() == before[0])
+            print((numpy.random.get_state()[1] == before[1][1]).all())
+        """,
+    )
+    assert done.expect().splitlines() == ["True"] * 3
+
+
+def test_libraries_wait_for_futures_of_an_executor_in_their_own_ways(place: Place) -> None:
+    done = python(
+        place,
+        SQUARES
+        + """
+import asyncio, queue, threading
+import concurrent.futures as cf
+async def gather(executor):
+    loop = asyncio.get_running_loop()
+    return await asyncio.gather(*[loop.run_in_executor(executor, square, n) for n in range(4)])
+if __name__ == "__main__":
+    with Executor(max_workers=2) as executor:
+        print(isinstance(executor, cf.Executor), isinstance(executor.submit(square, 1), cf.Future))
+        print(asyncio.run(gather(executor)))
+        got = queue.Queue()
+        executor.submit(square, 5).add_done_callback(lambda future: got.put(future.result()))
+        print(got.get(timeout=10))
+        futures = [executor.submit(square, n) for n in range(5)]
+        print(sorted(each.result() for each in cf.as_completed(futures)), len(cf.wait(futures).done))
+        asked = []
+        threads = [threading.Thread(target=lambda n=n: asked.append(executor.submit(square, n).result()))
+                   for n in range(8)]
+        [each.start() for each in threads]; [each.join() for each in threads]
+        print(sorted(asked))
+""",
+    )
+    assert done.expect().splitlines() == [
+        "True True",
+        "[0, 1, 4, 9]",
+        "25",
+        "[0, 1, 4, 9, 16] 5",
+        "[0, 1, 4, 9, 16, 25, 36, 49]",
+    ]
+
+
+def test_an_executor_in_a_run_and_in_its_tasks_uses_the_run(place: Place) -> None:
+    done = place.run(
+        SQUARES
+        + """
+def outer(n):
+    with Executor(max_workers=7) as executor: return sum(executor.map(square, range(n)))
+if __name__ == "__main__":
+    with Executor() as executor:
+        print(list(executor.map(outer, [3, 4])), executor.submit(square, 5).result())
+    print(len(os.listdir(os.environ["RSCOOP_STATE_DIR"] + "/runs")))
+"""
+    )
+    assert done.expect().splitlines() == ["[5, 14] 25", "1"]
+
+
+def test_a_session_goes_on_as_a_run_and_as_a_session_again(place: Place) -> None:
+    assert python(place, NAMED).expect() == ANSWER
+    begun = len(ledger(place))
+    assert "run the program again" in place.rscoop("status", "squares").expect()
+    assert place.status("squares")["crashes"] == 0
+    resumed = place.rscoop("resume", "-q", "squares")
+    assert resumed.expect() == ANSWER
+    assert python(place, NAMED).expect() == ANSWER
+    assert len(ledger(place)) == begun
+
+
+def test_a_program_that_was_stopped_for_long_goes_on(place: Place) -> None:
+    program = start(place, NAMED)
+    wait_until(lambda: len(ledger(place)) > 10, 30)
+    os.kill(program.pid, signal.SIGSTOP)
+    time.sleep(12)  # longer than the limit of silence
+    os.kill(program.pid, signal.SIGCONT)
+    assert finish(program, timeout_s=60).expect() == ANSWER
+    place.assert_nothing_left()
+
+
+def test_an_interrupt_ends_the_wait_and_a_later_session_has_the_results(place: Place) -> None:
+    program = start(place, NAMED)
+    wait_until(lambda: len(ledger(place)) > 30, 30)
+    os.kill(program.pid, signal.SIGINT)
+    done = finish(program, timeout_s=60)
+    assert "KeyboardInterrupt" in done.err, str(done)
+    place.assert_nothing_left()
+    begun = len(ledger(place))
+    assert python(place, NAMED).expect() == ANSWER
+    assert len(ledger(place)) - begun <= 100 - 25
+
+
+def test_a_name_that_cannot_be_used_is_refused(place: Place) -> None:
+    place.write("print(1)", "other.py")
+    place.rscoop("run", "-q", "-n", "1", "--name", "taken", "other.py").expect()
+    done = python(
+        place,
+        """
+        from resilient_scoop import Session
+        if __name__ == "__main__":
+            for name in ("taken", "a/b", "last", ""):
+                try: Session(run=name, workers=1)
+                except Exception as error: print(type(error).__name__, str(error)[:40])
+        """,
+    )
+    kinds = [line.split()[0] for line in done.expect().splitlines()]
+    assert kinds == ["UsageError"] * 4
