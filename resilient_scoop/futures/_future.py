@@ -157,7 +157,7 @@ class Future(Generic[T]):
             failed = frozenset([self.index] if kept.failed else [])
             self._call.put(OutcomeChunk(self.index, self.index + 1, [kept.payload], failed, 0))
         if self._callbacks:
-            _pending.listen(at, self)
+            self._listen(at)
 
     # --- what is known ------------------------------------------------------------------------
 
@@ -279,7 +279,7 @@ class Future(Generic[T]):
         if self._view is None:
             from resilient_scoop.futures import _views  # loads `concurrent.futures`, 3 ms
 
-            with _decoding:
+            with _decoding:  # VW1
                 self._is_shown = True
                 if self._view is None:
                     self._view = _views.view_of(self, self._at)
@@ -463,7 +463,15 @@ class Future(Generic[T]):
         assert at is not None, "a future without a parent is born seen"
         self._callbacks.append(fn)
         if len(self._callbacks) == 1:
-            _pending.listen(at, self)
+            self._listen(at)
+
+    def _listen(self, at: Here) -> None:
+        """Have its callbacks run when the outcome is there."""
+        _pending.listen(at, self)
+        if at.session.role == "origin" and at.session.look_idle is None:
+            from resilient_scoop.futures import _views  # loads `concurrent.futures`, 3 ms
+
+            _views.look_after_callbacks(at)
 
     def _belongs_elsewhere(self, fn: Callable[[Future[T]], Any]) -> bool:
         """Add the callback of a thread or a running loop; return whether it was one."""

@@ -162,10 +162,6 @@ def listen(at: Here, future: Waited) -> None:
     if at.context.listeners is None:
         at.context.listeners = Pending(at)
         at.session.call_back = functools.partial(run_callbacks, at)
-        if at.session.role == "origin":
-            from resilient_scoop.futures import _views  # loads `concurrent.futures`, 3 ms
-
-            _views.look_after_callbacks(at)
     at.context.listeners.add(future)
 
 

@@ -8,6 +8,7 @@ numbers from function and arguments (`core.parent.by_content`). Their futures ar
   SH1  Each call has one future, which gets one outcome: that of the journal, or an error that says why
        there will be none (`close`).
   SH2  Values are unpickled and callbacks are run outside of turns: user code may make calls there.
+  SH3  A call that an earlier attempt canceled is computed: it is made once more, as the next equal one.
 """
 
 from __future__ import annotations
@@ -19,9 +20,8 @@ import signal
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-import resilient_scoop
 from resilient_scoop import ids
 from resilient_scoop.core.parent.call import Watch
 from resilient_scoop.core.parent.parent import Parent
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from resilient_scoop.core.parent.call import Call
     from resilient_scoop.processes.connection import Connection
     from resilient_scoop.processes.pump import Pump
-    from resilient_scoop.wire.messages import Options
+    from resilient_scoop.wire.messages import Define, Options
 
 T = TypeVar("T")
 _LOOK_S: Final = 0.25
@@ -53,16 +53,33 @@ _STRICT: Final = (
 )
 
 
+class _Made(NamedTuple):
+    """A call as it is sent."""
+
+    define: Define
+    digests: bytes
+    payloads: list[bytes]
+    files: dict[int, int]
+    arg: Any
+
+
 class SharedFuture(cf.Future[T]):
     """A call of a thread or an executor; `path` is its identity in the run, `callable` the name."""
 
-    def __init__(self, calls: SharedCalls, call: Call, name: str) -> None:
+    def __init__(self, calls: SharedCalls, name: str) -> None:
         super().__init__()
         self._calls = calls
-        self.call: Call | None = call  # until it has its outcome
+        self.call: Call | None = None  # until it has its outcome
         self.callable = name
+        self.number = self.index = 0
+        self.path = ""
+        self.made: _Made | None = None  # if the outcome may come from the history
+        self.is_given_up = False  # this process has asked to cancel it
+
+    def open(self, call: Call) -> None:
+        """Wait for a call."""
+        self.call = call
         self.number = call.number
-        self.index = 0
         self.path = ids.item_path(ids.SHARED, call.number, 0)
 
     def __reduce__(self) -> str:
@@ -143,30 +160,46 @@ class SharedCalls:
             style, arg = _engine.ONE, args[0]
         else:
             style, arg = _engine.STAR, args
-        session, parent, at = self.session, self.parent, self._at
+        at = self._at
         with self._lock:
             self._check()
             define = _engine.definition(function, style, options)
             digests, payloads, files = _engine.encode(at, define, [arg])
             if has_met():
                 define = _engine.bringing(define, take_met())
-            with session.turn():
-                session.machine.define(define)
-                call = parent.begin_found(define.fn, define.fingerprint, digests)
-                future: SharedFuture[Any] = SharedFuture(self, call, define.name)
-                self._waiting[call.number] = future
-                self._watch.calls.add(call.number)
-                if files:
-                    refs = {0: payloads[0][1:]}
-                    session.keep_files(parent.path, call.number, refs)
-                parent.add(call, digests, payloads, last=True, files=files)
-                if not call.left:  # the history had its result
-                    self._watch.hear(call.number)
-                    self.pumping.announce()
-            self.pumping.wake()
+            future: SharedFuture[Any] = SharedFuture(self, define.name)
+            self._open(future, _Made(define, digests, payloads, files, arg))
         if _engine.has_enough(at):
             self.pumping.wait_for(lambda: self._closed is not None or not _engine.has_enough(at))
         return future
+
+    def _open(self, future: SharedFuture[Any], made: _Made) -> None:
+        """Make a call for a future."""
+        session, parent = self.session, self.parent
+        with session.turn():
+            session.machine.define(made.define)
+            call = parent.begin_found(made.define.fn, made.define.fingerprint, made.digests)
+            future.open(call)
+            self._waiting[call.number] = future
+            self._watch.calls.add(call.number)
+            if made.files:
+                session.keep_files(parent.path, call.number, {0: made.payloads[0][1:]})
+            parent.add(call, made.digests, made.payloads, last=True, files=made.files)
+            if parent.history.replaying or not call.left:
+                future.made = made
+            if not call.left:  # the history had its result
+                self._watch.hear(call.number)
+                self.pumping.announce()
+        self.pumping.wake()
+
+    def _open_again(self, future: SharedFuture[Any], made: _Made) -> None:
+        """Make a call that an earlier attempt canceled, as the next equal one (SH3)."""
+        future.made = None
+        if made.files:  # which are removed with the canceled call
+            with self._lock:
+                digests, payloads, files = _engine.encode(self._at, made.define, [made.arg])
+            made = _Made(made.define, digests, payloads, files, made.arg)
+        self._open(future, made)
 
     def map(
         self,
@@ -232,6 +265,7 @@ class SharedCalls:
             with self.session.turn():
                 if future.done() or future.call is None or not future.call.left:
                     return future.cancelled()
+                future.is_given_up = True
                 parent.ask_cancel(future.number, 0)
                 self.session.pump()
             self.pumping.wake()
@@ -294,8 +328,12 @@ class SharedCalls:
         self._watch.calls.discard(number)
         future.call = None
         value = chunk.values[0]
+        made, future.made = future.made, None
         if 0 in chunk.failed and is_cancelled(value):
-            future.withdraw()
+            if made is None or future.is_given_up:
+                future.withdraw()
+            else:
+                self._open_again(future, made)
             return
         if not future.set_running_or_notify_cancel():
             return
@@ -311,7 +349,9 @@ class SharedCalls:
         try:
             function()
         except BaseException:  # user code: a callback
-            resilient_scoop.logger.exception("a callback of a future raised")
+            import logging  # takes 3 ms, and is seldom needed
+
+            logging.getLogger("resilient_scoop").exception("a callback of a future raised")
 
     # --- futures of the main thread -----------------------------------------------------------
 

@@ -21,7 +21,7 @@ from resilient_scoop import ids
 from resilient_scoop.adapters.flight_record import FlightRecord
 from resilient_scoop.core.parent.judge import Policy
 from resilient_scoop.core.parent.parent import Parent
-from resilient_scoop.errors import RunStoppedError, SessionClosedError
+from resilient_scoop.errors import RunBusyError, RunStoppedError, SessionClosedError
 from resilient_scoop.identity import imported_values, process_settings
 from resilient_scoop.payload import payload
 from resilient_scoop.processes import ignored_signals, starting, user_script
@@ -112,6 +112,7 @@ class InProcess:
         with contextlib.ExitStack() as undo:
             undo.callback(self._end_launcher)
             _observe(program, settings)
+            self._await_hold()
             self.connection = Connection("origin", settings, node=PROGRAM, pid=os.getpid())
             self._seat(say)
             undo.pop_all()
@@ -129,6 +130,15 @@ class InProcess:
         launcher.stdin.write(line.encode())
         launcher.stdin.flush()
         return launcher
+
+    def _await_hold(self) -> None:
+        """Wait until the launcher holds the run: before that, its broker may be that of another session."""
+        assert self._launcher.stdout is not None, "it is a pipe"
+        if self._launcher.stdout.read(1) != b"\n":
+            self._launcher.wait()
+            if self._launcher.returncode == RunBusyError.exit_code:
+                raise self.run.busy_error()
+            raise RunStoppedError(self.run.id, self._verdict())
 
     def _seat(self, say: Callable[[str], None]) -> None:
         """Wait until the broker has granted this process the script's calls."""

@@ -235,7 +235,7 @@ def test_each_bad_call_is_an_error_of_its_future_and_the_executor_works_afterwar
         "UnpicklingFailedError 7",
         "PicklingFailedError 7",
         "PicklingFailedError 7",
-        "UnpicklingFailedError 7",
+        "SystemExit 7",
         "BadError 7",
         "SystemExit 7",
         "KeyError 7",
@@ -379,7 +379,7 @@ if __name__ == "__main__":
     assert done.expect().splitlines() == ["[5, 14] 25", "1"]
 
 
-def test_a_session_goes_on_as_a_run_and_as_a_session_again(place: Place) -> None:
+def test_a_session_continues_as_a_run_and_as_a_session_again(place: Place) -> None:
     assert python(place, NAMED).expect() == ANSWER
     begun = len(ledger(place))
     assert "run the program again" in place.rscoop("status", "squares").expect()
@@ -390,7 +390,7 @@ def test_a_session_goes_on_as_a_run_and_as_a_session_again(place: Place) -> None
     assert len(ledger(place)) == begun
 
 
-def test_a_program_that_was_stopped_for_long_goes_on(place: Place) -> None:
+def test_a_program_that_was_stopped_for_long_continues(place: Place) -> None:
     program = start(place, NAMED)
     wait_until(lambda: len(ledger(place)) > 10, 30)
     os.kill(program.pid, signal.SIGSTOP)

@@ -1,20 +1,24 @@
 """The launcher of a session: of a run whose calls are made by the program that started this process.
 
 Standard input is the program's end of a pipe: one line with the options, then nothing; its end means
-that the session is closed, or that the program has died. What keeps the run from starting is written
-to standard output.
+that the session is closed, or that the program has died. To standard output it writes `HELD`, once no
+other launcher can hold the run, and what ends the run.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from pathlib import Path
+from typing import Final
 
 from resilient_scoop.errors import RscoopError
 from resilient_scoop.processes.options import RunOptions
 from resilient_scoop.runs import json_text
 from resilient_scoop.runs.folder import RunDir
+
+HELD: Final = b"\n"
 
 
 def main() -> int:
@@ -36,8 +40,15 @@ def main() -> int:
     from resilient_scoop.processes.launcher.supervisor import launch
 
     try:
-        return launch(RunDir(Path(path)), json_text.decode(options, RunOptions), (), owner_fd)
+        return launch(
+            RunDir(Path(path)), json_text.decode(options, RunOptions), (), owner_fd,
+            functools.partial(_write, verdict, HELD),
+        )  # fmt: skip
     except RscoopError as error:
         os.write(verdict, str(error).encode("utf-8", "replace"))
         sys.stderr.flush()
         return error.exit_code
+
+
+def _write(fd: int, data: bytes) -> None:
+    os.write(fd, data)

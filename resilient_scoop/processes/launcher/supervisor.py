@@ -61,7 +61,7 @@ from resilient_scoop.runs.reports import (
 from resilient_scoop.runs.status import OutputTail, read_status
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from resilient_scoop.processes.launcher.places import PlacesPart
     from resilient_scoop.runs.folder import RunDir, RunInfo
@@ -93,11 +93,13 @@ def launch(
     options: RunOptions,
     made: Sequence[decisions.Decision] = (),
     owner_fd: int = -1,
+    say_held: Callable[[], None] = lambda: None,
 ) -> int:
     """Run a run to its end; return the exit code for the shell.
 
     `made`: new decisions about changed code, to be kept with the run. `owner_fd`: a descriptor that a
-    session's program closes when the run is to end.
+    session's program closes when the run is to end. `say_held` is called once no other launcher can
+    hold the run.
 
     Raises:
         RunBusyError: another launcher holds the run.
@@ -105,6 +107,7 @@ def launch(
         RunStoppedError: the system refused what a run needs; nothing is lost.
     """
     with run.hold() as lock:
+        say_held()
         try:
             decisions.save(run.path, made)
             run.limit_met.unlink(missing_ok=True)
