@@ -193,7 +193,7 @@ class Round:
     def play(self) -> None:
         """Disturb and resume until the run has ended; check it."""
         code = self._command(self.run_arguments())
-        while self._goes_on(code):
+        while self._continues(code):
             self._mourn()
             run = self.place.run()
             if run is None:  # disturbed before there was a run: the user types it again
@@ -208,7 +208,7 @@ class Round:
         """Return the command line of a new run."""
         return command.run_arguments(self.reference.script)
 
-    def _goes_on(self, code: int | None) -> bool:
+    def _continues(self, code: int | None) -> bool:
         """Whether a command that has ended so is followed by another."""
         return code == _KILLED and self.result.resumes < _RESUMES_MAX
 

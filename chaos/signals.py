@@ -104,7 +104,7 @@ class _SignalRound(Round):
         self.explained: set[int] = set()
         self.deadline_s += _TAIL_S
 
-    def _goes_on(self, code: int | None) -> bool:
+    def _continues(self, code: int | None) -> bool:
         return code in self.explained and code != 0
 
     def _mourn(self) -> None:

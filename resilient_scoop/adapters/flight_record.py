@@ -83,7 +83,7 @@ class FlightRecord:
         """Record that no user code runs."""
         self.words[_BUSY] = 0
 
-    def go_on(self) -> None:
+    def run_again(self) -> None:
         """Record that the last item is executed again."""
         self.words[_BUSY] = 1
 

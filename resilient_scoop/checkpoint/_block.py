@@ -138,7 +138,7 @@ class Block:
                 failures.append(error)
                 continue
             self._say_fallen(failures, f"falling back to checkpoint {record.gen}")
-            self._go_on(at, block, record, loading)
+            self._continue_from(at, block, record, loading)
             return state
         if failures or durable.known.get(block.key):
             self._begin_anew(at, block, failures)
@@ -169,11 +169,13 @@ class Block:
         for error in failures:
             Process.say(f"{error}; {so}")
 
-    def _go_on(self, at: Here, block: OpenBlock, record: Checkpoint, loading: Loading) -> None:
+    def _continue_from(
+        self, at: Here, block: OpenBlock, record: Checkpoint, loading: Loading
+    ) -> None:
         parent = at.parent
         self._compare(block, record)
         with at.session.turn():
-            parent.go_on(block, record)
+            parent.continue_from(block, record)
             loading.apply()
             parent.verify(block)
         if at.context.work is None:

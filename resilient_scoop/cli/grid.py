@@ -265,5 +265,5 @@ def _with_hosts(spec: GridSpec, hosts: Sequence[Host], workers: int | None) -> G
 def _is_here(host: Host) -> bool:
     """Return whether a host is this one: its workers are started here, without SSH."""
     if host.address or host.port or host.user:
-        return False  # whoever says how to reach it wants SSH
+        return False  # who says how to reach it wants SSH
     return host.name in _LOCAL or host.name == os.uname().nodename

@@ -92,16 +92,16 @@ class _Streams:
         """Print what exists, and then, with `live_too`, new text until the run ends."""
         view = None
         while True:
-            goes_on = live_too and is_live(self._run)
+            continues = live_too and is_live(self._run)
             if self._tail is not None:
                 view = view or open_view(self._run)
                 for piece in self._tail.pieces(view) if view else ():
                     self._display.output(piece)
             self._print_errors()
             if self._tasks is not None:
-                for line in self._logs.new(rest=not goes_on):
+                for line in self._logs.new(rest=not continues):
                     self._tasks(line.whole)
-            if not goes_on:
+            if not continues:
                 break
             time.sleep(_POLL_S)
         if view is not None:

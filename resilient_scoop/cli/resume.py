@@ -27,7 +27,7 @@ from resilient_scoop.processes.code_survey import CodeSurvey
 from resilient_scoop.processes.options import RunOptions
 from resilient_scoop.processes.starting import script_spec
 from resilient_scoop.runs.folder import RunDir, RunInfo
-from resilient_scoop.runs.stdin_rest import file_of, go_on
+from resilient_scoop.runs.stdin_rest import continue_input, file_of
 from resilient_scoop.runs.versions import installed_versions
 
 _OPTIONAL_VALUE: Final = {"--reuse-changed", "--recompute-changed"}
@@ -144,7 +144,7 @@ def command(  # noqa: PLR0913  one parameter per option
     _say(notes)
     verdict = decide(run, looked, reuse_changed, recompute_changed)
     if info.stdin_file or file_of(0):
-        problem = go_on(run, info.stdin_file)
+        problem = continue_input(run, info.stdin_file)
         if problem:
             note(problem)
     hands = crew(grid, workers, hosts_before(run), info.workers)

@@ -196,7 +196,7 @@ def _load(session: Connection, path: str, work: Work, index: int, name: str) -> 
         if kept.book:
             context = session.context
             context.rngs = context.rngs or rng.StreamBook()
-            context.rngs.go_on(pickle.loads(kept.book))
+            context.rngs.continue_from(pickle.loads(kept.book))
     return value
 
 

@@ -1,6 +1,6 @@
 """OpenSSH's configuration: what `~/.ssh/config` (or `--ssh-config FILE`) says of a host.
 
-paramiko reads the file; what it does not know is done here: `Include`, the system's file behind the
+paramiko reads the file; what it does not know is done here: `Include`, the system's file after the
 user's, values of the hostfile in front of both, the files of known hosts.
 
 An unknown host key is refused whatever `StrictHostKeyChecking` says, except `accept-new`: a configuration
@@ -56,7 +56,7 @@ class Target(msgspec.Struct, frozen=True):
 
     @property
     def typed(self) -> str:
-        """`-p 2222 ann@ws1.lab`, as a user types it behind `ssh`."""
+        """`-p 2222 ann@ws1.lab`, as a user types it after `ssh`."""
         port = "" if self.port == PORT else f"-p {self.port} "
         return f"{port}{self.user}@{self.hostname}"
 

@@ -5,7 +5,7 @@ so that the next one grows while one is being synced: a single record takes one 
 second share one. `committed` rises in the order of turns, and only after the sync.
 
 - A turn without forced changes (a replay can make them again) waits for a forced one, at most
-  `HOLD_S`, or until somebody is in a `hurry`; it counts as committed only when it is.
+  `HOLD_S`, or until a caller sets `hurry`; it counts as committed only when it is.
 - No space: nothing is dropped; `full` is True, and only the oldest turn is tried every `RETRY_S`
   until there is room. The caller watches `queued_bytes` and stops taking in more.
 - Between commits the thread does the journal's upkeep, some milliseconds at a time: `upkeep` returns

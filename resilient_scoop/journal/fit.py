@@ -7,9 +7,9 @@ Undamaged records may still be inconsistent. In this order:
 2. A checkpoint that waits for a call of which the journal has neither the outcome nor the arguments
    would wait forever.
 3. What was trimmed (`core.facts.checkpoints`) must be covered by a checkpoint that is there. Else it is
-   asked for again, and the parent continues from the first call that is missing: checkpoints behind that
+   asked for again, and the parent continues from the first call that is missing: checkpoints after that
    rest on what may come out otherwise now, and go too.
-4. Behind a gap in what a parent was told, and in what the script read or wrote, the rest cannot be
+4. After a gap in what a parent was told, and in what the script read or wrote, the rest cannot be
    used. But what stands before a checkpoint is not written again: a gap in that output is filled.
 """
 

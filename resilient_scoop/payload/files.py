@@ -6,7 +6,7 @@ So an array of any size passes the broker as a name.
                      is removed when the last record that holds its name is dropped
                      (`journal.result_files`); since no two writers share a name, that can never be
                      the file of a result that is only on its way to the journal
-  arguments          under a random name, not synced and not hashed: whoever made them can make them
+  arguments          under a random name, not synced and not hashed: their maker can make them
                      again. They are whole for as long as the machine stays up, and the broker
                      forgets those of an earlier boot. Their maker removes them when the item is done.
 

@@ -65,5 +65,5 @@ def end(code: int) -> NoReturn:
     """End a child as Python does."""
     program_end.finish_threads()
     program_end.run_exit_handlers()
-    program_end.let_go()
+    program_end.release_modules()
     program_end.leave(code)

@@ -5,7 +5,7 @@ threads that are not daemons joined; exit handlers run, the last one first; the 
 the globals of modules are deleted, so that files are closed and finalizers run; the buffers of C
 libraries are flushed.
 
-The process of the script does this with its connection to the broker open, up to `let_go`: what is
+The process of the script does this with its connection to the broker open, up to `release_modules`: what is
 printed in these steps is normal output. The last message to the broker, that the run has ended,
 comes after all of it. So if the process is killed in between, its successor repeats these steps.
 
@@ -191,7 +191,7 @@ def run_exit_handlers() -> None:
         _flush(stream)
 
 
-def let_go() -> None:
+def release_modules() -> None:
     """Delete the globals of the user's modules: files are closed, finalizers run.
 
     A module without other references is deleted as a whole, so that its finalizers still find its

@@ -128,7 +128,7 @@ class Pump:
         while not self._is_over():
             poll.poll(_LOOK_S * 1000)
             self._drain(self._wake_fd)
-            self._is_woken = False  # whoever sends something from here on wakes it again
+            self._is_woken = False  # a send after this wakes it again
             with session.turn():
                 if self._is_over():
                     return

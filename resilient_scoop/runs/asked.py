@@ -1,8 +1,8 @@
 """What users ask of a live run's broker: files in `<run>/asked/`, which it looks for often.
 
-Whoever may write to the run folder may ask. A request appears under its name when it is whole; the broker
-replaces it by its answer, which the asker removes. A request that no broker has taken is removed by the
-asker; the next broker removes what is left.
+Every process that may write to the run folder may ask. A request appears under its name when it is whole;
+the broker replaces it by its answer, which the asker removes. A request that no broker has taken is
+removed by the asker; the next broker removes what is left.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ class Inquiry:
         text = f"this batch has not been made: {whose} has made {calls} so far"
         if self.live:
             text += ", or has not reached it again in its replay"
-        return Why(path, "", How.UNKNOWN, text, [], "" if self.live else self._go_on())
+        return Why(path, "", How.UNKNOWN, text, [], "" if self.live else self._advice())
 
     # --- a future -----------------------------------------------------------------------------
 
@@ -184,7 +184,7 @@ class Inquiry:
                 "known; a resume ends it as WorkerLostError unless you record what happened"
             ), f"rscoop resolve {self.run.id} '{path}' --again | --done JSON | --failed"  # fmt: skip
         if not self.live:
-            return How.STOPPED, f"it is not done, and run {self.run.id} is stopped", self._go_on()
+            return How.STOPPED, f"it is not done, and run {self.run.id} is stopped", self._advice()
         own = self.state.parents.get(path)
         if own is not None:
             return How.WAITING, f"it is a parent: {self._waits_for(own)}", ""
@@ -250,7 +250,7 @@ class Inquiry:
         details += self.troubles
         if not undone and not batch.last:
             details.append(f"waits for {parent} to ask for more of it, or to say that this is all")
-        return Why(path, name, How.PARTLY, text, details, "" if self.live else self._go_on())
+        return Why(path, name, How.PARTLY, text, details, "" if self.live else self._advice())
 
     def _survey(self, parent: ParentFacts, call: int) -> tuple[str, list[int], int]:
         """Return a batch's function, the failed items, and how many were given up."""
@@ -264,7 +264,7 @@ class Inquiry:
         if self.ended is not None and not self.live:
             if self.ended.failed:
                 text, how = f"it raised {self.ended.message}", How.FAILED
-                return Why(ids.ROOT, "the script", how, text, [], self._go_on())
+                return Why(ids.ROOT, "the script", how, text, [], self._advice())
             text = f"it ended with exit code {self.ended.code}"
             return Why(ids.ROOT, "the script", How.DONE, text, [])
         details = [
@@ -272,11 +272,11 @@ class Inquiry:
         ]
         if not self.live:
             text = f"run {self.run.id} is stopped before its script's end"
-            return Why(ids.ROOT, "the script", How.STOPPED, text, details, self._go_on())
+            return Why(ids.ROOT, "the script", How.STOPPED, text, details, self._advice())
         details += [each.text for each in self.busy if not each.trouble] + self.troubles
         return Why(ids.ROOT, "the script", How.RUNNING, self._waits_for(root), details)
 
-    def _go_on(self) -> str:
+    def _advice(self) -> str:
         return f"rscoop resume {self.run.id}"
 
     def _records(self, parent: ParentFacts) -> Iterator[wire.Logged]:

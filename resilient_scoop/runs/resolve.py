@@ -103,7 +103,7 @@ def resolve(run: RunDir, info: RunInfo, path: str, verdict: DoubtDecision, paylo
         try:
             item = Resolution(journal, *place)
             changes, text = item.changes(verdict, payload)
-            if changes and item.goes_on:
+            if changes and item.continues:
                 changes.append(Erase(Table.META, b"ended"))
             journal.commit(changes)
             clean = True
@@ -127,7 +127,7 @@ class Resolution:
         ended = read_ended(journal)
         if ended is not None and _is_finished(ended):
             raise UsageError(f"item {self.path} belongs to a finished run; nothing is in doubt")
-        self.goes_on = ended is not None  # it had failed: this is no longer its outcome
+        self.continues = ended is not None  # it had failed: this is no longer its outcome
         known = self.state.parents.get(parent)
         if known is None or call >= known.next_call():
             raise UsageError(f"item {self.path} is not known; see `rscoop why`")

@@ -114,7 +114,7 @@ def file_of(fd: int) -> str | None:
     return None
 
 
-def go_on(run: RunDir, file: str | None, fd: int = 0) -> str:
+def continue_input(run: RunDir, file: str | None, fd: int = 0) -> str:
     """Make a file that is read again continue where reading stopped; return a message.
 
     `file` is the input with which the run was started: it replaces an empty standard input.

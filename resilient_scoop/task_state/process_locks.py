@@ -16,13 +16,13 @@ class _TaskRLock:
     _holder: Any = None  # the greenlet that took it last, while it is held
 
     def _make_methods(self) -> None:
-        self.acquire, self.release = self._take, self._let_go
+        self.acquire, self.release = self._take, self._release
 
     def __enter__(self) -> bool:
         return self._take()
 
     def __exit__(self, *_: object) -> None:
-        self._let_go()
+        self._release()
 
     def _is_free(self) -> bool:
         """Return whether no other task of this thread holds it."""
@@ -41,7 +41,7 @@ class _TaskRLock:
         self._holder = getcurrent()
         return True
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if not self._is_free():
             raise AssertionError("attempt to release recursive lock not owned by thread")
         if self._semlock._count() == 1:  # noqa: SLF001

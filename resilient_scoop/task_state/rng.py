@@ -266,10 +266,10 @@ class StreamBook:
         return first is not None or not self.count
 
     def save_steps(self) -> tuple[int, int, dict[str, Any], dict[int, Any]]:
-        """Return what `go_on` restores."""
+        """Return what `continue_from` restores."""
         return (self.first or 0, *self.save())
 
-    def go_on(self, saved: tuple[int, int, dict[str, Any], dict[int, Any]]) -> None:
+    def continue_from(self, saved: tuple[int, int, dict[str, Any], dict[int, Any]]) -> None:
         """Restore the streams at a step: those obtained by now, and later ones."""
         first, count, named, numbered = saved
         obtained, self.first = self.count, first

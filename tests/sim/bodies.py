@@ -46,7 +46,7 @@ class Frame:
         self.until = 0.0
         self.ready_at = 0.0
         self.parked = False
-        self.gives_way = False  # tasks wait for no locks here
+        self.yields = False  # tasks wait for no locks here
         self.draws = 0
         self.in_once: list[Begun] = []  # whose functions are running
         self.blocks: dict[str, OpenBlock] = {}
@@ -296,7 +296,7 @@ class Operations:
         if back and len(found) == 1 and parent.durable.can_begin(block):
             return (None,)
         state, frame.draws, kept = programs.decode_arg(record.payload[1:])
-        parent.go_on(block, record)
+        parent.continue_from(block, record)
         self.world.checks.leftovers.went_on(frame.path, parent.attempt, record)
         for number, name, args, index, payload, failed in kept:
             fn = programs.FNS[name]

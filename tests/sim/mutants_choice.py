@@ -48,8 +48,8 @@ def _ready_parents_wait() -> Sequence[Patch]:
 
 
 def _the_shallowest_first() -> Sequence[Patch]:
-    def bug(path: str, *, gives_way: bool = False) -> tuple[bool, int]:
-        return gives_way, path.count(".")
+    def bug(path: str, *, yields: bool = False) -> tuple[bool, int]:
+        return yields, path.count(".")
 
     return [(choice, "turn_of", bug)]
 

@@ -53,10 +53,10 @@ class Racing(Work):
     def _let_others(self) -> None:
         if self.others:
             self.others = False
-            self.go_on(self.steps, locked=True)
+            self.take_steps(self.steps, locked=True)
             self.others = True
 
-    def go_on(self, steps: int, *, locked: bool = False) -> None:
+    def take_steps(self, steps: int, *, locked: bool = False) -> None:
         """Let the main thread take so many steps; it cannot where it waits for the deputy's lock."""
         for _ in range(steps):
             if self.ended or (self.blocked and locked):

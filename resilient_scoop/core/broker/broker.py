@@ -453,7 +453,7 @@ class Broker:
         lease = self.scheduler.take_over(now)
         for each in [*self.handover.to_take_back(), *([] if lease is None else [lease])]:
             each.retracting = True
-            # Behind the grant of this lease, which may wait for a commit.
+            # After the grant of this lease, which may wait for a commit.
             self.outbox.send(each.peer.id, wire.encode(wire.Retract(each.attempt)))
 
     def _grant(self, peer: Peer, slices: list[Slice]) -> None:

@@ -124,7 +124,7 @@ class CallableCache:
     def _is_due(self) -> bool:
         return self._records > max(self._kept_max, 2 * self._left)
 
-    def let_go(self, durable: int) -> None:
+    def release(self, durable: int) -> None:
         """Drop the oldest if there are too many, now that turns up to this one are durable (CC1)."""
         self._durable = durable
         if self._erased:

@@ -278,7 +278,7 @@ class Exchange:
                 else:
                     mails.append(self._carry_out(send, journal))
         if self.callables is not None:
-            self.callables.let_go(number)
+            self.callables.release(number)
         # Most acknowledgements are sent with other messages or with the next sign of life.
         late = [
             (p, link) for p, link in acks.items() if link.acked - link.acked_sent >= ACK_MESSAGES

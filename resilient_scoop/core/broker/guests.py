@@ -176,7 +176,7 @@ class Guests:
             return "it says something before it has said who it is"
         for at, message in enumerate(messages):
             if isinstance(message, wire.Hello):
-                # Behind the first one: what it said to an earlier broker, which is not handled.
+                # After the first one: what it said to an earlier broker, which is not handled.
                 wrong = self._hello(guest, message) if not at else _later_hello(arrives=arrives)
             elif guest.role == "agent":
                 wrong = self._of_agent(guest, message)

@@ -1,7 +1,7 @@
 """The ledger: writes facts (calls, outcomes, answers) into state and journal.
 
 LE1  Only the current attempt of a parent changes what the parent owns (one writer).
-LE2  A record is logged exactly when it changes the state, before anybody is told of it: outcomes and
+LE2  A record is logged exactly when it changes the state, before any process is told of it: outcomes and
 answers are `Send`, which waits for the commit. A record of another shape than what arrived (part
 of an outcome came too late) is made again.
 """

@@ -5,8 +5,8 @@ M2  A death is blamed on the item that was on the CPU and on nothing else; prefe
 waiting parents are innocent. A process that was told to end blames no item (BLAST-RADIUS).
 M3  An item of an `idempotent=False` call that has begun and whose worker is lost is never ready again
 (AT-MOST-ONCE; `core.broker.permission`).
-M4  A parent's attempt is not adopted behind which a later one has written: it lacks what that one was
-told. So there is one writer over restarts, too (LE1).
+M4  A parent's attempt is not adopted if a later one has written: it lacks what that one was told. So
+there is one writer over restarts, too (LE1).
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def newest(parent: ParentFacts) -> int:
 
 
 class Superseded(NamedTuple):
-    """What a verified generation makes obsolete; `after`: its records come behind this one."""
+    """What a verified generation makes obsolete; `after`: its records come after this one."""
 
     trimmed: Trimmed | None = None
     gone: Sequence[Generation] = ()
@@ -81,7 +81,7 @@ def supersede(parent: ParentFacts, verified: Verified) -> Superseded:
     prior = _find(block, base.base)
     after = parent.record_before(base.entry - 1) if prior is None else prior.seq
     for (name, opening), other in parent.blocks.items():
-        if opening < base.openings.get(name, 0):  # else it is opened behind the base
+        if opening < base.openings.get(name, 0):  # else it is opened after the base
             gone += [each for each in other if key in each.outer]
     _remove(parent, gone)
     trimmed, first = _trim(parent, key, base)

@@ -398,7 +398,7 @@ def _end_items(
         state.items_done += high - low
         _forget(state, parent, batch.call, low, high)
     if batch.undone:
-        _let_go(state, parent, batch, spans, spent)
+        _drop_done_pieces(state, parent, batch, spans, spent)
     else:
         _finish(state, parent, batch, spent)
 
@@ -417,7 +417,7 @@ def _spend(state: DurableState, parent: ParentFacts, piece: Piece, spent: list[b
         spent.append(ids.record_key(parent.prefix, piece.record))
 
 
-def _let_go(
+def _drop_done_pieces(
     state: DurableState, parent: ParentFacts, batch: Batch, spans: list[Span], spent: list[bytes]
 ) -> None:
     """Drop pieces that are completely done."""
@@ -491,7 +491,7 @@ def _abandon(
             batch.undone.discard(low, high)
             _forget(state, parent, record.call, low, high)
     if batch.undone:
-        _let_go(state, parent, batch, record.spans, spent)
+        _drop_done_pieces(state, parent, batch, record.spans, spent)
     else:
         _finish(state, parent, batch, spent)
 

@@ -78,7 +78,7 @@ class Intervals:
         if stops[-1] == start:
             stops[-1] = stop
             return
-        low = bisect_left(self.stops, start)  # first run that ends at or behind start
+        low = bisect_left(self.stops, start)  # first run that ends at or after start
         high = bisect_right(self.starts, stop)  # first run that begins beyond stop
         if low < high:
             start = min(start, self.starts[low])

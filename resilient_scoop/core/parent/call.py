@@ -111,7 +111,7 @@ class Call:
         self.moved = 0  # items that keep a result from another place
         self.files: dict[int, int] | None = None  # unsettled items -> size of the argument's file
 
-    def ask_anew(self, start: int, stop: int) -> list[tuple[int, int]]:
+    def call_again(self, start: int, stop: int) -> list[tuple[int, int]]:
         """Record that items are called again; return those that were not before."""
         found = self.fresh.gaps(start, stop)
         if self.fresh is _NONE:
@@ -171,8 +171,8 @@ class Call:
 class Watch:
     """The calls of a parent that got outcomes, until they are read.
 
-    The parent hears of it as long as somebody holds it. Whoever adds a call looks behind that whether
-    it is settled: an outcome is put into its call first, and watches hear of it then.
+    The parent notifies it as long as it is referenced. Code that adds a call checks afterwards whether
+    it is settled: an outcome is put into its call first, then watches are notified.
     """
 
     __slots__ = ("__weakref__", "arrived", "calls")

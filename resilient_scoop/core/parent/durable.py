@@ -7,7 +7,7 @@ D3  A checkpoint takes no call number and no observation number, so it does not 
     replay which of them were made.
 D4  The counters never go back. What an older state makes again under its old number is matched by
     digest, like everything else.
-D5  Whatever generation the log holds can be fallen back to: those behind which something was
+D5  Whatever generation the log holds can be fallen back to: those after which something was
     trimmed went with it. The beginning of a block can be, as long as it has trimmed nothing.
 D6  A generation names the calls of which this process has not read everything: those that miss
     outcomes, and those whose results are in files that a living `Call` names (`ParentCalls.readable`). The
@@ -104,7 +104,7 @@ class Durable(msgspec.Struct):
         """Return whether a block can begin without any checkpoint and find all its history."""
         return block.key not in self.trimmed_by
 
-    def go_on(self, block: OpenBlock, record: wire.Checkpoint) -> None:
+    def continue_from(self, block: OpenBlock, record: wire.Checkpoint) -> None:
         """Continue from a generation: everything before it is over (D4)."""
         block.base = block.gen = record.gen
         self.openings = dict(record.openings)

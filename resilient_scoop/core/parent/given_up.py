@@ -7,9 +7,9 @@ is dropped; until then, or until the broker says that nothing more will come, th
   U1  Giving up a call is no observation: the parent gets no answer that could be different, and
       the items are not settled by it. A replay may give the call up earlier or later (the garbage
       collector decides when), or not at all: then its items are asked for and computed as new ones.
-  U2  A finalizer only calls `GivenUp.name`, which is safe anywhere; what follows is done by whoever
-      has the turn and begins a call or sends.
-  U3  While the history is read nothing is sent; calls that were given up are told to the broker behind
+  U2  A finalizer only calls `GivenUp.name`, which is safe anywhere; the rest is done by code
+      that has the turn, and begins a call or sends.
+  U3  While the history is read nothing is sent; calls that were given up are told to the broker after
       it, and to a new broker again, as long as anything is left of them.
 """
 

@@ -7,7 +7,7 @@ when a future of a state needs what was dropped (D7). `_NEXT` lists the phases.
 
   P2  Observations are numbered without gap; those of the history are used up in their order before a
       new one is made. One that does not fit its place ends the use of the history, and is said; the
-      mark that is left ("rewind") lets a later replay of the same code continue behind it.
+      mark that is left ("rewind") lets a later replay of the same code continue after it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class HistoryPhase(Enum):
     REPLAYING_TWICE = auto()  # the same, and it is to be read once more
     LIVE = auto()
     CATCHING_UP = auto()  # live, and it is read once more
-    CATCHING_UP_TWICE = auto()  # the same, and once more behind that
+    CATCHING_UP_TWICE = auto()  # the same, and once more after that
     CUT_OFF = auto()  # the parent gets no more answers
 
 

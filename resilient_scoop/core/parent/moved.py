@@ -12,7 +12,7 @@ on its function and arguments. (See decision 0042.)
   V3  Nothing is looked for as long as every outcome of the history fits its place: an ordinary replay
       pays nothing. Then, what the history holds for calls that the script has not made yet is looked
       at too, once.
-  V4  A result that is found is sent to the broker behind the call that asks for it, as if a worker had
+  V4  A result that is found is sent to the broker after the call that asks for it, as if a worker had
       just made it. The broker counts it as any outcome, and the parent is told when it is durable.
       So the journal has it under its new place, and the next replay finds it there.
 """

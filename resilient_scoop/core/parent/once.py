@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 KIND = "once"
 _NAMED = b"N"
-"""How an answer begins behind which the name of its function stands; older ones have none."""
+"""How an answer begins that has the name of its function in it; older ones have none."""
 
 
 class Begun(msgspec.Struct, frozen=True):

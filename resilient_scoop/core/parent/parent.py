@@ -77,13 +77,13 @@ class Parent:
     def begin(self, fn: bytes, fingerprint: bytes) -> Call:
         """Open the next call."""
         if self.given_up.named:
-            self.let_go()
+            self.end_given_up()
         return self._opened(self.calls.begin(fn, fingerprint))
 
     def begin_found(self, fn: bytes, fingerprint: bytes, digests: bytes) -> Call:
         """Open a call that a replay finds by its content (`core.parent.by_content`)."""
         if self.given_up.named:
-            self.let_go()
+            self.end_given_up()
         return self._opened(self.calls.begin_found(fn, fingerprint, digests))
 
     def _opened(self, call: Call) -> Call:
@@ -194,7 +194,7 @@ class Parent:
             return
         replaying, held = self.history.replaying, self.calls.held
         for doubt in doubts:
-            for start, stop in call.ask_anew(doubt.low, doubt.high):  # never sent twice
+            for start, stop in call.call_again(doubt.low, doubt.high):  # never sent twice
                 # Held items are sent in their state at that time.
                 for a, b in () if replaying else held.others(call.number, start, stop):
                     digests = bytes(ids.digests_of(call.digests, a, b))
@@ -216,7 +216,7 @@ class Parent:
     def frames(self) -> list[bytes]:
         """Return what is to be sent, in order, once."""
         if self.given_up.named:
-            self.let_go()
+            self.end_given_up()
         frames = self.outgoing.take()
         if self.given_up.to_tell and not self.history.replaying:  # U3
             calls = self.given_up.take_to_tell()
@@ -225,7 +225,7 @@ class Parent:
 
     # --- given-up calls -----------------------------------------------------------------------
 
-    def let_go(self) -> None:
+    def end_given_up(self) -> None:
         """End the calls that finalizers have named (U2)."""
         calls, named = self.calls, self.given_up.named
         while named:
@@ -401,9 +401,9 @@ class Parent:
         """Return whether all generations of a block are here that the log holds."""
         return not self.history.replaying or self.durable.has_newest(block)
 
-    def go_on(self, block: OpenBlock, record: wire.Checkpoint) -> None:
+    def continue_from(self, block: OpenBlock, record: wire.Checkpoint) -> None:
         """Continue from a generation: everything before it is over (D4)."""
-        self.durable.go_on(block, record)
+        self.durable.continue_from(block, record)
         self.jump(record.calls, record.observations, record.pending)
 
     def save(
@@ -418,7 +418,7 @@ class Parent:
 
         `streams` are the script's positions in its output and its input, in bytes.
         """
-        assert not self.history.replaying, "a checkpoint is made behind the history"
+        assert not self.history.replaying, "a checkpoint is made after the history"
         gen = self.durable.begin_generation(block)
         record = wire.Checkpoint(
             self.path, self.attempt, *block.key, gen, block.base, block.entry,

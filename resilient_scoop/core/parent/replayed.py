@@ -1,10 +1,10 @@
 """A parent that is replayed against its journal and nothing else: what differs, and where it ends.
 
-It is the machine of `core.parent.parent` itself; pages of the history come from whoever reads the journal.
-What is added is a comparison, made at the moment at which the parent does something:
+It is the machine of `core.parent.parent` itself; its owner reads the journal and gives it the pages of the
+history. What is added is a comparison, made at the moment at which the parent does something:
 
   RP1  A call is compared with what the journal says was asked under its number: function, count,
-      arguments. One above all journaled numbers lies behind the end of the history.
+      arguments. One above all journaled numbers lies beyond the end of the history.
   RP2  An observation that is asked for where none was recorded is a difference if the journal has
       later calls (it would have been journaled with the next of them), else the history's end.
   RP3  Nothing is computed and nothing new is told: at the end of the history the parent stands still.
@@ -170,7 +170,7 @@ class Replayed(Parent):
         self.last_observation = 1 << 62
 
     def end_at(self, calls: int, observations: int) -> None:
-        """The journal has the parent's end, behind so many calls and observations; -1: all (RP5)."""
+        """The journal has the parent's end, after so many calls and observations; -1: all (RP5)."""
         self.ended = True
         if calls >= 0:
             self.last_call, self.last_observation = calls, observations
@@ -206,7 +206,7 @@ class Replayed(Parent):
             self._differ("code", error.expected, error.found, call.number)
 
     def _look_for(self, call: Call) -> None:
-        """Halt at a call that the journal does not know, unless it lies behind the end (RP1, RP4)."""
+        """Halt at a call that the journal does not know, unless it lies beyond the end (RP1, RP4)."""
         found = f"call {self._at(call.number)} of {short(self.judge.name_of(call.fn))}"
         is_missing = call.number < self.last_call
         if self.ended:
@@ -313,7 +313,7 @@ class Replayed(Parent):
 
     def forget_given_up(self) -> None:
         """Drop calls that are not read: whether they end does not matter here (RP3)."""
-        self.let_go()
+        self.end_given_up()
         for number in self.given_up.take_to_tell():
             self.calls.open.pop(number, None)
 

@@ -19,7 +19,7 @@ class UnderWay:
     ended_files: list[tuple[int, int]] = field(default_factory=list)  # (call, item): may go
 
     def add(self, call: Call, count: int, args_bytes: int, files: dict[int, int] | None) -> None:
-        """Items begin, behind those that the call has; `files`: see `Parent.add`."""
+        """Items begin, after those that the call has; `files`: see `Parent.add`."""
         if files:
             start = call.count
             call.files = {} if call.files is None else call.files

@@ -34,7 +34,7 @@ class WaitingTask(Protocol):
     """A task that waits."""
 
     @property
-    def gives_way(self) -> bool:
+    def yields(self) -> bool:
         """Whether it waits for a lock."""
 
 
@@ -56,9 +56,9 @@ def next_step(*, stopping: bool, ready: bool, slices: bool) -> Next:
     return Next.BEGIN if slices else Next.WAIT
 
 
-def turn_of(path: str, *, gives_way: bool = False) -> tuple[bool, int]:
+def turn_of(path: str, *, yields: bool = False) -> tuple[bool, int]:
     """Return the sort key of a task that can continue; the lowest goes first (WC1)."""
-    return gives_way, -path.count(".")
+    return yields, -path.count(".")
 
 
 def bar(
@@ -72,7 +72,7 @@ def bar(
         return None
     if idle_s > BARRED_S or not careful:
         return lambda work: work.task.parent not in ids.SCRIPTS
-    paths = [path for path, waiting in parked.items() if not waiting.gives_way]
+    paths = [path for path, waiting in parked.items() if not waiting.yields]
     last = max(paths, key=ids.depth, default=ids.ROOT)
     return lambda work: (
         work.task.parent not in ids.SCRIPTS and f"{work.task.parent}.".startswith(f"{last}.")

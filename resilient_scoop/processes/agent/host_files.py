@@ -1,6 +1,7 @@
 """An agent's files: what the workers of its host need of the run folder, and what they write into it.
 
-A file crosses the network once a host: whoever wants one that is on its way waits for it with the others.
+A file crosses the network once a host: a process that wants one that is on its way waits for it with
+the others.
 The folder here is a cache of the run's. When it has grown to `CACHE_BYTES_MAX`, or the disk has little
 space left, the files that were used longest ago are removed; they can be fetched again, and processes
 that have them open keep them.

@@ -128,12 +128,12 @@ def read_ended(journal: Journal) -> wire.RunEnded | None:
     return ended
 
 
-def next_epoch(journal: Journal, *, goes_on: bool) -> int:
+def next_epoch(journal: Journal, *, continues: bool) -> int:
     """Begin a new epoch: committed before any connection is accepted."""
     raw = journal.get(Table.META, b"epoch")
     epoch = (0 if raw is None else int.from_bytes(raw, "big")) + 1
     changes: list[Change] = [Put(Table.META, b"epoch", epoch.to_bytes(4, "big"))]
-    ended = journal.get(Table.META, b"ended") if goes_on else None
+    ended = journal.get(Table.META, b"ended") if continues else None
     if ended is not None:  # a failed run continues
         changes += [Erase(Table.META, b"ended"), Put(Table.META, FAILED_KEY, ended)]
     journal.commit(changes)
@@ -206,7 +206,7 @@ class BrokerShell:
         if not settings.adopt:  # no process writes files now
             self.states.sweep(checkpoints.files(state.parents.values()))
         self.found = JournalFindings.begin(state, adopt=settings.adopt)
-        epoch = next_epoch(self.journal, goes_on=not settings.adopt)
+        epoch = next_epoch(self.journal, continues=not settings.adopt)
         config = BrokerConfig(
             adopt=settings.adopt, crashes_max=settings.crashes_max, lease_s=settings.lease_s
         )

@@ -95,7 +95,7 @@ class Root:
         finally:
             self.session.is_waiting = False
             if begun:
-                record.go_on()
+                record.run_again()
 
     def _receive(self, ready: Callable[[], bool], until: float | None) -> bool:
         session = self.session
@@ -326,7 +326,7 @@ def _last_things(session: Connection) -> None:
     program_end.run_exit_handlers()
     _drain(session)  # calls that exit handlers have submitted
     Process.refusal = program_end.TOO_LATE
-    program_end.let_go()
+    program_end.release_modules()
 
 
 def _halt_if_behind(session: Connection, why: str) -> None:

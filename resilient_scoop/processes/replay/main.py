@@ -150,7 +150,7 @@ class ReplayRunner:
         program_end.run_exit_handlers()
         self._drain(stage)
         Process.refusal = program_end.TOO_LATE
-        program_end.let_go()
+        program_end.release_modules()
 
     def _drain(self, stage: ParentReplay) -> None:
         session = stage.session

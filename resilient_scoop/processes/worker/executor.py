@@ -102,7 +102,7 @@ class Executor:
             index = work.next
             work.next = index + 1
             look = once or index >= work.stop or session.machine.stopping is not None
-            if look and not self._goes_on(work, index, loaded):
+            if look and not self._may_start(work, index, loaded):
                 return True
             if index == work.stop - 1 and values and not queue:
                 self._breathe(work)  # so that the next slice arrives before the last item is done
@@ -136,7 +136,7 @@ class Executor:
         with session.turn():
             if index < work.stop and machine.stopping is None:
                 session.record.words[INDEX] = index
-                session.record.go_on()
+                session.record.run_again()
                 return False
             work.next = index
             machine.settle(work, time.monotonic())
@@ -162,7 +162,7 @@ class Executor:
             session.running = None
             session.machine.set_aside(work, index, reason)
 
-    def _goes_on(self, work: Work, index: int, loaded: Loaded) -> bool:
+    def _may_start(self, work: Work, index: int, loaded: Loaded) -> bool:
         """Return whether an item may begin; if not, end its slice."""
         options, changes_nothing = loaded.define.options, loaded.is_pure and not work.impure
         if not changes_nothing:
@@ -180,7 +180,7 @@ class Executor:
         return False
 
     def _may_begin(self, work: Work, index: int, *, once: bool) -> bool:
-        return self._may_go_on(work, index) and (not once or self._is_permitted(work, index))
+        return self._may_continue(work, index) and (not once or self._is_permitted(work, index))
 
     def _is_permitted(self, work: Work, index: int) -> bool:
         """Wait until the start of an `idempotent=False` item is journaled (A1)."""
@@ -241,7 +241,7 @@ class Executor:
         self.session.context = context
         return context
 
-    def _may_go_on(self, work: Work, index: int) -> bool:
+    def _may_continue(self, work: Work, index: int) -> bool:
         """Check again in a turn: a retraction may have arrived in between (see `Connection`)."""
         with self.session.turn():
             if index < work.stop and self.session.machine.stopping is None:

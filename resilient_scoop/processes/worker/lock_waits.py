@@ -84,7 +84,7 @@ class WaitingTask(Protocol):
         """Says whether it can continue."""
 
     @property
-    def gives_way(self) -> bool:
+    def yields(self) -> bool:
         """Whether it waits for a lock."""
 
 
@@ -101,9 +101,7 @@ class Tasks(Protocol):
     def parked(self) -> Mapping[str, WaitingTask]:
         """The tasks that wait, by path."""
 
-    def wait(
-        self, ready: Callable[[], bool], until: float | None, *, gives_way: bool = False
-    ) -> bool:
+    def wait(self, ready: Callable[[], bool], until: float | None, *, yields: bool = False) -> bool:
         """Let other tasks run until `ready()` holds (True) or the moment `until` (False)."""
 
 
@@ -184,7 +182,7 @@ class LockWaits:
 
     def _may_be_stuck(self) -> bool:
         """Return whether polling may never succeed: other tasks poll, too, or a holder is gone."""
-        return self.loop.has_fenced or any(parked.gives_way for parked in self.loop.parked.values())
+        return self.loop.has_fenced or any(parked.yields for parked in self.loop.parked.values())
 
     def _is_anyone_kept(self) -> bool:
         """Return whether the main thread certainly blocks a parked task."""
@@ -269,7 +267,7 @@ class LockWaits:
             loop.wait(
                 lambda: ready() or self.progress != progress,
                 end if until is None else min(until, end),
-                gives_way=True,
+                yields=True,
             )
         finally:
             self.waiting -= 1

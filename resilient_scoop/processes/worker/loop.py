@@ -54,7 +54,7 @@ class ParkedTask(msgspec.Struct, eq=False):
     ready: Callable[[], bool]
     until: float | None
     live_outcomes: int  # how many its parent had when it started to wait
-    gives_way: bool = False  # it waits for a lock (`lock_waits`)
+    yields: bool = False  # it waits for a lock (`lock_waits`)
 
 
 class WorkerLoop:
@@ -76,9 +76,7 @@ class WorkerLoop:
 
     # --- called by items ----------------------------------------------------------------------
 
-    def wait(
-        self, ready: Callable[[], bool], until: float | None, *, gives_way: bool = False
-    ) -> bool:
+    def wait(self, ready: Callable[[], bool], until: float | None, *, yields: bool = False) -> bool:
         """Let other tasks run until `ready()` holds (True) or the moment `until` (False).
 
         An alarm of the item is delivered in it, and not in another one: it continues for that.
@@ -96,7 +94,7 @@ class WorkerLoop:
             alarm_at, so_far = saved.alarm_at, live_outcomes(context.parent)
             end = until if alarm_at is None else min(alarm_at, until or alarm_at)
             self.parked[context.path] = ParkedTask(
-                context, getcurrent(), ready, end, so_far, gives_way
+                context, getcurrent(), ready, end, so_far, yields
             )
             try:
                 in_time: bool = self.green.switch()
@@ -105,7 +103,7 @@ class WorkerLoop:
                 thread_locals.enter(local)
                 process_state.restore(saved, ends=True)
                 raise
-            self._go_on(context)
+            self._continue(context)
             thread_locals.enter(local)
             process_state.restore(saved)
             if trace is not None or sys.gettrace() is not None:
@@ -114,7 +112,7 @@ class WorkerLoop:
             if in_time or alarm_at is None or (until is not None and time.monotonic() >= until):
                 return in_time
 
-    def _go_on(self, context: Context) -> None:
+    def _continue(self, context: Context) -> None:
         """An item that waited is executing again."""
         session, work = self.session, context.work
         session.context = context
@@ -161,7 +159,7 @@ class WorkerLoop:
             work = parked.context.work
             if work is None or work.dropped or parked.context.in_once:
                 continue
-            if parked.gives_way:
+            if parked.yields:
                 continue  # it would be started again elsewhere
             is_due = parked.until is not None and parked.until <= now
             if parked.ready() or (is_due and work.callable.options.idempotent):
@@ -286,13 +284,13 @@ class WorkerLoop:
                     self._replay(parked)
                 else:
                     parked.green.switch(ready)
-                if not parked.gives_way:
+                if not parked.yields:
                     self.lock_waits.went_on()
         return resumed
 
     def _turn(self, path: str) -> tuple[bool, int]:
         parked = self.parked.get(path)
-        return turn_of(path, gives_way=parked is not None and parked.gives_way)
+        return turn_of(path, yields=parked is not None and parked.yields)
 
     def _is_to_replay(self, parked: ParkedTask) -> bool:
         """Return whether a parent has to run again from the top, now that it could continue (WL5)."""

@@ -133,6 +133,6 @@ def _end() -> NoReturn:
     """End as a Python program does. If this takes too long, the agent kills the worker."""
     program_end.finish_threads()
     program_end.run_exit_handlers()
-    program_end.let_go()
+    program_end.release_modules()
     task_output.finish()
     program_end.leave(0)

@@ -63,7 +63,7 @@ def test_a_parent_continues_with_the_counters_of_its_checkpoint() -> None:
     observations = [wire.Observation(no, "k", 5, b"%d" % no) for no in range(3, 6)]
     page(of, outcomes(3, 0, 1), outcomes(5, 0, 1), wire.Observed(ROOT, NOW, observations), kept)
 
-    of.go_on(block, kept)
+    of.continue_from(block, kept)
 
     assert of.durable.openings == {"main": 1, "inner": 7}
     assert of.recall("k") == b"4"
@@ -79,7 +79,7 @@ def test_the_counters_never_go_back() -> None:
         of.add(of.begin(FN, FN), digests(0), [b"arg"], last=True)
     block = entered(of)
 
-    of.go_on(block, record(NOW, 1, 5))
+    of.continue_from(block, record(NOW, 1, 5))
 
     assert of.begin(FN, FN).number == 8
 
@@ -89,7 +89,7 @@ def test_a_pending_future_is_settled_by_what_has_come_meanwhile() -> None:
     block = entered(of)
     kept = record(NOW, 1, 5, pending=[2, 3])
     page(of, outcomes(2, 0, 1), kept)
-    of.go_on(block, kept)
+    of.continue_from(block, kept)
 
     first = of.revive(2, FN, FN, 0, digests(0))
     second = of.revive(3, FN, FN, 0, digests(0))
@@ -137,7 +137,7 @@ def test_a_future_from_before_the_block_is_settled_by_going_over_the_history_aga
     block = entered(of)
     kept = record(NOW, 1, 3, pending=[0], entry=1)
     page(of, outcomes(0, 0, 1), kept, last=False)
-    of.go_on(block, kept)
+    of.continue_from(block, kept)
 
     # Given a call whose outcome has come and gone, and a page that is asked for already
     again = of.revive(0, FN, FN, 0, digests(0))
@@ -164,7 +164,7 @@ def test_a_block_that_is_entered_while_the_history_is_gone_over_has_it_gone_over
     of.reconnect()
     assert of.page_wanted() is not None
     block = entered(of)
-    of.go_on(block, kept)
+    of.continue_from(block, kept)
 
     again = of.revive(0, FN, FN, 0, digests(0))
     page(of)  # what was under way begins behind the call
@@ -185,7 +185,7 @@ def test_a_future_whose_call_the_code_has_replaced_is_refused_when_the_history_l
     block = entered(of)
     kept = record(NOW, 1, 3, pending=[0, 2], entry=1)
     page(of, other, kept)
-    of.go_on(block, kept)
+    of.continue_from(block, kept)
 
     # Given a state with the future of another item in the place of a call that is over, and one of
     # a call that the checkpoint covers
@@ -224,7 +224,7 @@ def test_a_future_whose_call_is_under_way_waits_for_it_only_if_it_is_the_very_sa
     block = entered(of)
     kept = record(NOW, 1, 3, pending=[0], entry=1)
     page(of, kept)
-    of.go_on(block, kept)
+    of.continue_from(block, kept)
 
     if refused:
         with pytest.raises(StrangeFutureError):

@@ -101,7 +101,7 @@ def test_continuing_restores_how_often_names_were_opened() -> None:
     durable.enter("inner", 0, 0)
     durable.take(generation(3))
 
-    durable.go_on(block, generation(3))
+    durable.continue_from(block, generation(3))
 
     assert (block.base, block.gen, durable.openings) == (3, 3, {"main": 1})
     assert durable.candidates(block) == []

@@ -24,7 +24,7 @@ from resilient_scoop.wire import messages as wire
 
 @dataclass
 class Parked:
-    gives_way: bool = False
+    yields: bool = False
 
 
 def work(no: int, rank: int, parent: str = "0") -> Work:
@@ -51,7 +51,7 @@ def test_the_deepest_parent_goes_first_and_who_waits_for_a_lock_last() -> None:
     turns = {
         "0": turn_of("0"),
         "0.1[2].0": turn_of("0.1[2].0"),
-        "lock": turn_of("0.1[2].0.1", gives_way=True),
+        "lock": turn_of("0.1[2].0.1", yields=True),
     }
     assert sorted(turns, key=lambda each: turns[each]) == ["0.1[2].0", "0", "lock"]
 
@@ -105,7 +105,7 @@ class Barred:
     ids=str,
 )
 def test_a_task_that_waits_bars_slices(barred: Barred, allowed: list[Work]) -> None:
-    parked = {"0.0[0]": Parked(), "0.0[0].0[3].0[9].0[1]": Parked(gives_way=True)}
+    parked = {"0.0[0]": Parked(), "0.0[0].0[3].0[9].0[1]": Parked(yields=True)}
     may_begin = bar(parked, **asdict(barred))
     assert may_begin is not None
     assert [each for each in (ROOTS, BELOW, ELSEWHERE) if may_begin(each)] == allowed

@@ -202,7 +202,7 @@ def test_no_item_is_both_begun_and_given_back(start: int, before: int, between: 
     desk = Desk()
     work = desk.grant(0, 4)
     racing = Racing(work, between)
-    racing.go_on(before)
+    racing.take_steps(before)
     desk.worker.works[work.attempt] = racing
     desk.hear(wire.Retract(work.attempt, start))
 
@@ -210,7 +210,7 @@ def test_no_item_is_both_begun_and_given_back(start: int, before: int, between: 
     racing.others = True
     desk.worker.give_back()
     racing.others = False
-    racing.go_on(100)
+    racing.take_steps(100)
 
     # Then what is given back is never begun, all else is, and a question is answered truly
     (answer,) = desk.messages()
