@@ -215,7 +215,7 @@ def rng(name: str | None = None, *, numpy: bool = False) -> Any:
     return context.rngs.obtain(name, at.session.seed_of_mark, numpy=numpy)
 
 
-class Calls:
+class CallsWithOptions:
     """`submit` and `map` with options set; made by `options`."""
 
     def __init__(self, given: Options) -> None:
@@ -260,7 +260,7 @@ def options(
     idempotent: bool = True,
     priority: int = 0,
     name: str | None = None,
-) -> Calls:
+) -> CallsWithOptions:
     """Return an object with `submit` and `map` whose calls have these options.
 
     `timeout`: seconds that a try of an item may take, including waits for its own calls; then it is
@@ -271,7 +271,7 @@ def options(
     Raises:
         UsageError: a value is out of its range, or two contradict each other.
     """
-    return Calls(
+    return CallsWithOptions(
         _options.make(
             timeout=timeout, retries=retries, retry=retry, idempotent=idempotent,
             priority=priority, name=name,

@@ -58,7 +58,7 @@ class _MissingError(Exception):
 _PERMISSION_S = 0.2
 
 
-class Executor:
+class SliceExecutor:
     """Runs slices; `pick` returns the next one."""
 
     def __init__(self, session: Connection, functions: Functions, where: str) -> None:

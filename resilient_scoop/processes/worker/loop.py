@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from resilient_scoop.core.worker.worker import Work
     from resilient_scoop.processes.connection import Connection, Context
-    from resilient_scoop.processes.worker.executor import Executor
+    from resilient_scoop.processes.worker.executor import SliceExecutor
 
 _IDLE_S = 0.25
 STUCK_S = 0.5
@@ -60,7 +60,9 @@ class ParkedTask(msgspec.Struct, eq=False):
 class WorkerLoop:
     """Decides what the worker's one thread does next."""
 
-    def __init__(self, session: Connection, executor: Executor, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, session: Connection, executor: SliceExecutor, say: Callable[[str], None]
+    ) -> None:
         self.session = session
         self.executor = executor
         self.settings = session.settings

@@ -28,7 +28,7 @@ from resilient_scoop.processes.callables import Functions
 from resilient_scoop.processes.connection import Connection
 from resilient_scoop.processes.here import Process, announce
 from resilient_scoop.processes.starting import take_settings
-from resilient_scoop.processes.worker.executor import Executor
+from resilient_scoop.processes.worker.executor import SliceExecutor
 from resilient_scoop.processes.worker.loop import WorkerLoop
 from resilient_scoop.processes.worker.new_parents import make_parent
 from resilient_scoop.task_state import generators, process_state, thread_locals
@@ -97,7 +97,7 @@ def main() -> NoReturn:
     task_output.install(session)
     functions = Functions(session.store)
     functions.where = f"worker {settings.name}"
-    executor = Executor(session, functions, f"worker {settings.name}")
+    executor = SliceExecutor(session, functions, f"worker {settings.name}")
 
     def parent_here() -> Parent:
         return make_parent(session, Process.policy, say)
