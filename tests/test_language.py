@@ -1,7 +1,6 @@
 """Turns of phrase that a reader would have to read twice stay out of code, documentation and tests.
 
 Each entry says what to write instead. Names of guarantees are in capitals, so they do not match.
-Records of the past (the change log, `docs/decisions`) are not checked.
 """
 
 from __future__ import annotations
@@ -21,7 +20,11 @@ CODE = [
     for path in sorted((CHECKOUT / room).rglob("*.py"))
     if "golden" not in path.parts and path != Path(__file__)
 ]
-PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+PAGES = [
+    CHECKOUT / "README.md",
+    CHECKOUT / "CHANGELOG.md",
+    *sorted((CHECKOUT / "docs").rglob("*.md")),
+]
 PAGES += sorted(CHECKOUT.glob("*/README.md"))
 
 BANNED = {
