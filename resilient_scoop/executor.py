@@ -126,7 +126,7 @@ class Executor(cf.Executor):
             if self._owns:
                 raise BrokenProcessPool(str(closed)) from closed
             raise
-        except (TypeError, ValueError, AttributeError, OSError) as error:
+        except (TypeError, ValueError, AttributeError, OSError, SystemExit) as error:
             return _failed(error)
         except Exception as error:  # pickling runs user code
             if isinstance(error, RuntimeError):
@@ -138,8 +138,9 @@ class Executor(cf.Executor):
             self._pending.discard(future)
         if self._initializer is not None and not future.cancelled():
             error = future.exception()
-            if isinstance(error, InitializerFailedError):
+            if isinstance(error, InitializerFailedError) and not self._broken:
                 self._broken = str(error)
+                _log_as_the_standard_library(error)
 
     def map(
         self,
@@ -212,7 +213,7 @@ def _await(future: Any) -> None:
         future.exception()
 
 
-def _failed(error: Exception) -> cf.Future[Any]:
+def _failed(error: BaseException) -> cf.Future[Any]:
     future: cf.Future[Any] = cf.Future()
     future.set_running_or_notify_cancel()
     future.set_exception(error)
@@ -252,7 +253,13 @@ def _take(futures: list[Any], left_s: float | None) -> Any:
         del future
 
 
-class InitializerFailedError(RuntimeError):
+def _log_as_the_standard_library(error: InitializerFailedError) -> None:
+    import logging
+
+    logging.getLogger("concurrent.futures").critical("Exception in initializer: %s", error)
+
+
+class InitializerFailedError(BrokenProcessPool):
     """The initializer of an executor raised in a worker."""
 
 

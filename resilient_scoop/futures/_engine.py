@@ -10,6 +10,7 @@ import pickle
 import sys
 import threading
 import time
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -197,6 +198,8 @@ def definition(function: Callable[..., Any], style: int, options: Options) -> De
     if time.monotonic() - began > SLOW_S:
         _advise(function, meaning, time.monotonic() - began)
     define = _define(function, style, options, meaning, changes)
+    if type(function) is MethodType:
+        return define  # each `obj.method` is another object: it would only keep `obj` alive
     if len(_definitions) >= _DEFINITIONS_MAX:
         _definitions.clear()
     _definitions[key] = (function, define, meaning.guard)

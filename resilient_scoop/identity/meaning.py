@@ -105,6 +105,7 @@ class Meaning:
         self.guard = survey.guard
         self.objects = survey.objects
         """The present values, by home."""
+        survey.end()
 
     @property
     def fingerprint(self) -> bytes:
@@ -179,6 +180,11 @@ class _Survey:
         for home, value in self._queue:  # grows during the survey
             self._describe(home, value)
         self._environment()
+
+    def end(self) -> None:
+        """Break the cycle of survey and describer: else the callable stays alive until a collection."""
+        self._describer.end()
+        del self._describer
 
     def _root(self, root: Any) -> None:
         home = own_home(root) if isinstance(root, FunctionType | type | CACHED) else None

@@ -148,6 +148,10 @@ class Describer:
         self._canon = Canon(self.function_key, self.class_key, is_opaque_type, self._met_module)
         self._inside: dict[int, int] = {}  # objects being described in place -> their numbers
 
+    def end(self) -> None:
+        """Drop all references: in their cycles, what was described would live until a collection."""
+        vars(self).clear()
+
     def value(self, value: Any) -> bytes | None:
         """Return the digest of a value, or None if it cannot be compared."""
         if is_opaque(value):

@@ -1,0 +1,1 @@
+"""Tests of other projects over our interfaces, imported from where they are installed."""
