@@ -76,7 +76,7 @@ class Executor(cf.Executor):
         self._lock = threading.Lock()
         self._shut = False
         self._broken: str | None = None
-        self._pending: set[Any] = set()
+        self._pending: dict[Any, None] = {}  # in the order of their calls
         self._session, self._owns = session, False
         self._place = _place_here()
         if self._place is None and session is None:
@@ -110,7 +110,7 @@ class Executor(cf.Executor):
             if _Interpreter.ends:
                 raise RuntimeError(_ENDED)
             future: Any = self._made(fn, args, kwargs)
-            self._pending.add(future)
+            self._pending[future] = None
         future.add_done_callback(self._note_done)
         return future  # type: ignore[no-any-return]
 
@@ -135,7 +135,7 @@ class Executor(cf.Executor):
 
     def _note_done(self, future: Any) -> None:
         with self._lock:
-            self._pending.discard(future)
+            self._pending.pop(future, None)
         if self._initializer is not None and not future.cancelled():
             error = future.exception()
             if isinstance(error, InitializerFailedError) and not self._broken:
@@ -180,7 +180,7 @@ class Executor(cf.Executor):
             first, self._shut = not self._shut, True
             pending = list(self._pending)
         if cancel_futures:
-            for future in pending:
+            for future in reversed(pending):  # no worker has the last ones yet: the answer is quick
                 future.cancel()
         if wait:
             for future in pending:

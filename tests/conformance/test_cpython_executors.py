@@ -190,15 +190,11 @@ class _Calls:
         return cf.Future.cancel(future)
 
 
-class _Call:
-    number = 0
-
-
 class Future(SharedFuture[Any]):
     """A future of ours without a run."""
 
     def __init__(self) -> None:
-        super().__init__(_Calls(), _Call(), "function")  # type: ignore[arg-type]
+        super().__init__(_Calls(), "function")  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module", autouse=True)
