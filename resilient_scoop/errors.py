@@ -169,9 +169,9 @@ class BegunBeforeError(ReplayDivergedError):
 
     def __str__(self) -> str:
         return (
-            f"{self.path}: {self.expected} stands there in the journal, and the code now asks for "
+            f"{self.path}: the journal has {self.expected} there, and the code now asks for "
             f"{self.found}. It is idempotent=False and was started, so nothing is done in its place: "
-            "undo what was changed in front of it and resume, or begin a new run. What varies (time, "
+            "undo what was changed before it and resume, or begin a new run. What varies (time, "
             "files, network) and is an argument of such a call goes through `futures.once`"
         )
 

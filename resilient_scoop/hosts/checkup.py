@@ -294,8 +294,8 @@ class Checkup:
         ahead_s = self._report.clock_s or 0.0
         if abs(ahead_s) > CLOCK_S_MAX:
             self._warn(
-                f"its clock is {_ahead(ahead_s)}; the run does not mind, times in logs will be wrong: "
-                "switch on NTP there"
+                f"its clock is {_ahead(ahead_s)}; this does not harm the run, but times in "
+                "logs will be wrong: switch on NTP there"
             )
 
     def _check_route(self, answer: probe.ProbeAnswer, python: FoundPython) -> None:

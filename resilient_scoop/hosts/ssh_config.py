@@ -1,7 +1,7 @@
 """OpenSSH's configuration: what `~/.ssh/config` (or `--ssh-config FILE`) says of a host.
 
 paramiko reads the file; what it does not know is done here: `Include`, the system's file after the
-user's, values of the hostfile in front of both, the files of known hosts.
+user's, values of the hostfile before both, the files of known hosts.
 
 An unknown host key is refused whatever `StrictHostKeyChecking` says, except `accept-new`: a configuration
 can make us as strict as OpenSSH's default or learn new keys, never accept a changed one.

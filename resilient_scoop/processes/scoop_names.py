@@ -1,6 +1,6 @@
 """The names of SCOOP's modules: `import scoop` in a user's program gives `resilient_scoop.compat`.
 
-A finder in front of the others answers for `scoop` and what is below it, and for nothing else. If
+A finder before the others answers for `scoop` and what is below it, and for nothing else. If
 SCOOP itself can be imported, it leaves that alone, and says so, unless the user asked for ours.
 """
 
