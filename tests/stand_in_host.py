@@ -104,6 +104,9 @@ def _make_noise(mode: str) -> None:
 
 
 def _run(mode: str, folder: Path, tag: str) -> int:
+    if mode in ("hang", "deaf"):  # it does not end by itself: `end_all` does it
+        with (folder / "programs.agents").open("a") as file:
+            file.write(f"{os.getpid()}\n")
     if mode == "hang":
         time.sleep(600)
     _make_noise(mode)
