@@ -20,7 +20,7 @@ import threading
 import time
 import weakref
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from resilient_scoop import this_process
 from resilient_scoop.errors import SessionClosedError
@@ -29,6 +29,8 @@ from resilient_scoop.session import Session
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _STOPPED: Final = "cannot schedule new futures after shutdown"
 _ENDED: Final = "cannot schedule new futures after interpreter shutdown"
 _numbers: Final = itertools.count()
@@ -92,7 +94,7 @@ class Executor(cf.Executor):
 
     # --- calls --------------------------------------------------------------------------------
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> cf.Future[Any]:
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> cf.Future[T]:
         """Submit `fn(*args, **kwargs)`; return its future.
 
         A callable or an argument that cannot be pickled is an error of the future, as everything
@@ -144,12 +146,12 @@ class Executor(cf.Executor):
 
     def map(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
-    ) -> Iterator[Any]:
+    ) -> Iterator[T]:
         """Return an iterator over `fn(*row)` for the rows of the zipped iterables, in their order.
 
         All calls are submitted at once; with `buffersize`, at most so many are under way. `chunksize`
@@ -198,11 +200,11 @@ class Executor(cf.Executor):
         return f"<Executor {'shut down ' if self._shut else ''}{what}>"
 
     def _repr_html_(self) -> str:
-        import html
+        from resilient_scoop.runs import html_text
 
-        if self._session is not None:
+        if self._session is not None and not self._shut:
             return self._session._repr_html_()
-        return f"<code>{html.escape(repr(self))}</code>"
+        return html_text.table([("executor", repr(self))])
 
 
 def _await(future: Any) -> None:

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import html
 import os
 import sys
 import threading
 import time
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 from resilient_scoop.errors import RunNotFoundError, SessionClosedError, UsageError
 
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from resilient_scoop.runs.folder import RunDir
     from resilient_scoop.wire.messages import Options
 
+P = ParamSpec("P")
 T = TypeVar("T")
 _SEED_BITS: Final = 64
 _open: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -94,7 +94,7 @@ class Session:
 
     # --- calls --------------------------------------------------------------------------------
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> SharedFuture[T]:
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> SharedFuture[T]:
         """Submit `fn(*args, **kwargs)`; return its future, a `concurrent.futures.Future`."""
         return self.call(fn, args, kwargs, None)
 
@@ -155,14 +155,11 @@ class Session:
         return f"<Session {self.name or self.id} {state}>"
 
     def _repr_html_(self) -> str:
-        shown = [("session", self.name or self.id), ("run", self.id), ("workers", self.workers)]
-        shown.append(("state", "closed" if self.closed else "open"))
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
-            f"<td style='text-align:left'>{html.escape(str(value))}</td></tr>"
-            for name, value in shown
-        )
-        return f"<table>{rows}</table>"
+        from resilient_scoop.runs import html_text
+
+        shown: list[tuple[str, object]] = [("session", self.name or self.id), ("run", self.id)]
+        shown += [("workers", self.workers), ("state", "closed" if self.closed else "open")]
+        return html_text.table(shown)
 
     # --- ending -------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import builtins
 import random
 import warnings
 import zlib
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from resilient_scoop.futures import _engine, _once, _options, _serial
 from resilient_scoop.futures._future import Future
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from resilient_scoop.futures._shared import SharedCalls
 
+P = ParamSpec("P")
 T = TypeVar("T")
 F = TypeVar("F", bound="Callable[..., Any]")
 _ignored: set[str] = (
@@ -28,7 +29,7 @@ _ignored: set[str] = (
 )  # ignored keywords that were reported: limited by the keywords in the source
 
 
-def submit(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+def submit(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
     """Submit `fn(*args, **kwargs)`; return its future at once.
 
     The arguments are snapshots: the call does not see later changes to them.
@@ -221,7 +222,7 @@ class CallsWithOptions:
     def __init__(self, given: Options) -> None:
         self._given = given
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """As `futures.submit`."""
         return _submit(fn, args, kwargs, self._given)
 

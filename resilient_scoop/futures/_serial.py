@@ -62,9 +62,9 @@ def _how_to_start() -> str:
         )
     if "ipykernel" in sys.modules:
         return (
-            "futures run one after another in a notebook; to run them in parallel, journaled, make a "
-            "script of it (`jupyter nbconvert --to script NOTEBOOK.ipynb`) and start that with "
-            "`rscoop run NOTEBOOK.py`"
+            "futures run one after another in a notebook; to run them in parallel, journaled, open a "
+            'session: `from resilient_scoop import Session`, `session = Session(run="NAME")`, then '
+            "`session.map` and `session.submit`, or Executor(session=session)"
         )
     script = sys.argv[0] or "script.py"
     return (

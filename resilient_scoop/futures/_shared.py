@@ -82,6 +82,15 @@ class SharedFuture(cf.Future[T]):
         self.number = call.number
         self.path = ids.item_path(ids.SHARED, call.number, 0)
 
+    def _repr_html_(self) -> str:
+        from resilient_scoop.runs import html_text
+
+        state = "canceled" if self.cancelled() else "done" if self.done() else "pending"
+        error = self.exception() if state == "done" else None
+        what = None if error is None else f"{type(error).__name__}: {error}"
+        rows = [("future", self.path), ("function", self.callable), ("state", state)]
+        return html_text.table([*rows, ("error", what)])
+
     def __reduce__(self) -> str:
         raise TypeError(f"a future cannot be pickled: {self.__rscoop_advice__()}")
 

@@ -16,7 +16,7 @@ from resilient_scoop.core.facts.visitor import LogVisitor
 from resilient_scoop.errors import RscoopError, UsageError
 from resilient_scoop.journal.view import JournalView
 from resilient_scoop.payload.exceptions import describe_failure
-from resilient_scoop.runs import catalog
+from resilient_scoop.runs import catalog, html_text
 from resilient_scoop.runs.events import Event, events_of
 from resilient_scoop.runs.folder import RunDir, RunInfo
 from resilient_scoop.runs.items import Item, tasks
@@ -122,6 +122,13 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<run {self.id} of {self.script}>"
+
+    def _repr_html_(self) -> str:
+        status = self.status()
+        rows: list[tuple[str, object]] = [("run", self.id), ("name", self.name)]
+        rows += [("script", self.script), ("state", status.state)]
+        rows += [("calls done", f"{status.done} of {status.total}"), ("failed", status.failed)]
+        return html_text.table([*rows, ("workers", status.workers)])
 
     @property
     def id(self) -> str:

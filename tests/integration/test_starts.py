@@ -300,4 +300,4 @@ def test_a_notebooks_kernel_is_told_how_to_run_in_parallel(place: Place) -> None
     done = shell(place, f"{sys.executable} script.py")
     assert done.stdout == b"1\n"
     assert b"in a notebook; to run them in parallel" in done.stderr
-    assert b"jupyter nbconvert --to script" in done.stderr
+    assert b'session = Session(run="NAME")' in done.stderr

@@ -1,0 +1,1 @@
+"""Notebooks, executed as Jupyter executes them; needs the dependency group `notebooks`."""
