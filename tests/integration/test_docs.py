@@ -68,11 +68,21 @@ def test_the_program_that_reads_a_run_prints_what_the_run_has_done(place: Place)
     assert (value, deaths) == ("1", "0")
 
 
+def programs_about_sessions() -> list[tuple[str, str]]:
+    """Return the programs of the page about sessions, and what they print."""
+    text = (PAGE.parent / "sessions.md").read_text()
+    return re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_program_with_coroutines_prints_what_the_page_says(place: Place) -> None:
+    _, (program, output) = programs_about_sessions()
+    assert place.run(program).expect() == output
+
+
 def test_the_program_with_a_session_finds_its_results_when_it_is_started_again(
     place: Place,
 ) -> None:
-    text = (PAGE.parent / "sessions.md").read_text()
-    [(program, output)] = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL)
+    (program, output), _ = programs_about_sessions()
     counted = program.replace("return x", "open('ledger', 'a').write('x'); return x")
     script = place.write(counted)
     environ = {**os.environ, "RSCOOP_STATE_DIR": str(place.state)}

@@ -160,7 +160,9 @@ def test_coroutines_wait_for_futures_in_the_script_and_in_tasks(place: Place, wo
     ]
 
 
-def test_calls_of_threads_are_finished_at_the_end_though_the_script_does_not_wait(place: Place) -> None:
+def test_calls_of_threads_are_finished_at_the_end_though_the_script_does_not_wait(
+    place: Place,
+) -> None:
     done = place.run(
         HEAD
         + """
