@@ -182,14 +182,27 @@ class Executor(cf.Executor):
             first, self._shut = not self._shut, True
             pending = list(self._pending)
         if cancel_futures:
-            for future in reversed(pending):  # no worker has the last ones yet: the answer is quick
-                future.cancel()
+            _cancel(pending)
         if wait:
             for future in pending:
                 _await(future)
             self._close()
         elif first and self._owns:
             threading.Thread(target=self._close, name="rscoop-shutdown", daemon=False).start()
+
+    def terminate_workers(self) -> None:
+        """End at once, as `ProcessPoolExecutor` of Python 3.14 does: calls that run end with the session.
+
+        Their futures, and those of calls that have not started, get `SessionClosedError`. In a run that
+        `rscoop` started, calls that have not started are canceled; those that run are computed.
+        """
+        with self._lock:
+            self._shut = True
+            pending = list(self._pending)
+        if self._owns and self._session is not None:
+            self._session.close(wait=False)
+        else:
+            _cancel(pending)
 
     def _close(self) -> None:
         if self._owns and self._session is not None:
@@ -205,6 +218,12 @@ class Executor(cf.Executor):
         if self._session is not None and not self._shut:
             return self._session._repr_html_()
         return html_text.table([("executor", repr(self))])
+
+
+def _cancel(futures: list[Any]) -> None:
+    """Cancel futures, the last first: no worker has it yet, so the answer is quick."""
+    for future in reversed(futures):
+        future.cancel()
 
 
 def _await(future: Any) -> None:

@@ -17,8 +17,9 @@ a resume. Elsewhere the pool has an `Executor` of its own. Methods, results and 
 - `map` and `starmap` raise the error of the first failed item in the order of the items, and give up
   what was not started; the original raises the first to happen, and computes the rest.
 - `imap` and `imap_unordered` read ahead by a limited number of items, so an endless iterable works.
-- `terminate` cancels calls that were not started. Calls that run are not interrupted. A result that
-  was canceled raises `CancelledError`, where the original waits without end.
+- `terminate` ends the processes of the pool, as the original does; in a run it cancels calls that were
+  not started; those that run are computed. Results that are then missing raise `SessionClosedError`, or in
+  a run `CancelledError`, where the original waits without end.
 """
 
 from __future__ import annotations
@@ -84,6 +85,9 @@ class Calls(Protocol):
     def close(self) -> None:
         """Free what was started, once all calls have ended."""
 
+    def terminate(self) -> bool:
+        """End the processes, if they are the pool's own; return whether they were."""
+
 
 class OfRun:
     """Calls go to the run that this process belongs to."""
@@ -101,9 +105,7 @@ class OfRun:
     ) -> list[Future]:
         """Return those that are done, when all are, or the first, or time is up."""
         asked: list[Any] = list(pending)
-        if any(isinstance(each, cf.Future) for each in asked):  # of a thread of user code
-            return _wait(asked, timeout, first=first)
-        until = cf.FIRST_COMPLETED if first else cf.ALL_COMPLETED
+        until = futures.FIRST_COMPLETED if first else futures.ALL_COMPLETED
         done = futures.wait(asked, timeout, until).done
         return [each for each in asked if each in done]
 
@@ -113,6 +115,10 @@ class OfRun:
 
     def close(self) -> None:
         """Do nothing: the run ends with its script."""
+
+    def terminate(self) -> bool:
+        """Do nothing: the run has other calls, too."""
+        return False
 
 
 class OfExecutor:
@@ -145,6 +151,11 @@ class OfExecutor:
     def close(self) -> None:
         """End the executor."""
         self._executor.shutdown(wait=True)
+
+    def terminate(self) -> bool:
+        """End the executor, whatever runs."""
+        self._executor.terminate_workers()
+        return True
 
 
 def _wait(asked: list[Any], timeout: float | None, *, first: bool) -> list[Future]:
@@ -583,16 +594,16 @@ class Pool:
             self._state = "CLOSE"
 
     def terminate(self) -> None:
-        """Accept no more calls, and cancel those that were not started."""
+        """Accept no more calls; end the pool's processes, or cancel what was not started in the run."""
         if self._state == "TERMINATE":
             return
         self._state = "TERMINATE"
         for each in self._readers():
             each.stop()
-        for future in self._not_done():
-            future.cancel()
+        if not self.calls.terminate():
+            for future in reversed(self._not_done()):  # workers begin with the first
+                future.cancel()
         self._asked.clear()
-        self.calls.close()
 
     def join(self) -> None:
         """Wait for all calls.

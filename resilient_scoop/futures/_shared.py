@@ -63,6 +63,13 @@ class _Made(NamedTuple):
     arg: Any
 
 
+def tell_of_cancel(future: cf.Future[Any]) -> None:
+    """Tell those who wait that a future is canceled, once: two threads may come here."""
+    with future._condition:  # noqa: SLF001 - the states are those of the base class
+        if future._state == _CANCELED:  # noqa: SLF001
+            future.set_running_or_notify_cancel()
+
+
 class SharedFuture(cf.Future[T]):
     """A call of a thread or an executor; `path` is its identity in the run, `callable` the name."""
 
@@ -108,11 +115,7 @@ class SharedFuture(cf.Future[T]):
         """Become canceled here, and tell those who wait."""
         if not super().cancel():
             return self.cancelled()
-        with self._condition:
-            if (
-                self._state == _CANCELED
-            ):  # two threads may come here: who asked, and the pump's news
-                self.set_running_or_notify_cancel()
+        tell_of_cancel(self)
         return True
 
 

@@ -102,7 +102,7 @@ class View(cf.Future[T]):
         with contextlib.suppress(cf.InvalidStateError):  # another thread was faster
             if isinstance(error, cf.CancelledError):
                 if self.cancel():
-                    self.set_running_or_notify_cancel()
+                    _shared.tell_of_cancel(self)
             elif error is not None:
                 self.set_exception(error)
             else:

@@ -53,11 +53,20 @@ def kept(x: int) -> int:
     return _given[-1] + x
 
 
+class Processes(concurrent.futures.ProcessPoolExecutor):
+    """An executor that can be ended as ours."""
+
+    def terminate_workers(self) -> None:
+        for item in list(self._pending_work_items.values()):
+            item.future.cancel()
+        self.shutdown(wait=True)
+
+
 @pytest.fixture
 def ours(monkeypatch: pytest.MonkeyPatch) -> None:
     def executor(processes: int | None, run: str | None) -> Any:
         assert run is None
-        return concurrent.futures.ProcessPoolExecutor(processes, CONTEXT)
+        return Processes(processes, CONTEXT)
 
     monkeypatch.setattr(module, "_executor", executor)
 

@@ -6,6 +6,7 @@ import concurrent.futures as cf
 from typing import Any
 
 from resilient_scoop.futures._shared import SharedFuture
+from resilient_scoop.futures._views import View
 
 
 def test_a_future_that_is_withdrawn_twice_is_canceled_once() -> None:
@@ -20,3 +21,20 @@ def test_a_future_that_is_withdrawn_twice_is_canceled_once() -> None:
 
     assert future.cancelled()
     assert told == [future]
+
+
+class Canceled:
+    """A future whose outcome is that it was canceled."""
+
+    def peek(self) -> tuple[Any, BaseException | None]:
+        return None, cf.CancelledError()
+
+
+def test_a_view_that_takes_in_a_cancellation_twice_is_canceled_once() -> None:
+    canceled: Any = Canceled()
+    view: View[Any] = View(canceled)
+
+    assert view.take()
+
+    assert view.cancelled()
+    assert cf.wait([view], 1).done
