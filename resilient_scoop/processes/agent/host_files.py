@@ -2,6 +2,7 @@
 
 A file crosses the network once a host: a process that wants one that is on its way waits for it with
 the others.
+Of a file that is here under another name only the first chunk crosses, which brings its SHA-256.
 The folder here is a cache of the run's. When it has grown to `CACHE_BYTES_MAX`, or the disk has little
 space left, the files that were used longest ago are removed; they can be fetched again, and processes
 that have them open keep them.
@@ -14,6 +15,7 @@ import hashlib
 import os
 import re
 import socket
+from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, assert_never
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 CACHE_BYTES_MAX: Final = 8 << 30
 _FREE_BYTES_MIN: Final = 1 << 30
 _EVICT_EVERY_BYTES: Final = 64 << 20
+_KNOWN_MAX: Final = 1024
 _NAME: Final = re.compile(r"(?:payloads/(?:arg|res)-[0-9a-f]{32}|checkpoints/[0-9a-f]{64})")
 _PART: Final = ".part"
 _LOG_EVERY_S: Final = 1.0
@@ -77,6 +80,7 @@ class AgentFiles:
         self._downloads: dict[str, Download] = {}
         self._uploads: dict[str, Upload] = {}
         self._digests: dict[str, bytes] = {}  # of files on their way up
+        self._known: OrderedDict[bytes, str] = OrderedDict()  # digest -> a file that had it
         self._waiting: dict[str, list[int]] = {}  # name -> clients
         self._syncs: dict[str, float] = {}  # name -> when it was asked for
         self._logs: dict[str, _Log] = {}
@@ -158,6 +162,7 @@ class AgentFiles:
             with path.open("rb") as file:
                 total = os.fstat(file.fileno()).st_size
                 self._digests[name] = hashlib.file_digest(file, "sha256").digest()
+                self._know(name, self._digests[name])
         except OSError as error:
             self._end(name, error.errno or errno.EIO, error.strerror or str(error))
             return
@@ -201,7 +206,9 @@ class AgentFiles:
         part = path.with_name(path.name + _PART)
         try:
             at, data = download.size, download.take(chunk, now)
-            if data or download.is_whole:
+            if data and at == 0 and not download.is_whole and self._link(download, part):
+                download.complete()
+            elif data or download.is_whole:
                 with part.open("r+b" if part.exists() else "wb") as file:
                     os.pwrite(file.fileno(), data, at)
             if download.error:
@@ -214,6 +221,26 @@ class AgentFiles:
             del self._downloads[chunk.name]
             self._end(chunk.name, error.errno or errno.EIO, error.strerror or str(error))
 
+    def _know(self, name: str, digest: bytes) -> None:
+        """Remember a file, in case the same content is needed under another name."""
+        if _NAME.fullmatch(name):
+            self._known[digest] = name
+            self._known.move_to_end(digest)
+            if len(self._known) > _KNOWN_MAX:
+                self._known.popitem(last=False)
+
+    def _link(self, download: Download, part: Path) -> bool:
+        """Make a link to a file of the same content, if there is one; its digest is checked afterwards."""
+        twin = self._known.pop(download.digest, None) if _NAME.fullmatch(download.name) else None
+        if twin is None:
+            return False
+        part.unlink(missing_ok=True)
+        try:
+            os.link(self._run_dir / twin, part)
+        except OSError:
+            return False  # it was removed, or the file system has no links
+        return True
+
     def _downloaded(self, download: Download, part: Path, path: Path, now: float) -> None:
         with part.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").digest()
@@ -223,6 +250,7 @@ class AgentFiles:
             return
         part.rename(path)
         del self._downloads[download.name]
+        self._know(download.name, digest)
         self._end(download.name)
         self._since_eviction += download.size
         if self._since_eviction > _EVICT_EVERY_BYTES:
@@ -306,7 +334,8 @@ class AgentFiles:
                 path = f"{name}/{entry.name}"
                 if _NAME.fullmatch(path) and path not in self._uploads:
                     stat = entry.stat()
-                    found.append((stat.st_mtime, stat.st_size, entry.path))
+                    # Files of the same content share their space
+                    found.append((stat.st_mtime, stat.st_size // max(1, stat.st_nlink), entry.path))
         total = sum(size for _, size, _ in found)
         too_much = max(total - CACHE_BYTES_MAX, _FREE_BYTES_MIN - free_bytes(str(self._run_dir)))
         for _, size, oldest in sorted(found):

@@ -3,7 +3,8 @@
 Requests come from the broker's loop and answers go back to it, since sockets belong to one thread. Names
 are checked against what an agent may name (`_READABLE`, `_WRITABLE`); nothing else of the run folder can be
 reached. A file that arrives is a part in `incoming/` until its SHA-256 is right; then it gets its name, and
-is synced before that if it is to be durable.
+is synced before that if it is to be durable. One whose content is here already, under another name, is
+linked to it when its first part arrives.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class FileService:
         self._requests: SimpleQueue[FileRequest | None] = SimpleQueue()
         self._answers: deque[FileAnswer] = deque()
         self._digests: OrderedDict[str, bytes] = OrderedDict()
+        self._known: OrderedDict[bytes, str] = OrderedDict()  # digest -> a file that had it
         self._incoming = run_dir / _INCOMING
         self.notes: deque[tuple[str, str]] = deque(maxlen=64)  # host, what it says
         self.refused: deque[tuple[str, str]] = deque(maxlen=16)  # host, what it asked for
@@ -160,7 +162,36 @@ class FileService:
             self._digests[key] = found
             if len(self._digests) > _DIGESTS_MAX:
                 self._digests.popitem(last=False)
+            self._know(name, found)
         return found
+
+    def _know(self, name: str, digest: bytes) -> None:
+        """Remember a file, in case a host sends the same content under another name."""
+        if _WRITABLE.fullmatch(name):
+            self._known[digest] = name
+            self._known.move_to_end(digest)
+            if len(self._known) > _DIGESTS_MAX:
+                self._known.popitem(last=False)
+
+    def _link(self, path: Path, part: wire.Store) -> bool:
+        """Give a file that is here another name, if a part is the first of the same content."""
+        twin = self._known.pop(part.digest, None) if part.offset == 0 else None
+        if twin is None or len(part.data) == part.total:
+            return False
+        try:
+            with (self._run_dir / twin).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").digest() != part.digest:
+                    return False
+                if part.sync:
+                    os.fsync(file.fileno())
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            os.link(self._run_dir / twin, path)
+            if part.sync:
+                sync_folder(path.parent)
+        except OSError:
+            return False  # it was removed, or the file system has no links
+        self._know(part.name, part.digest)
+        return True
 
     def _store(self, host: str, part: wire.Store) -> wire.Stored:
         path, name = self._checked(part.name, _WRITABLE), part.name
@@ -169,6 +200,9 @@ class FileService:
                 self._sync(name)
             return wire.Stored(name, part.total, done=True)
         draft = self._incoming / f"{host}-{path.name}"
+        if self._link(path, part):
+            draft.unlink(missing_ok=True)
+            return wire.Stored(name, part.total, done=True)
         try:
             size = self._append(draft, part)
             if size < part.total:
@@ -203,6 +237,7 @@ class FileService:
         draft.rename(path)
         if part.sync:
             sync_folder(path.parent)
+        self._know(part.name, part.digest)
         return wire.Stored(part.name, part.total, done=True)
 
     def _sync(self, name: str) -> wire.Stored:

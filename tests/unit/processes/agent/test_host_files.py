@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from resilient_scoop.config import BrokerConfig
+from resilient_scoop.core.transfers import WINDOW_MIN
 from resilient_scoop.processes.agent import host_files
 from resilient_scoop.processes.agent.host_files import AgentFiles
 from resilient_scoop.processes.broker.files import FileService
@@ -96,6 +97,81 @@ def test_a_file_crosses_once_for_all_workers_of_a_host(both: Both) -> None:
     for each in workers:
         assert each._calls is not None
         each._calls.close()
+
+
+def sent(both: Both, kind: type[wire.Fetch | wire.Store], name: str) -> int:
+    return sum(isinstance(each, kind) and each.name == name for each in both.sent)
+
+
+def test_what_is_here_under_another_name_is_not_fetched_again(both: Both) -> None:
+    content = os.urandom(5 * wire.CHUNK_BYTES)
+    for name in (RESULT, OTHER):
+        (both.run / name).write_bytes(content)
+    both.thread.start()
+    both.worker.fetch(RESULT)
+    both.worker.fetch(OTHER)
+    assert (both.host / OTHER).read_bytes() == content
+    assert (sent(both, wire.Fetch, RESULT), sent(both, wire.Fetch, OTHER)) == (5, 1)
+
+
+@pytest.mark.parametrize("how", ["removed", "damaged"])
+def test_what_was_here_under_another_name_is_fetched(both: Both, how: str) -> None:
+    content = os.urandom(5 * wire.CHUNK_BYTES)
+    for name in (RESULT, OTHER):
+        (both.run / name).write_bytes(content)
+    both.thread.start()
+    both.worker.fetch(RESULT)
+    if how == "removed":
+        (both.host / RESULT).unlink()
+    else:
+        (both.host / RESULT).write_bytes(bytes(len(content)))
+    both.worker.fetch(OTHER)
+    assert (both.host / OTHER).read_bytes() == content
+    assert list(both.host.glob("payloads/*.part")) == []
+
+
+@pytest.mark.parametrize("first", ["fetched", "pushed"])
+def test_what_the_run_has_under_another_name_is_not_sent_again(both: Both, first: str) -> None:
+    content = os.urandom(9 * wire.CHUNK_BYTES)
+    (both.host / OTHER).write_bytes(content)
+    both.thread.start()
+    if first == "fetched":
+        (both.run / RESULT).write_bytes(content)
+        both.worker.fetch(RESULT)
+    else:
+        (both.host / RESULT).write_bytes(content)
+        both.worker.push(RESULT, durable=False)
+    both.worker.push(OTHER, durable=True)
+    assert (both.run / OTHER).read_bytes() == content
+    assert sent(both, wire.Store, OTHER) <= WINDOW_MIN
+    assert list((both.run / "incoming").iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["removed", "damaged"])
+def test_what_the_run_had_under_another_name_is_sent(both: Both, how: str) -> None:
+    content = os.urandom(9 * wire.CHUNK_BYTES)
+    for name in (RESULT, OTHER):
+        (both.host / name).write_bytes(content)
+    both.thread.start()
+    both.worker.push(RESULT, durable=False)
+    if how == "removed":
+        (both.run / RESULT).unlink()
+    else:
+        (both.run / RESULT).write_bytes(bytes(len(content)))
+    both.worker.push(OTHER, durable=True)
+    assert (both.run / OTHER).read_bytes() == content
+
+
+def test_code_of_the_same_content_keeps_its_own_times(both: Both) -> None:
+    """A link would share them."""
+    content = os.urandom(2 * wire.CHUNK_BYTES)
+    for name, at in (("code/1", 1_000_000_000), ("code/2", 2_000_000_000)):
+        (both.run / name).write_bytes(content)
+        os.utime(both.run / name, ns=(at, at))
+    assert both.files.fetch_code(both.turn, time.monotonic, time.monotonic() + 5.0)
+    assert [(both.host / name).stat().st_mtime_ns for name in ("code/1", "code/2")] == [
+        1_000_000_000, 2_000_000_000,
+    ]  # fmt: skip
 
 
 def test_a_file_that_the_run_does_not_have_is_an_error(both: Both) -> None:
