@@ -279,7 +279,7 @@ class Relay:
                 self._begin_again(line)
 
     def hurry(self) -> None:
-        """The broker is heard after a silence: what was sent meanwhile is lost."""
+        """What was sent and is not acknowledged is lost: the broker was away, or nothing passed."""
         for line in self.lines.values():
             if line.state is LineState.SENDING:
                 line.sent, line.patience_s = line.acked, PATIENCE_S

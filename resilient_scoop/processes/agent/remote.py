@@ -60,9 +60,9 @@ class RemoteShell(AgentShell):
     ) -> None:
         """`script`: with its paths on the run's host, in case it is shipped."""
         keeps = BundleFiles(Path(settings.run_dir))
-        relay = Relay(settings.run[:8], settings.node, _relay_config(), keeps)
-        super().__init__(settings, uplink, relay)
-        uplink.relay = relay
+        self.relay = Relay(settings.run[:8], settings.node, _relay_config(), keeps)
+        super().__init__(settings, uplink, self.relay)
+        uplink.relay = self.relay
         self.script = script
         self.ships = ships
         self.uplink = uplink
@@ -107,6 +107,7 @@ class RemoteShell(AgentShell):
             self._say(str(error))
             self.machine.stop("asked", time.monotonic())
         self.uplink.is_shut = False
+        self.relay.hurry()  # what it has sent meanwhile did not pass
 
     def _is_edited(self) -> bool:
         """Return whether the code has changed; have the script's folder here, if it is shipped."""
