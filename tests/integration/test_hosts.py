@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from resilient_scoop.runs.hosts import read_live_hosts
 from resilient_scoop.transport.tickets import KEYS
 from tests.fake_sshd import USER, FakeSshd, make_key
 from tests.integration.runs import Place, finish, wait_until
@@ -234,6 +235,12 @@ def test_results_come_home_though_their_workers_die_while_there_is_no_broker(gri
         """
     )
     wait_until(lambda: begun.exists() and len(begun.read_text().split()) == 2, 30.0)
+
+    def are_known() -> bool:
+        live = read_live_hosts(grid.place.runs()[0])
+        return live is not None and [host.state for host in live.hosts.values()] == ["up", "up"]
+
+    wait_until(are_known, 10.0)  # the next broker waits for these hosts
     process.send_signal(signal.SIGSTOP)  # else it starts another broker
     try:
         for pid in grid.agents("broker"):
