@@ -33,7 +33,7 @@ try:
     from joblib.parallel import ParallelBackendBase, SequentialBackend
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        "resilient_scoop.contrib.joblib needs joblib: pip install 'joblib>=1.4'", name=error.name
+        "resilient_scoop.contrib.joblib needs joblib: pip install 'joblib>=1.3'", name=error.name
     ) from error
 
 if TYPE_CHECKING:
@@ -49,8 +49,10 @@ _LOOKED_AT: Final = 256
 _SIZES: Final = ((64, 1), (512, 4))
 """Sizes of batches until so many tasks were dispatched; then 16. Time has no part in it."""
 
+_given: list[pool.Calls] = []
+"""Where calls of this process go, if the user has said where."""
 _opened: list[pool.Calls] = []
-"""Where calls of this process go, once it has made some."""
+"""Where they go otherwise, once this process has made some."""
 
 
 def register(name: str = NAME, *, executor: Any = None) -> None:
@@ -58,12 +60,13 @@ def register(name: str = NAME, *, executor: Any = None) -> None:
 
     A process that belongs to no run uses `executor`, or else starts one with the first call.
     """
-    if executor is not None:
-        _opened[:] = [pool.OfExecutor(executor)]
+    _given[:] = [] if executor is None else [pool.OfExecutor(executor)]
     joblib.register_parallel_backend(name, Backend)
 
 
 def _calls() -> pool.Calls:
+    if _given:
+        return _given[0]
     if not _opened:
         _opened.append(pool.open_calls())
     return _opened[0]

@@ -306,6 +306,17 @@ def test_a_program_outside_of_a_run_uses_an_executor_and_continues_it(place: Pla
     assert len(ledger(place)) == 40
 
 
+def test_a_program_may_register_again_after_its_executor(place: Place) -> None:
+    again = """
+    register()
+    with joblib.parallel_config("rscoop"):
+        print(works(), works())
+"""
+    place.write(OUTSIDE + again)
+
+    assert python(place).endswith("[True, True]\nTrue True\n")
+
+
 def test_a_program_outside_of_a_run_needs_no_executor(place: Place) -> None:
     text = OUTSIDE.replace('Executor(max_workers=2, run="named")', "open(os.devnull)")
     place.write(text.replace("register(executor=executor)", "register()"))
