@@ -23,7 +23,12 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
-from resilient_scoop.errors import RunNotFoundError, SessionClosedError, UsageError
+from resilient_scoop.errors import (
+    RunNotFoundError,
+    ScriptGuardError,
+    SessionClosedError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -61,8 +66,9 @@ class Session:
 
     Raises:
         ValueError: `workers` is less than 1. UsageError: the name cannot be used, or belongs to a run
-        that `rscoop run` has started. RunBusyError: another process has the session open.
-        RunStoppedError: the run cannot start; the text says why.
+        that `rscoop run` has started. ScriptGuardError: a worker is importing the program.
+        RunBusyError: another process has the session open. RunStoppedError: the run cannot start; the
+        text says why.
     """
 
     def __init__(
@@ -75,6 +81,7 @@ class Session:
     ) -> None:
         if workers is not None and workers <= 0:
             raise ValueError("workers must be greater than 0")
+        _refuse_in_import()
         if os.environ.get("RSCOOP_RUN_ID") and _is_in_run():
             raise UsageError(
                 "this process belongs to a run already: make calls with resilient_scoop.futures or "
@@ -221,10 +228,17 @@ class Session:
         self.close(wait=not isinstance(error, KeyboardInterrupt))
 
 
+def _refuse_in_import() -> None:
+    from resilient_scoop.processes.here import Process
+
+    if Process.importing is not None:
+        raise ScriptGuardError(Process.importing)
+
+
 def _is_in_run() -> bool:
     from resilient_scoop.processes.here import Process
 
-    return Process.session is not None or Process.importing is not None
+    return Process.session is not None
 
 
 def _start(

@@ -167,7 +167,8 @@ class InProcess:
     def _verdict(self) -> str:
         assert self._launcher.stdout is not None, "it is a pipe"
         said = self._launcher.stdout.read().decode("utf-8", "replace").strip()
-        return said or f"its launcher ended with exit code {self._launcher.returncode}"
+        stopped = self.connection.machine.stopping  # the broker's reason, if it has given one
+        return said or stopped or f"its launcher ended with exit code {self._launcher.returncode}"
 
     @property
     def death(self) -> str:

@@ -429,3 +429,35 @@ def test_a_name_that_cannot_be_used_is_refused(place: Place) -> None:
     )
     kinds = [line.split()[0] for line in done.expect().splitlines()]
     assert kinds == ["UsageError"] * 4
+
+
+def test_a_program_without_a_guard_is_told_to_add_it(place: Place) -> None:
+    done = python(
+        place,
+        """
+from resilient_scoop import Session
+def square(x): return x * x
+with Session(workers=2) as session: print(session.submit(square, 3).result(20))
+""",
+    )
+    assert done.code == 1
+    last = done.err.splitlines()[-1]
+    assert "SessionClosedError" in last
+    assert 'put these calls under `if __name__ == "__main__":`' in last
+
+
+def test_the_reason_why_workers_cannot_import_the_program_is_in_the_error(place: Place) -> None:
+    done = python(
+        place,
+        """
+import resilient_scoop
+from resilient_scoop import Session
+if resilient_scoop.WORKER: stray_name
+if __name__ == "__main__":
+    with Session(workers=2) as session: print(session.submit(abs, 3).result(20))
+""",
+    )
+    assert done.code == 1
+    last = done.err.splitlines()[-1]
+    assert "its run has ended (worker w" in last
+    assert "NameError: name 'stray_name' is not defined" in last
