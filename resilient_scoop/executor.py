@@ -20,7 +20,7 @@ import threading
 import time
 import weakref
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeAlias, TypeVar
 
 from resilient_scoop import this_process
 from resilient_scoop.errors import SessionClosedError
@@ -78,7 +78,8 @@ class Executor(cf.Executor):
         self._lock = threading.Lock()
         self._shut = False
         self._broken: str | None = None
-        self._pending: dict[Any, None] = {}  # in the order of their calls
+        # Futures that are not done, in the order of their calls:
+        self._pending: dict[Any, None] = {}
         self._session, self._owns = session, False
         self._place = _place_here()
         if self._place is None and session is None:
@@ -112,8 +113,8 @@ class Executor(cf.Executor):
             if _Interpreter.ends:
                 raise RuntimeError(_ENDED)
             future: Any = self._made(fn, args, kwargs)
-            self._pending[future] = None
-        future.add_done_callback(self._note_done)
+        if self._initializer is not None:
+            future.add_done_callback(self._note_broken)
         return future  # type: ignore[no-any-return]
 
     def _made(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -121,9 +122,9 @@ class Executor(cf.Executor):
             fn = functools.partial(_initialized, self._initializer, fn)
         try:
             if self._session is not None:
-                return self._session.submit(fn, *args, **kwargs)
+                return self._session.call(fn, args, kwargs, None, self._pending)
             assert self._place is not None, "there is a session, or a run"
-            return self._place(fn, args, kwargs)
+            return self._place(fn, args, kwargs, self._pending)
         except SessionClosedError as closed:
             if self._owns:
                 raise BrokenProcessPool(str(closed)) from closed
@@ -135,14 +136,11 @@ class Executor(cf.Executor):
                 raise
             return _failed(error)
 
-    def _note_done(self, future: Any) -> None:
-        with self._lock:
-            self._pending.pop(future, None)
-        if self._initializer is not None and not future.cancelled():
-            error = future.exception()
-            if isinstance(error, InitializerFailedError) and not self._broken:
-                self._broken = str(error)
-                _log_as_the_standard_library(error)
+    def _note_broken(self, future: Any) -> None:
+        error = None if future.cancelled() else future.exception()
+        if isinstance(error, InitializerFailedError) and not self._broken:
+            self._broken = str(error)
+            _log_as_the_standard_library(error)
 
     def map(
         self,
@@ -315,8 +313,16 @@ def _initialized(
     return fn(*args, **kwargs)
 
 
-def _place_here() -> Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any] | None:
-    """Return how calls are made in a process of a run; None in any other process."""
+_Place: TypeAlias = (
+    "Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any], dict[Any, None]], Any]"
+)
+
+
+def _place_here() -> _Place | None:
+    """Return how calls are made in a process of a run; None in any other process.
+
+    A future stays in the dictionary that is given, until it is done.
+    """
     from resilient_scoop.processes.here import Process
 
     if Process.session is None and Process.importing is None:
@@ -325,9 +331,22 @@ def _place_here() -> Callable[[Callable[..., Any], tuple[Any, ...], dict[str, An
     from resilient_scoop.futures import _options, _shared
 
     shared = None if Process.importing is not None else _shared.here()
-    if shared is None:
-        return lambda fn, args, kwargs: futures.submit(fn, *args, **kwargs)
-    return lambda fn, args, kwargs: shared.submit(fn, args, kwargs, _options.of(fn, None))
+    if shared is not None:
+        submit, options_of = shared.submit, _options.of
+        return lambda fn, args, kwargs, pending: submit(fn, args, kwargs, options_of(fn), pending)
+
+    def in_task(
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        pending: dict[Any, None],
+    ) -> Any:
+        future: Any = futures.submit(fn, *args, **kwargs)
+        pending[future] = None
+        future.add_done_callback(lambda done: pending.pop(done, None))
+        return future
+
+    return in_task
 
 
 class _Hooks:

@@ -92,8 +92,10 @@ class Session:
         self._closed: SessionClosedError | None = None
         self._closing = threading.Lock()
         self._process, self._run = _start(run, self.workers, seed, state_dir, _say)
+        from resilient_scoop.futures import _options
         from resilient_scoop.futures._shared import SharedCalls
 
+        self._options_of = _options.of
         self._calls = SharedCalls(self._process.connection)
         self._watch = threading.Thread(target=self._mind, name="rscoop-session", daemon=True)
         self._watch.start()
@@ -117,10 +119,8 @@ class Session:
         Raises:
             TimeoutError: at an item without a result `timeout` seconds after the call.
         """
-        from resilient_scoop.futures import _options
-
         self._check()
-        return self._calls.map(fn, iterables, timeout, buffersize, _options.of(fn, None))
+        return self._calls.map(fn, iterables, timeout, buffersize, self._options_of(fn))
 
     def call(
         self,
@@ -128,12 +128,11 @@ class Session:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         options: Options | None,
+        pending: dict[Any, None] | None = None,
     ) -> SharedFuture[Any]:
-        """Submit a call with options; return its future."""
-        from resilient_scoop.futures import _options
-
+        """Submit a call with options; return its future, which stays in `pending` until it is done."""
         self._check()
-        return self._calls.submit(fn, args, kwargs, _options.of(fn, options))
+        return self._calls.submit(fn, args, kwargs, self._options_of(fn, options), pending)
 
     def _check(self) -> None:
         if self._process.is_forked:

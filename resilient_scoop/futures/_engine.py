@@ -345,14 +345,21 @@ def _check_comparable(define: Define, args: Sequence[Any]) -> None:
             )
 
 
-def submit_scalar(at: Here, define: Define, arg: Any) -> Call | None:
-    """Make a call with one argument, if that is a number or a short string; else return None."""
+def encode_scalar(arg: Any) -> bytes | None:
+    """Return the payload of a number or a short string; of anything else None."""
     kind = type(arg)
     if kind not in _NUMBERS and not (kind in _STRINGS and len(arg) <= _SHORT):
         return None
-    payloads = [pickle.dumps(arg, 5)]
-    if len(payloads[0]) > SMALL_BYTES or has_met():
+    payload = pickle.dumps(arg, 5)
+    return payload if len(payload) <= SMALL_BYTES else None
+
+
+def submit_scalar(at: Here, define: Define, arg: Any) -> Call | None:
+    """Make a call with one argument, if that is a number or a short string; else return None."""
+    payload = encode_scalar(arg)
+    if payload is None or has_met():
         return None
+    payloads = [payload]
     digests = digest_scalars(payloads)
     session, parent = at.session, at.parent
     with session.turn():

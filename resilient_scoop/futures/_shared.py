@@ -27,9 +27,10 @@ from resilient_scoop.core.parent.call import Watch
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.errors import UsageError
 from resilient_scoop.futures import _engine
-from resilient_scoop.identity.digest import has_met, take_met
+from resilient_scoop.identity.digest import digest_scalars, has_met, take_met
 from resilient_scoop.payload import payload as codec
 from resilient_scoop.processes.here import Process
+from resilient_scoop.processes.pump import LINGER_S
 from resilient_scoop.wire.broker_errors import is_cancelled
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _LOOK_S: Final = 0.25
+_NO_FILES: Final[dict[int, int]] = {}
 _CANCELED: Final = "CANCELLED"
 """The state of a future of `concurrent.futures` that is canceled while those who wait were not told."""
 BUFFER: Final = 1024
@@ -73,21 +75,32 @@ def tell_of_cancel(future: cf.Future[Any]) -> None:
 class SharedFuture(cf.Future[T]):
     """A call of a thread or an executor; `path` is its identity in the run, `callable` the name."""
 
+    pending: dict[Any, None] | None = None
+    """Futures of its executor that are not done: it is one of them until it is done."""
+    made: _Made | None = None  # if the outcome may come from the history
+    is_given_up = False  # this process has asked to cancel it
+    number = index = 0
+
     def __init__(self, calls: SharedCalls, name: str) -> None:
         super().__init__()
         self._calls = calls
         self.call: Call | None = None  # until it has its outcome
         self.callable = name
-        self.number = self.index = 0
-        self.path = ""
-        self.made: _Made | None = None  # if the outcome may come from the history
-        self.is_given_up = False  # this process has asked to cancel it
 
     def open(self, call: Call) -> None:
         """Wait for a call."""
         self.call = call
         self.number = call.number
-        self.path = ids.item_path(ids.SHARED, call.number, 0)
+
+    @property
+    def path(self) -> str:
+        """Its identity in the run."""
+        return ids.item_path(ids.SHARED, self.number, 0)
+
+    def note_done(self) -> None:
+        """Its executor need not wait for it any more."""
+        if self.pending is not None:
+            self.pending.pop(self, None)
 
     def _repr_html_(self) -> str:
         from resilient_scoop.runs import html_text
@@ -116,6 +129,7 @@ class SharedFuture(cf.Future[T]):
         if not super().cancel():
             return self.cancelled()
         tell_of_cancel(self)
+        self.note_done()
         return True
 
 
@@ -159,8 +173,9 @@ class SharedCalls:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         options: Options,
+        pending: dict[Any, None] | None = None,
     ) -> SharedFuture[Any]:
-        """Make a call; return its future.
+        """Make a call; return its future, which stays in `pending` until it is done.
 
         Raises:
             TypeError: the function is not callable. PicklingFailedError: it or an argument cannot be
@@ -176,10 +191,18 @@ class SharedCalls:
         with self._lock:
             self._check()
             define = _engine.definition(function, style, options)
-            digests, payloads, files = _engine.encode(at, define, [arg])
-            if has_met():
-                define = _engine.bringing(define, take_met())
+            payload = _engine.encode_scalar(arg) if style == _engine.ONE else None
+            if payload is not None and not has_met():
+                payloads, files = [payload], _NO_FILES
+                digests = digest_scalars(payloads)
+            else:
+                digests, payloads, files = _engine.encode(at, define, [arg])
+                if has_met():
+                    define = _engine.bringing(define, take_met())
             future: SharedFuture[Any] = SharedFuture(self, define.name)
+            if pending is not None:
+                pending[future] = None
+                future.pending = pending
             self._open(future, _Made(define, digests, payloads, files, arg))
         if _engine.has_enough(at):
             self.pumping.wait_for(lambda: self._closed is not None or not _engine.has_enough(at))
@@ -197,6 +220,9 @@ class SharedCalls:
             if made.files:
                 session.keep_files(parent.path, call.number, {0: made.payloads[0][1:]})
             parent.add(call, made.digests, made.payloads, last=True, files=made.files)
+            now = time.monotonic()
+            if now - session.flushed_at > LINGER_S:  # else the pump sends it, with what follows
+                session.flush(now)
             if parent.history.replaying or not call.left:
                 future.made = made
             if not call.left:  # the history had its result
@@ -340,7 +366,9 @@ class SharedCalls:
         self._watch.calls.discard(number)
         future.call = None
         value = chunk.values[0]
-        made, future.made = future.made, None
+        made = future.made
+        if made is not None:
+            future.made = None
         if 0 in chunk.failed and is_cancelled(value):
             if made is None or future.is_given_up:
                 future.withdraw()
@@ -348,18 +376,23 @@ class SharedCalls:
                 self._open_again(future, made)
             return
         if not future.set_running_or_notify_cancel():
+            future.note_done()
             return
         what = f"result of {future.callable}"
         found, error = codec.loads_outcome(
             value, self.session.store, what, failed=0 in chunk.failed
         )
-        self._run(lambda: future.set_exception(error) if error else future.set_result(found))
+        if error is None:
+            self._run(future.set_result, found)
+        else:
+            self._run(future.set_exception, error)
+        future.note_done()
 
     @staticmethod
-    def _run(function: Callable[[], object]) -> None:
+    def _run(function: Callable[..., object], *args: object) -> None:
         """Run what may call back into user code; nothing that it does ends the thread."""
         try:
-            function()
+            function(*args)
         except BaseException:  # user code: a callback
             import logging  # takes 3 ms, and is seldom needed
 
@@ -413,6 +446,7 @@ class SharedCalls:
                 continue
             if future.set_running_or_notify_cancel():
                 future.set_exception(error)
+            future.note_done()
 
     # --- ending -------------------------------------------------------------------------------
 

@@ -10,6 +10,9 @@ first call of another thread on, this thread receives, and everybody waits for i
   PU1  What arrives is taken in within the time of a turn, whatever the main thread does.
   PU2  A thread that has sent something wakes this thread: libzmq's descriptor says only once that there
        is something to read, and the sender may have used that up.
+  PU3  What is queued in a turn is sent within `LINGER_S`: by the thread that queued it, or by this one.
+       After something was sent, this thread looks again after `LINGER_S` without being woken: more
+       often follows, and one message with many calls costs much less than many messages.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _LOOK_S: Final = 0.1
+LINGER_S: Final = 0.001
 _STOP_S: Final = 5.0
 
 
@@ -32,6 +36,7 @@ class Receiver(Protocol):
     """What the thread needs of the connection that it receives for."""
 
     heard_at: float
+    flushed_at: float
 
     @property
     def fd(self) -> int:
@@ -69,7 +74,7 @@ class Pump:
         self._thread.start()
 
     def wake(self) -> None:
-        """Make the thread take a turn now (PU2); callable from any thread."""
+        """Make the thread take a turn now, or within `LINGER_S` (PU2, PU3); callable from any thread."""
         if not self._is_woken:
             self._is_woken = True
             os.eventfd_write(self._wake_fd, 1)
@@ -122,11 +127,16 @@ class Pump:
             signal.SIG_BLOCK, signal.valid_signals()
         )  # they are the main thread's
         session = self._session
-        poll = select.poll()
+        messages, poll = select.poll(), select.poll()
+        messages.register(session.fd, select.POLLIN)
         poll.register(session.fd, select.POLLIN)
         poll.register(self._wake_fd, select.POLLIN)
+        flushed_at, lingers = session.flushed_at, False
         while not self._is_over():
-            poll.poll(_LOOK_S * 1000)
+            if lingers:
+                messages.poll(LINGER_S * 1000)
+            else:
+                poll.poll(_LOOK_S * 1000)
             self._drain(self._wake_fd)
             self._is_woken = False  # a send after this wakes it again
             with session.turn():
@@ -138,3 +148,5 @@ class Pump:
                     call()
                 if session.heard_at != before:
                     self.announce()
+                lingers = self._is_woken = session.flushed_at != flushed_at  # PU3
+                flushed_at = session.flushed_at

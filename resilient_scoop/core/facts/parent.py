@@ -70,8 +70,12 @@ class ParentFacts:
             and not part.fresh
             and not self.renewed
             and part.call not in self.batches
-            and (not stops or part.call >= stops[-1])
+            and (not stops or part.call >= stops[-1] or self._is_new(part.call))
         )
+
+    def _is_new(self, call: int) -> bool:
+        """Return whether a call below finished ones was unknown: numbers by content have no order."""
+        return call not in self.finished and not self.dropped and not self.partial
 
     def next_call(self) -> int:
         """Return the number above every call of it that is known."""

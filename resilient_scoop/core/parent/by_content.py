@@ -18,7 +18,7 @@ from typing import Final
 from resilient_scoop.hashing import blake2b
 
 _EQUAL_BITS: Final = 12
-_CONTENT_BITS: Final = 40
+_CONTENT_BYTES: Final = 5
 """Numbers have 52 bits, so that they are exact in JSON, too."""
 
 
@@ -35,6 +35,8 @@ class ByContent:
         content = _content(fingerprint, digests, 0)
         count = self._made.get(content, 0)
         self._made[content] = count + 1
+        if not count:
+            return content << _EQUAL_BITS
         more, place = divmod(count, 1 << _EQUAL_BITS)
         if more:  # there are so many equal calls that a number has no room for their count
             content = _content(fingerprint, digests, more)
@@ -48,8 +50,7 @@ class ByContent:
 
 
 def _content(fingerprint: bytes, digests: bytes, more: int) -> int:
-    mark = blake2b(fingerprint, digest_size=_CONTENT_BITS // 8)
-    mark.update(digests)
+    parts = fingerprint + digests
     if more:
-        mark.update(more.to_bytes(4, "big"))
-    return int.from_bytes(mark.digest(), "big")
+        parts += more.to_bytes(4, "big")
+    return int.from_bytes(blake2b(parts, digest_size=_CONTENT_BYTES).digest(), "big")

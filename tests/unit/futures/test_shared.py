@@ -38,3 +38,13 @@ def test_a_view_that_takes_in_a_cancellation_twice_is_canceled_once() -> None:
 
     assert view.cancelled()
     assert cf.wait([view], 1).done
+
+
+def test_a_future_is_not_pending_any_more_when_it_is_withdrawn() -> None:
+    future: SharedFuture[Any] = SharedFuture.__new__(SharedFuture)
+    cf.Future.__init__(future)
+    future.pending = {future: None}
+
+    assert future.withdraw()
+
+    assert not future.pending

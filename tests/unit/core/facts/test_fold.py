@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 
 from resilient_scoop.core.facts.fold import apply
+from resilient_scoop.core.facts.parent import ParentFacts
 from resilient_scoop.core.facts.state import DurableState
-from resilient_scoop.ids import ROOT
+from resilient_scoop.ids import ROOT, SHARED
 from resilient_scoop.wire import messages as wire
 from tests.sim.durable_part import durable_part
 from tests.unit.bench import (
@@ -144,3 +146,32 @@ def test_durable_part_tells_states_apart_that_differ_by_one_record(record: Any) 
     apply(with_it, record, 2)
 
     assert durable_part(with_it) != durable_part(without)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_calls_whose_numbers_have_no_order_are_taken_in_as_by_the_long_way(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(seed)
+    records: list[Any] = []
+    for number in rng.sample(range(1 << 52), 30):
+        part_ = wire.Part(number, 0, 1, FN, digests(0), last=True)
+        records.append(wire.Calls(SHARED, FIRST, [part_]))
+        if rng.random() < 0.5:
+            records.append(records[rng.randrange(len(records))])  # said twice
+        if rng.random() < 0.6:
+            done = [outcomes(each.parts[0].call, 0, 1).items[0] for each in _calls_in(records)]
+            records.append(wire.Outcomes(SHARED, [rng.choice(done)]))
+    short, long_ = DurableState(RUN), DurableState(RUN)
+    changes = [apply(short, record, seq) for seq, record in enumerate(records, 1)]
+
+    monkeypatch.setattr(ParentFacts, "begins", lambda *_: False)
+    for seq, (record, change) in enumerate(zip(records, changes, strict=True), 1):
+        assert apply(long_, record, seq).is_news == change.is_news, record
+
+    assert durable_part(short) == durable_part(long_)
+    assert any(part.is_whole for change in changes[15:] for part in change.parts)
+
+
+def _calls_in(records: list[Any]) -> list[wire.Calls]:
+    return [record for record in records if isinstance(record, wire.Calls)]
