@@ -7,6 +7,7 @@ other launcher can hold the run, and what ends the run.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -45,10 +46,11 @@ def main() -> int:
             functools.partial(_write, verdict, HELD),
         )  # fmt: skip
     except RscoopError as error:
-        os.write(verdict, str(error).encode("utf-8", "replace"))
+        _write(verdict, str(error).encode("utf-8", "replace"))
         sys.stderr.flush()
         return error.exit_code
 
 
 def _write(fd: int, data: bytes) -> None:
-    os.write(fd, data)
+    with contextlib.suppress(BrokenPipeError):  # the program has died: the other pipe ends, too
+        os.write(fd, data)
