@@ -11,6 +11,7 @@ RscoopError                 exit 1
     StrangeFutureError      a state waits for a call that was not made           exit 70
   InvariantError            a bug of ours; never caught                           exit 70
   RunBusyError              the journal is in use by a live run                   exit 73
+      SessionOpenError       the same process has the session open already
   JournalError              the journal cannot be used: disk error                exit 74
     JournalDamagedError     what is stored is not what was written                exit 74
     JournalLostError        no record of it can be read                           exit 74
@@ -44,6 +45,7 @@ of `__init__`, so that all errors can be pickled.
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 from typing import ClassVar
@@ -194,6 +196,23 @@ class RunBusyError(RscoopError):
             f"the journal {self.directory} is in use by process {self.pid} on {self.host}{since}; "
             f"watch it with `rscoop status`, or end it with `rscoop cancel` first"
         )
+
+
+class SessionOpenError(RunBusyError):
+    """This process has a session of that name open already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("", os.getpid(), "this host")
+        self.name = name
+
+    def __str__(self) -> str:
+        return (
+            f"this process has session {self.name} open already: use it, or close it first (`.close()`, or "
+            "`.shutdown()` of its Executor)"
+        )
+
+    def __reduce__(self) -> tuple[type[SessionOpenError], tuple[str]]:
+        return type(self), (self.name,)
 
 
 class JournalError(RscoopError):

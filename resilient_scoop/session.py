@@ -15,18 +15,20 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import operator
 import os
 import sys
 import threading
 import time
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, SupportsIndex, TypeVar
 
 from resilient_scoop.errors import (
     RunNotFoundError,
     ScriptGuardError,
     SessionClosedError,
+    SessionOpenError,
     UsageError,
 )
 
@@ -34,9 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
-    from resilient_scoop.futures._shared import SharedFuture
+    from resilient_scoop.futures._shared import SharedCalls, SharedFuture
     from resilient_scoop.processes.in_process import InProcess
-    from resilient_scoop.runs.folder import RunDir
+    from resilient_scoop.processes.pump import Pump
+    from resilient_scoop.runs.folder import RunDir, RunInfo
     from resilient_scoop.wire.messages import Options
 
 P = ParamSpec("P")
@@ -65,7 +68,8 @@ class Session:
         state_dir: folder in which runs are kept; None: `RSCOOP_STATE_DIR`, or the user's.
 
     Raises:
-        ValueError: `workers` is less than 1. UsageError: the name cannot be used, or belongs to a run
+        ValueError: `workers` is less than 1, or the seed out of its range. TypeError: they are no
+        integers, or the name no string. UsageError: the name cannot be used, or belongs to a run
         that `rscoop run` has started. ScriptGuardError: a worker is importing the program.
         RunBusyError: another process has the session open. RunStoppedError: the run cannot start; the
         text says why.
@@ -75,12 +79,11 @@ class Session:
         self,
         run: str | None = None,
         *,
-        workers: int | None = None,
-        seed: int | None = None,
+        workers: SupportsIndex | None = None,
+        seed: SupportsIndex | None = None,
         state_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        if workers is not None and workers <= 0:
-            raise ValueError("workers must be greater than 0")
+        count, drawn = _count(workers), _seed(seed)
         _refuse_in_import()
         if os.environ.get("RSCOOP_RUN_ID") and _is_in_run():
             raise UsageError(
@@ -88,17 +91,22 @@ class Session:
                 "Executor(), which use that run"
             )
         self.name = run
-        self.workers = workers or len(os.sched_getaffinity(0))
+        self.workers = count or len(os.sched_getaffinity(0))
         self._closed: SessionClosedError | None = None
         self._closing = threading.Lock()
-        self._process, self._run = _start(run, self.workers, seed, state_dir, _say)
+        self._process, self._run = _start(run, self.workers, drawn, state_dir, _say)
         from resilient_scoop.futures import _options
         from resilient_scoop.futures._shared import SharedCalls
 
         self._options_of = _options.of
         self._calls = SharedCalls(self._process.connection)
-        self._watch = threading.Thread(target=self._mind, name="rscoop-session", daemon=True)
-        self._watch.start()
+        # No thread holds the session: it is closed when the program drops it.
+        self._dropped = weakref.finalize(
+            self, _end_dropped, self._calls, self._process, self._run, run
+        )
+        self._dropped.atexit = False
+        about = weakref.ref(self), self._calls.pumping, self._process
+        threading.Thread(target=_mind, args=about, name="rscoop-session", daemon=True).start()
         _register(self)
 
     # --- calls --------------------------------------------------------------------------------
@@ -120,7 +128,9 @@ class Session:
             TimeoutError: at an item without a result `timeout` seconds after the call.
         """
         self._check()
-        return self._calls.map(fn, iterables, timeout, buffersize, self._options_of(fn))
+        return _kept(
+            self, self._calls.map(fn, iterables, timeout, buffersize, self._options_of(fn))
+        )
 
     def call(
         self,
@@ -191,27 +201,15 @@ class Session:
                 return
             self._closed = SessionClosedError(self.name or self.id, why)
             _open.discard(self)
+            self._dropped.detach()
             self._calls.close(self._closed)
             self._process.close()
             if self.name is None:
-                from resilient_scoop.runs import catalog
-
-                catalog.remove(self._run)
-
-    def _mind(self) -> None:
-        """End the session if its run has ended by itself."""
-        pumping, machine = self._calls.pumping, self._process.connection.machine
-        while not self.closed:
-            pumping.wait_for(
-                lambda: self.closed or machine.stopping is not None,
-                time.monotonic() + 0.25,
-            )
-            why = self._process.death
-            if why:
-                self._end(f"its run has ended ({why})")
+                _remove(self._run)
 
     def abandon(self) -> None:
         """Forget the session: this process is a forked child of its program."""
+        self._dropped.detach()
         self._process.become_child()
 
     def __enter__(self) -> Self:
@@ -225,6 +223,56 @@ class Session:
     ) -> None:
         # After an interrupt, the user does not want to wait for what is under way.
         self.close(wait=not isinstance(error, KeyboardInterrupt))
+
+
+def _mind(owner: weakref.ref[Session], pumping: Pump, process: InProcess) -> None:
+    """End a session if its run has ended by itself."""
+    machine = process.connection.machine
+    while True:
+        pumping.wait_for(lambda: machine.stopping is not None, time.monotonic() + 0.25)
+        session = owner()
+        if session is None or session.closed:
+            return
+        why = process.death
+        if why:
+            session._end(f"its run has ended ({why})")  # noqa: SLF001
+        del session
+
+
+def _end_dropped(calls: SharedCalls, process: InProcess, run: RunDir, name: str | None) -> None:
+    """End the processes of a session that the program has dropped, once its calls have outcomes."""
+
+    def end() -> None:
+        calls.drain()
+        calls.close(SessionClosedError(name or run.id, "the program has dropped it"))
+        process.close()
+        if name is None:
+            _remove(run)
+
+    threading.Thread(target=end, name="rscoop-dropped").start()
+
+
+def _kept(_session: Session, values: Iterator[T]) -> Iterator[T]:
+    """Yield values; the session is not dropped before the last one."""
+    yield from values
+
+
+def _count(workers: SupportsIndex | None) -> int | None:
+    if workers is None:
+        return None
+    count = int(operator.index(workers))
+    if count <= 0:
+        raise ValueError("workers must be greater than 0")
+    return count
+
+
+def _seed(seed: SupportsIndex | None) -> int | None:
+    if seed is None:
+        return None
+    number = int(operator.index(seed))
+    if not 0 <= number < 1 << _SEED_BITS:
+        raise ValueError(f"seed is {number}; take one from 0 to 2**{_SEED_BITS} - 1")
+    return number
 
 
 def _refuse_in_import() -> None:
@@ -253,18 +301,42 @@ def _start(
 
     given = folder or os.environ.get("RSCOOP_STATE_DIR") or None
     state = catalog.state_dir(None if given is None else os.fspath(given))
-    found = _find(state, name)
-    run = _create(state, name, workers, seed) if found is None else found
+    with contextlib.nullcontext() if name is None else catalog.naming(state):
+        found = _find(state, name)
+        run = _create(state, name, workers, seed) if found is None else found
+    info = _described(run, workers)
     options = RunOptions(
         workers=workers, resume=found is not None, quiet=True, in_process=True,
         reuse_changed=(), recompute_changed=("*",),
     )  # fmt: skip
     with contextlib.ExitStack() as undo:
         if name is None:
-            undo.callback(catalog.remove, run)
-        process = InProcess(run, options, say)
+            undo.callback(_remove, run)
+        process = InProcess(run, info, options, say)
         undo.pop_all()
     return process, run
+
+
+def _described(run: RunDir, workers: int) -> RunInfo:
+    """Return the description of a run with the program that opens it now."""
+    import msgspec
+
+    from resilient_scoop.processes.in_process import main_program, script_of
+    from resilient_scoop.processes.starting import interpreter_flags
+    from resilient_scoop.runs.surroundings import look
+
+    return msgspec.structs.replace(
+        run.load(), flags=interpreter_flags(), around=look(os.environ), python=sys.executable,
+        workers=workers, **script_of(main_program()),
+    )  # fmt: skip
+
+
+def _remove(run: RunDir) -> None:
+    """Remove a run without a name, if its launcher has not done so."""
+    from resilient_scoop.runs import catalog
+
+    with contextlib.suppress(FileNotFoundError):
+        catalog.remove(run)
 
 
 def _find(state: Path, name: str | None) -> RunDir | None:
@@ -273,8 +345,9 @@ def _find(state: Path, name: str | None) -> RunDir | None:
 
     if name is None:
         return None
-    if not name or os.sep in name or name == catalog.LAST:
-        raise UsageError(f"{name!r} can't name a session: take letters, digits, '.', '-' and '_'")
+    catalog.check_name(name)
+    if any(each.name == name for each in list(_open)):
+        raise SessionOpenError(name)
     try:
         run = catalog.select(state, name)
     except RunNotFoundError:
@@ -338,3 +411,4 @@ def _end_all() -> None:
 def _become_child() -> None:
     for session in list(_open):
         session.abandon()
+        _open.discard(session)

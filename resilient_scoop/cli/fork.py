@@ -18,7 +18,6 @@ from resilient_scoop.cli.base import (
     run_argument,
     state_folder,
 )
-from resilient_scoop.cli.run import check_name
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runs import catalog
@@ -93,7 +92,7 @@ def command(
     """
     from resilient_scoop.runs import fork
 
-    check_name(name)
+    catalog.check_name(name)
     info = run.load()
     place = _place(run, at, at_checkpoint, block)
     now = time.time()  # noqa: TID251  labels the run and makes its id

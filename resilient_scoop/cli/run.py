@@ -7,7 +7,6 @@ after the script belong to the script.
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -48,7 +47,6 @@ from resilient_scoop.runs.versions import installed_versions
 from resilient_scoop.task_state.rng import RULES
 
 SEED_BITS: Final = 64
-_NAME: Final = re.compile(r"\w[\w.+-]*")
 
 
 @click.command(
@@ -114,7 +112,7 @@ def command(  # noqa: PLR0913  one parameter per option
     """
     folder = working_folder()
     target = _target(script, folder, as_module=as_module)
-    check_name(name)
+    catalog.check_name(name)
     hands = crew(grid, workers)
     drawn = int.from_bytes(os.urandom(SEED_BITS // 8)) if seed is None else seed
 
@@ -161,17 +159,6 @@ def command(  # noqa: PLR0913  one parameter per option
         always_replay=always_replay, limit=limit_of(time_limit),
     )  # fmt: skip
     return _started(run, options)
-
-
-def check_name(name: str | None) -> None:
-    """Raise UsageError for a name that could be confused with other ways to select a run."""
-    if name is None:
-        return
-    if not _NAME.fullmatch(name) or name == catalog.LAST:
-        raise UsageError(
-            f"{name!r} can't name a run: take letters, digits, '.', '-' and '_', "
-            f"beginning with a letter or digit, and not {catalog.LAST!r}"
-        )
 
 
 def working_folder() -> Path:

@@ -42,11 +42,12 @@ _attributes: dict[str, frozenset[str]] = {}
 def note(typed: str = "") -> None:
     """Record what the user's modules hold now; replaces the earlier record.
 
-    Of the module `typed`, which has been typed and not imported, workers have nothing.
+    Of the module `typed`, which has been typed and not imported, workers have nothing. Of a module
+    whose `assert` statements pytest has rewritten they have other code.
     """
     forget()
     for name, module in list(sys.modules.items()):
-        if name == typed:
+        if name == typed or _is_rewritten(module):
             _noted.add(name)
         elif is_user_module(name):
             _note_module(name, module)
@@ -54,6 +55,11 @@ def note(typed: str = "") -> None:
     script_changes.note(
         {home: each for home, each in _values.items() if isinstance(each, ContextVar)}
     )
+
+
+def _is_rewritten(module: ModuleType) -> bool:
+    loader = getattr(getattr(module, "__spec__", None), "loader", None)
+    return type(loader).__module__ == "_pytest.assertion.rewrite"
 
 
 def _note_libraries() -> None:

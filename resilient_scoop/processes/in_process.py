@@ -97,9 +97,11 @@ def _observe(program: MainProgram, settings: starting.ChildSettings) -> None:
 class InProcess:
     """One open session."""
 
-    def __init__(self, run: RunDir, options: RunOptions, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, run: RunDir, info: RunInfo, options: RunOptions, say: Callable[[str], None]
+    ) -> None:
         self.run = run
-        self.info: RunInfo = run.load()
+        self.info = info
         self._pid = os.getpid()
         settings = starting.settings_for(run, self.info, options, adopt=False)
         record = FlightRecord.create("session")
@@ -126,7 +128,11 @@ class InProcess:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, start_new_session=True,
         )  # fmt: skip
         assert launcher.stdin is not None, "it is a pipe"
-        line = f"{self.run.path}\0{json_text.encode(options).decode()}\n"
+        told = [
+            str(self.run.path),
+            *(json_text.encode(each).decode() for each in (options, self.info)),
+        ]
+        line = "\0".join(told) + "\n"
         launcher.stdin.write(line.encode())
         launcher.stdin.flush()
         return launcher

@@ -8,12 +8,15 @@ being removed (`.gone-`).
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
+import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,6 +44,7 @@ EPOCH_S: Final = 1_704_067_200
 ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford's base 32: no i, l, o, u, so that an id can be read aloud and typed."""
 ID_LENGTH: Final = 8
+_NAME: Final = re.compile(r"\w[\w.+-]{0,99}")
 LAST: Final = "last"
 """Selects the newest run; no run may have this name."""
 _MISTYPED: Final = str.maketrans("ilo", "110")
@@ -225,6 +229,38 @@ def remove(run: RunDir) -> None:
         gone = run.path.with_name(f"{_GONE}{run.id}")
         run.path.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
+
+
+def check_name(name: str | None) -> None:
+    """Raise UsageError for a name that could be confused with other ways to select a run."""
+    if name is None:
+        return
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a run is a string, not {name!r}")
+    if not _NAME.fullmatch(name) or name == LAST:
+        raise UsageError(
+            f"{name!r} can't name a run: take letters, digits, '.', '-' and '_', "
+            f"beginning with a letter or digit, and not {LAST!r}"
+        )
+
+
+@contextlib.contextmanager
+def naming(state: Path) -> Iterator[None]:
+    """Look for a name and create its run without another process in between.
+
+    Raises:
+        UsageError: the state folder can't be used.
+    """
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(state / ".naming", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _translated(state, error) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def remove_rests(state: Path) -> int:

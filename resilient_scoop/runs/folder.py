@@ -34,6 +34,7 @@ from typing import Final
 
 import msgspec
 
+from resilient_scoop.adapters.synced_files import write_synced
 from resilient_scoop.errors import JournalFormatError, RunBusyError, UsageError
 from resilient_scoop.runs import json_text
 from resilient_scoop.runs.json_text import one_line
@@ -197,6 +198,12 @@ class RunDir:
     def remove_socket_dir(self) -> None:
         """Remove the folder of the sockets with its content (NO-LEFTOVERS)."""
         shutil.rmtree(self.socket_dir, ignore_errors=True)
+
+    def describe_again(self, info: RunInfo) -> None:
+        """Replace the description, while this process holds the run: a session has another program now."""
+        draft = self.path / f".run.{os.getpid()}"
+        write_synced(draft, json_text.encode(info))
+        draft.rename(self.info)
 
     @contextmanager
     def hold(self) -> Iterator[int]:

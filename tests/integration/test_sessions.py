@@ -70,6 +70,8 @@ def test_a_killed_program_finds_its_results_when_it_runs_again(place: Place, vic
     finish(program)
     wait_until(lambda: not place.processes(), 15, lambda: f"left: {place.processes()}")
     before = len(ledger(place))
+    assert "squares" in place.rscoop("runs").expect()
+    assert "square" in place.rscoop("status", "squares").expect()
     assert python(place, NAMED).expect() == ANSWER
     assert len(ledger(place)) - before <= 100 - 20
     begun = len(ledger(place))
@@ -132,6 +134,8 @@ if __name__ == "__main__":
     wait_until(lambda: not place.processes(), 15, lambda: f"left: {place.processes()}")
     if end in ("exit", "error", "open"):
         assert not place.runs(), "a run without a name is removed"
+    else:
+        wait_until(lambda: not place.runs(), 15, lambda: f"left: {place.runs()}")
 
 
 def test_calls_mean_what_the_program_says_at_that_moment(place: Place) -> None:
@@ -273,7 +277,7 @@ if __name__ == "__main__":
     )
     assert done.expect().splitlines() == [
         "[9, 9, 9]",
-        "RunBusyError",
+        "SessionOpenError",
         "RunBusyError True",
         "opened",
         "16",
@@ -422,13 +426,141 @@ def test_a_name_that_cannot_be_used_is_refused(place: Place) -> None:
         """
         from resilient_scoop import Session
         if __name__ == "__main__":
-            for name in ("taken", "a/b", "last", ""):
+            for name in ("taken", "a/b", "last", "", "..", " ", "x" * 300, 3):
                 try: Session(run=name, workers=1)
-                except Exception as error: print(type(error).__name__, str(error)[:40])
+                except Exception as error: print(type(error).__name__)
         """,
     )
-    kinds = [line.split()[0] for line in done.expect().splitlines()]
-    assert kinds == ["UsageError"] * 4
+    assert done.expect().split() == ["UsageError"] * 7 + ["TypeError"]
+
+
+def test_numbers_that_cannot_be_used_are_refused_and_those_of_numpy_are_taken(place: Place) -> None:
+    done = python(
+        place,
+        """
+        import numpy
+        from resilient_scoop import Executor, Session
+        if __name__ == "__main__":
+            for wrong in (dict(workers=1.5), dict(workers="2"), dict(workers=0), dict(seed="a"),
+                          dict(seed=1.5), dict(seed=-1), dict(seed=2**70)):
+                try: Session(**wrong)
+                except (TypeError, ValueError) as error: print(type(error).__name__)
+            with Session(workers=numpy.int64(1), seed=numpy.int64(7)) as session:
+                print(session.submit(abs, -3).result())
+            with Executor(numpy.int64(1)) as executor:
+                print(executor.submit(abs, -4).result())
+        """,
+    )
+    assert done.expect().split() == [
+        *(
+            "TypeError",
+            "TypeError",
+            "ValueError",
+            "TypeError",
+            "TypeError",
+            "ValueError",
+            "ValueError",
+        ),
+        *("3", "4"),
+    ]
+    assert not place.runs()
+
+
+def test_a_session_takes_the_program_that_opens_it_now(place: Place) -> None:
+    """Its script may have been renamed since, or be started with other arguments elsewhere."""
+    text = (
+        SQUARES
+        + """
+def where(n): return sys.argv[1:], os.path.basename(os.getcwd()), n
+if __name__ == "__main__":
+    with Session(run="moved", workers=1) as session:
+        print(session.submit(square, 3).result(), *session.submit(where, int(sys.argv[1])).result())
+"""
+    )
+    assert python(place, text, "1").expect() == f"9 ['1'] {place.folder.name} 1\n"
+    (place.folder / "program.py").rename(place.folder / "renamed.py")
+    elsewhere = place.folder / "elsewhere"
+    elsewhere.mkdir()
+    done = subprocess.run(
+        [sys.executable, "../renamed.py", "2"], cwd=elsewhere, env=place.env(), text=True,
+        capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout == "9 ['2'] elsewhere 2\n", done.stderr
+    assert len(ledger(place)) == 1
+
+
+def test_programs_that_open_a_new_name_at_the_same_moment_do_not_both_get_it(place: Place) -> None:
+    text = """
+import sys, time
+from resilient_scoop import Session
+from resilient_scoop.errors import RunBusyError
+if __name__ == "__main__":
+    try: session = Session(run="new", workers=1)
+    except RunBusyError: print("busy")
+    else:
+        print("open", flush=True)
+        time.sleep(3)
+        session.close()
+"""
+    programs = [start(place, text) for _ in range(3)]
+    said = sorted(finish(program, timeout_s=60).expect().strip() for program in programs)
+    assert said == ["busy", "busy", "open"]
+    assert len(place.runs()) == 1
+    place.assert_nothing_left()
+
+
+def test_an_executor_that_is_dropped_ends_its_processes_after_its_calls(place: Place) -> None:
+    done = python(
+        place,
+        SQUARES
+        + """
+import gc
+import psutil
+if __name__ == "__main__":
+    futures = [Executor(1).submit(square, n) for n in range(2)]
+    print([future.result() for future in futures])
+    gc.collect()
+    until = time.monotonic() + 20
+    while psutil.Process().children() and time.monotonic() < until: time.sleep(0.05)
+    print(len(psutil.Process().children()), os.listdir(os.environ["RSCOOP_STATE_DIR"] + "/runs"))
+""",
+    )
+    assert done.expect().splitlines() == ["[0, 1]", "0 []"]
+
+
+def test_functions_of_a_test_module_are_sent_though_pytest_has_rewritten_them(place: Place) -> None:
+    place.write(
+        """
+        import pytest
+        from resilient_scoop import Executor
+        def positive(x):
+            assert x > 0, "positive"
+            return x
+        def twice(x): return 2 * positive(x)
+        class Adder:
+            def __init__(self, x): self.x = x
+            def add(self, y):
+                assert y
+                return self.x + y
+        class TestAll:
+            @staticmethod
+            def more(x): return x + 1
+            def test_each(self):
+                with Executor(1) as executor:
+                    assert executor.submit(positive, 1).result() == 1
+                    assert executor.submit(twice, 1).result() == 2
+                    assert executor.submit(Adder(1).add, 1).result() == 2
+                    assert executor.submit(self.more, 1).result() == 2
+                    with pytest.raises(AssertionError): executor.submit(positive, -1).result()
+        """,
+        "test_program.py",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_program.py"],
+        cwd=place.folder, env=place.env(), text=True, capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    place.assert_nothing_left()
 
 
 def test_a_program_without_a_guard_is_told_to_add_it(place: Place) -> None:

@@ -1,14 +1,13 @@
 """The launcher of a session: of a run whose calls are made by the program that started this process.
 
-Standard input is the program's end of a pipe: one line with the options, then nothing; its end means
-that the session is closed, or that the program has died. To standard output it writes `HELD`, once no
-other launcher can hold the run, and what ends the run.
+Standard input is the program's end of a pipe: one line with the options and the description of the
+run, then nothing; its end means that the session is closed, or that the program has died. To standard
+output it writes `HELD`, once no other launcher can hold the run, and what ends the run.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import sys
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import Final
 
 from resilient_scoop.errors import RscoopError
 from resilient_scoop.processes.options import RunOptions
-from resilient_scoop.runs import json_text
-from resilient_scoop.runs.folder import RunDir
+from resilient_scoop.runs import catalog, json_text
+from resilient_scoop.runs.folder import RunDir, RunInfo
 
 HELD: Final = b"\n"
 
@@ -37,18 +36,24 @@ def main() -> int:
             if not byte:
                 return 0  # the program ended before it said anything
             text += byte
-    path, options = text.decode().rstrip("\n").split("\0", 1)
+    path, options, described = text.decode().rstrip("\n").split("\0", 2)
+    run, info = RunDir(Path(path)), json_text.decode(described, RunInfo)
+
+    def begin() -> None:
+        run.describe_again(info)
+        _write(verdict, HELD)
+
     from resilient_scoop.processes.launcher.supervisor import launch
 
     try:
-        return launch(
-            RunDir(Path(path)), json_text.decode(options, RunOptions), (), owner_fd,
-            functools.partial(_write, verdict, HELD),
-        )  # fmt: skip
+        code = launch(run, json_text.decode(options, RunOptions), (), owner_fd, begin)
     except RscoopError as error:
         _write(verdict, str(error).encode("utf-8", "replace"))
         sys.stderr.flush()
         return error.exit_code
+    if info.name is None:  # its program may have been killed
+        catalog.remove(run)
+    return code
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -119,7 +119,7 @@ def test_a_place_that_can_hold_no_journal_leaves_no_run(
 @pytest.mark.parametrize("name", ["", "last", "a/b", ".x", "-x", "a b"])
 def test_a_name_that_could_be_misread_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="can't name a run"):
-        run_module.check_name(name)
+        catalog.check_name(name)
 
 
 # --- resume ---
