@@ -11,7 +11,7 @@ RscoopError                 exit 1
     StrangeFutureError      a state waits for a call that was not made           exit 70
   InvariantError            a bug of ours; never caught                           exit 70
   RunBusyError              the journal is in use by a live run                   exit 73
-      SessionOpenError       the same process has the session open already
+    SessionOpenError        the same process has the session open already           exit 73
   JournalError              the journal cannot be used: disk error                exit 74
     JournalDamagedError     what is stored is not what was written                exit 74
     JournalLostError        no record of it can be read                           exit 74
