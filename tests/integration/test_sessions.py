@@ -418,6 +418,12 @@ def test_an_interrupt_ends_the_wait_and_a_later_session_has_the_results(place: P
     assert len(ledger(place)) - begun <= 100 - 25
 
 
+def test_a_session_works_in_a_folder_whose_path_is_too_long_for_a_socket(place: Place) -> None:
+    place.state = place.folder / ("deep" * 30)
+    for _ in range(3):
+        assert python(place, NAMED).expect() == ANSWER
+
+
 def test_a_name_that_cannot_be_used_is_refused(place: Place) -> None:
     place.write("print(1)", "other.py")
     place.rscoop("run", "-q", "-n", "1", "--name", "taken", "other.py").expect()

@@ -41,6 +41,7 @@ def main() -> int:
 
     def begin() -> None:
         run.describe_again(info)
+        run.make_socket_dir()  # the program may need it to name the sockets
         _write(verdict, HELD)
 
     from resilient_scoop.processes.launcher.supervisor import launch
