@@ -79,7 +79,7 @@ class Place:
         """Write a script, run it, and check that nothing of the run is left."""
         path = self.write(text)
         done = self.rscoop("run", "-q", "-n", str(workers), path.name, *args, **more)
-        self.assert_nothing_left()
+        self.assert_nothing_left(str(done))
         return done
 
     def status(self, run: str = "last") -> dict[str, Any]:
@@ -112,9 +112,9 @@ class Place:
                 found[int(folder.name)] = words
         return found
 
-    def assert_nothing_left(self) -> None:
+    def assert_nothing_left(self, after: str = "") -> None:
         """Assert that no process, socket or shared memory of a run is there any more."""
-        wait_until(lambda: not self.processes(), LEFT_S, lambda: f"left: {self.processes()}")
+        wait_until(lambda: not self.processes(), LEFT_S, lambda: f"left: {self.processes()} {after}")
         for run in self.runs():
             assert not (run / "sock").exists(), f"{run / 'sock'} is left"
             assert not list(Path("/tmp").glob(f"*{run.name}*")), f"/tmp has files of {run.name}"
