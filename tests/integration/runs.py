@@ -114,7 +114,9 @@ class Place:
 
     def assert_nothing_left(self, after: str = "") -> None:
         """Assert that no process, socket or shared memory of a run is there any more."""
-        wait_until(lambda: not self.processes(), LEFT_S, lambda: f"left: {self.processes()} {after}")
+        wait_until(
+            lambda: not self.processes(), LEFT_S, lambda: f"left: {self.processes()} {after}"
+        )
         for run in self.runs():
             assert not (run / "sock").exists(), f"{run / 'sock'} is left"
             assert not list(Path("/tmp").glob(f"*{run.name}*")), f"/tmp has files of {run.name}"
