@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from resilient_scoop.futures._shared import SharedCalls, SharedFuture
     from resilient_scoop.processes.in_process import InProcess
-    from resilient_scoop.processes.pump import Pump
     from resilient_scoop.runs.folder import RunDir, RunInfo
     from resilient_scoop.wire.messages import Options
 
@@ -105,7 +104,7 @@ class Session:
             self, _end_dropped, self._calls, self._process, self._run, run
         )
         self._dropped.atexit = False
-        about = weakref.ref(self), self._calls.pumping, self._process
+        about = weakref.ref(self), self._calls, self._process
         threading.Thread(target=_mind, args=about, name="rscoop-session", daemon=True).start()
         _register(self)
 
@@ -225,18 +224,18 @@ class Session:
         self.close(wait=not isinstance(error, KeyboardInterrupt))
 
 
-def _mind(owner: weakref.ref[Session], pumping: Pump, process: InProcess) -> None:
+def _mind(owner: weakref.ref[Session], calls: SharedCalls, process: InProcess) -> None:
     """End a session if its run has ended by itself."""
-    machine = process.connection.machine
-    while True:
-        pumping.wait_for(lambda: machine.stopping is not None, time.monotonic() + 0.25)
-        session = owner()
-        if session is None or session.closed:
-            return
+    machine, pumping = process.connection.machine, calls.pumping
+    while not pumping.wait_for(
+        lambda: calls.is_closed, time.monotonic() + (0.25 if machine.stopping is None else 0.05)
+    ):
         why = process.death
-        if why:
+        session = owner() if why else None
+        if session is not None:
             session._end(f"its run has ended ({why})")  # noqa: SLF001
-        del session
+        if why:
+            return
 
 
 def _end_dropped(calls: SharedCalls, process: InProcess, run: RunDir, name: str | None) -> None:

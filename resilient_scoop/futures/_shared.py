@@ -469,6 +469,11 @@ class SharedCalls:
         with self.session.turn():
             self.pumping.announce()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether no more calls are made."""
+        return self._closed is not None
+
     def refusal(self) -> BaseException | None:
         """Return why no outcome will come any more."""
         return self._closed or self.parent.judge.refusal
