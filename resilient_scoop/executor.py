@@ -22,7 +22,7 @@ import weakref
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeAlias, TypeVar
 
-from resilient_scoop import this_process
+from resilient_scoop import hashing, this_process
 from resilient_scoop.errors import SessionClosedError
 from resilient_scoop.session import Session
 
@@ -33,7 +33,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 _STOPPED: Final = "cannot schedule new futures after shutdown"
 _ENDED: Final = "cannot schedule new futures after interpreter shutdown"
-_numbers: Final = itertools.count()
 
 
 class _Interpreter:
@@ -52,8 +51,8 @@ class Executor(cf.Executor):
             process may use. A run that `rscoop` started keeps its own number.
         run: name of the session's run, which is continued if it is known; None: the run is removed
             at the end. Not for a run that `rscoop` started.
-        initializer, initargs: called once in each worker before its first call of this executor. If
-            it raises, the executor is broken.
+        initializer, initargs: called once in each worker, before its first call of an executor that has
+            this initializer with these arguments. If it raises, the executor is broken.
         session: an open session, which stays open when the executor is shut down.
 
     Raises:
@@ -283,33 +282,41 @@ class InitializerFailedError(BrokenProcessPool):
 
 
 class _Initializer:
-    """An initializer of one executor, and what it is called with."""
+    """An initializer, and what it is called with."""
 
     def __init__(self, function: Callable[..., object], args: tuple[Any, ...]) -> None:
         self.function = function
         self.args = args
-        self.number = next(_numbers)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Initializer, (self.function, self.args)
+
+    @functools.cached_property
+    def key(self) -> bytes:
+        """What tells it from others in this worker: executors of different parents may have equal ones."""
+        from resilient_scoop.payload import payload
+
+        name = f"initializer of {self.function!r}"
+        return hashing.blake2b(payload.dumps((self.function, self.args), name)).digest()
 
 
-_begun: dict[int, str] = {}
-"""In a worker: the executors whose initializer has run, and how it failed."""
+_begun: dict[bytes, str] = {}
+"""In a worker: the initializers that have run, and how they failed."""
 
 
 def _initialized(
     initializer: _Initializer, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
 ) -> Any:
     """Call a function in a worker, after the initializer."""
-    number = initializer.number
-    if number not in _begun:
-        _begun[number] = ""
+    key = initializer.key
+    if key not in _begun:
+        _begun[key] = ""
         try:
             initializer.function(*initializer.args)
         except BaseException as error:  # noqa: BLE001  user code
-            _begun[number] = (
-                f"the initializer of the executor raised {type(error).__name__}: {error}"
-            )
-    if _begun[number]:
-        raise InitializerFailedError(_begun[number])
+            _begun[key] = f"the initializer of the executor raised {type(error).__name__}: {error}"
+    if _begun[key]:
+        raise InitializerFailedError(_begun[key])
     return fn(*args, **kwargs)
 
 

@@ -70,8 +70,8 @@ class Session:
         ValueError: `workers` is less than 1, or the seed out of its range. TypeError: they are no
         integers, or the name no string. UsageError: the name cannot be used, or belongs to a run
         that `rscoop run` has started. ScriptGuardError: a worker is importing the program.
-        RunBusyError: another process has the session open. RunStoppedError: the run cannot start; the
-        text says why.
+        RunBusyError: this process or another one has the session open.
+        RunStoppedError: the run cannot start; the text says why.
     """
 
     def __init__(

@@ -205,7 +205,7 @@ class SharedCalls:
                 future.pending = pending
             self._open(future, _Made(define, digests, payloads, files, arg))
         if _engine.has_enough(at):
-            self.pumping.wait_for(lambda: self._closed is not None or not _engine.has_enough(at))
+            self.pumping.wait_for(lambda: self.refusal() is not None or not _engine.has_enough(at))
         return future
 
     def _open(self, future: SharedFuture[Any], made: _Made) -> None:
@@ -292,7 +292,7 @@ class SharedCalls:
                 future.cancel()
 
     def _check(self) -> None:
-        refusal = self.parent.judge.refusal or self._closed
+        refusal = self.refusal()
         if refusal is not None:
             raise refusal.with_traceback(None)
 
@@ -308,7 +308,7 @@ class SharedCalls:
                 self.session.pump()
             self.pumping.wake()
             self.pumping.wait_for(
-                lambda: parent.cancelled is not None or future.done() or self._closed is not None
+                lambda: parent.cancelled is not None or future.done() or self.refusal() is not None
             )
             if not parent.cancelled:
                 return future.cancelled()
@@ -362,7 +362,8 @@ class SharedCalls:
         chunk = None if call is None else call.find(0)
         if future is None or chunk is None:
             return
-        del self._waiting[number]
+        if self._waiting.pop(number, None) is None:
+            return  # another thread has just closed the session
         self._watch.calls.discard(number)
         future.call = None
         value = chunk.values[0]
@@ -445,7 +446,7 @@ class SharedCalls:
             if future.done():
                 continue
             if future.set_running_or_notify_cancel():
-                future.set_exception(error)
+                self._run(future.set_exception, error)
             future.note_done()
 
     # --- ending -------------------------------------------------------------------------------

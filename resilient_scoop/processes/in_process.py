@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from resilient_scoop import ids
 from resilient_scoop.adapters.flight_record import FlightRecord
 from resilient_scoop.core.parent.judge import Policy
 from resilient_scoop.core.parent.parent import Parent
-from resilient_scoop.errors import RunBusyError, RunStoppedError, SessionClosedError
+from resilient_scoop.errors import RunBusyError, RunStoppedError
 from resilient_scoop.identity import imported_values, process_settings
 from resilient_scoop.payload import payload
 from resilient_scoop.processes import ignored_signals, starting, user_script
@@ -110,12 +111,14 @@ class InProcess:
             tty=False, ignored=ignored_signals.ignored_here(),
         )  # fmt: skip
         program = main_program()
-        self._launcher = self._start_launcher(options)
         with contextlib.ExitStack() as undo:
+            undo.callback(record.close)
+            self._launcher = self._start_launcher(options)
             undo.callback(self._end_launcher)
             _observe(program, settings)
             self._await_hold()
             self.connection = Connection("origin", settings, node=PROGRAM, pid=os.getpid())
+            undo.callback(self._disconnect)
             self._seat(say)
             undo.pop_all()
 
@@ -139,12 +142,21 @@ class InProcess:
 
     def _await_hold(self) -> None:
         """Wait until the launcher holds the run: before that, its broker may be that of another session."""
-        assert self._launcher.stdout is not None, "it is a pipe"
-        if self._launcher.stdout.read(1) != b"\n":
-            self._launcher.wait()
-            if self._launcher.returncode == RunBusyError.exit_code:
-                raise self.run.busy_error()
-            raise RunStoppedError(self.run.id, self._verdict())
+        launcher = self._launcher
+        assert launcher.stdout is not None, "it is a pipe"
+        poll = select.poll()
+        poll.register(launcher.stdout, select.POLLIN)
+        if not poll.poll(START_S_MAX * 1000):
+            raise RunStoppedError(
+                self.run.id,
+                f"its launcher did not begin within {START_S_MAX:.0f} s; see {self.run.logs}",
+            )
+        if launcher.stdout.read(1) == b"\n":
+            return
+        launcher.wait(_END_S_MAX)
+        if launcher.returncode == RunBusyError.exit_code:
+            raise self.run.busy_error()
+        raise RunStoppedError(self.run.id, self._said())
 
     def _seat(self, say: Callable[[str], None]) -> None:
         """Wait until the broker has granted this process the script's calls."""
@@ -170,11 +182,15 @@ class InProcess:
         with connection.turn():
             machine.parents[ids.ROOT] = connection.context.parent = parent
 
-    def _verdict(self) -> str:
+    def _said(self, otherwise: str | None = None) -> str:
+        """Return why the launcher, which has ended, says that it did."""
         assert self._launcher.stdout is not None, "it is a pipe"
         said = self._launcher.stdout.read().decode("utf-8", "replace").strip()
-        stopped = self.connection.machine.stopping  # the broker's reason, if it has given one
-        return said or stopped or f"its launcher ended with exit code {self._launcher.returncode}"
+        return said or otherwise or f"its launcher ended with exit code {self._launcher.returncode}"
+
+    def _verdict(self) -> str:
+        """Return why the run has ended: the launcher's reason, or the broker's."""
+        return self._said(self.connection.machine.stopping)
 
     @property
     def death(self) -> str:
@@ -195,12 +211,15 @@ class InProcess:
 
     def close(self) -> None:
         """End the run's processes; what is computed stays in the journal."""
+        self._disconnect()
+        self._end_launcher()
+        self.connection.record.close()
+
+    def _disconnect(self) -> None:
         pumping = self.connection.pumping
         if pumping is not None:
             pumping.close()
         self.connection.close()
-        self._end_launcher()
-        self.connection.record.close()
         if pumping is not None:
             pumping.release()
 
@@ -234,8 +253,3 @@ def script_of(program: MainProgram) -> dict[str, Any]:
 def files_of(program: MainProgram) -> dict[str, bytes]:
     """Return the files of a new run: workers of an interactive program import an empty script."""
     return {KEPT_SCRIPT: b""} if program.is_interactive else {}
-
-
-def closed_error(run_id: str, name: str | None, why: str) -> SessionClosedError:
-    """Return the error that calls of a closed session get."""
-    return SessionClosedError(name or run_id, why)

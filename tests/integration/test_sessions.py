@@ -418,6 +418,28 @@ def test_an_interrupt_ends_the_wait_and_a_later_session_has_the_results(place: P
     assert len(ledger(place)) - begun <= 100 - 25
 
 
+INITIALIZERS = """
+import os
+from resilient_scoop import Executor
+def begin(word): open(f"{word}.{os.getpid()}", "w").close()
+def has_begun(word, n): return os.path.exists(f"{word}.{os.getpid()}")
+def outer(n):
+    with Executor(initializer=begin, initargs=("task",)) as executor:
+        return executor.submit(has_begun, "task", n).result()
+if __name__ == "__main__":
+    with Executor(2, initializer=begin, initargs=("one",)) as executor:
+        print(all(executor.map(has_begun, ["one"] * 8, range(8))))
+        print(all(executor.map(outer, range(4))))
+    with Executor(2, initializer=begin, initargs=("two",)) as executor:
+        print(all(executor.map(has_begun, ["two"] * 8, range(8))))
+"""
+
+
+def test_each_initializer_runs_in_each_worker_whichever_executor_came_first(place: Place) -> None:
+    assert place.run(INITIALIZERS).expect().split() == ["True"] * 3
+    assert python(place, INITIALIZERS).expect().split() == ["True"] * 3
+
+
 def test_a_session_works_in_a_folder_whose_path_is_too_long_for_a_socket(place: Place) -> None:
     place.state = place.folder / ("deep" * 30)
     for _ in range(3):
