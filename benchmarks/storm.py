@@ -130,7 +130,14 @@ class Storm:
         self.poller = zmq.Poller()
         door, run = door_of(self.run.path, wait_s=10), bytes.fromhex(self.run.load().uuid)
         self.hosts = [Host(self.context, door, f"h{n}", run) for n in range(agents)]
-        line = issue(self.run.path, "", valid_s=600, uses=agents, addresses=["127.0.0.1"])
+        line = issue(
+            self.run.path,
+            "",
+            run_key=self.run.key(self.run.load()),
+            valid_s=600,
+            uses=agents,
+            addresses=["127.0.0.1"],
+        )
         for host in self.hosts:
             host.enroll(read_ticket(line))
             self.poller.register(host.socket, zmq.POLLIN)

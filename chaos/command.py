@@ -13,6 +13,7 @@ from typing import Any
 
 from chaos.processes import TOKEN
 from chaos.workloads.ledger import VARIABLE
+from resilient_scoop.runs.folder import RunDir
 
 CHECKOUT = Path(__file__).parent.parent
 RUN_SEED = 7
@@ -70,6 +71,14 @@ class Place:
         except FileNotFoundError:
             return None
         return runs[0] if runs else None
+
+    def run_key(self) -> str | None:
+        """Return what tells the processes of the run from others, once there is one."""
+        folder = self.run()
+        if folder is None:
+            return None
+        run = RunDir(folder)
+        return run.key(run.load())
 
     def output(self) -> bytes:
         """Return what standard output has so far."""

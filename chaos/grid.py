@@ -164,7 +164,7 @@ class GridRound(Round):
         super().__init__(result, reference, place)
         self.grid, self.lab = grid, grid.lab
         self.launcher = 0
-        self.injector = Injector(self.lab, self._run_id, lambda: self.launcher)
+        self.injector = Injector(self.lab, self.place.run_key, lambda: self.launcher)
         self.agenda = list(result.drawn)
         self.healing: list[tuple[float, Injection]] = []
         self.off: set[str] = set()  # hosts whose power was cut: nothing can remove their files
@@ -193,10 +193,6 @@ class GridRound(Round):
         finally:
             self._restore()
         self._recoveries()
-
-    def _run_id(self) -> str | None:
-        run = self.place.run()
-        return None if run is None else run.name
 
     # --- disturbing ---------------------------------------------------------------------------
 

@@ -147,10 +147,10 @@ class Injector:
     """Carries out faults on the hosts of one run."""
 
     def __init__(
-        self, lab: Lab, run_id: Callable[[], str | None], launcher: Callable[[], int]
+        self, lab: Lab, run_key: Callable[[], str | None], launcher: Callable[[], int]
     ) -> None:
         self.lab = lab
-        self.run_id = run_id
+        self.run_key = run_key
         self.launcher = launcher
 
     def inject(self, drawn: Drawn) -> Injection:
@@ -166,9 +166,9 @@ class Injector:
         return injection
 
     def _targets(self, drawn: Drawn) -> list[Process]:
-        run_id, role = self.run_id(), OF_ONE_PROCESS[drawn.kind]
+        run_key, role = self.run_key(), OF_ONE_PROCESS[drawn.kind]
         there = self.lab.processes(drawn.host) if self.lab.is_on(drawn.host) else {}
-        found = [] if run_id is None else processes.of_run(run_id)
+        found = [] if run_key is None else processes.of_run(run_key)
         fit = sorted((p for p in found if p.role is role and p.pid in there), key=lambda p: p.pid)
         return [fit[drawn.which % len(fit)]] if fit else []
 

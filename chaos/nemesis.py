@@ -77,7 +77,7 @@ class Target:
     """A run under way, as the nemesis sees it."""
 
     launcher: int
-    run_id: Callable[[], str | None]
+    run_key: Callable[[], str | None]
     is_over: Callable[[], bool]
     output_bytes: Callable[[], int]
     output_lines: Callable[[], int]
@@ -102,8 +102,8 @@ def strike(kill: Kill, target: Target, fire: Fire | None = None) -> list[Process
     until = time.monotonic() + _PATIENCE_S
     while not target.is_over():
         victims = _choose(kill, _find(target) if known is None else known)
-        run_id = target.run_id() or ""
-        alive = [each for each in victims if each.is_alive(run_id)]
+        run_key = target.run_key() or ""
+        alive = [each for each in victims if each.is_alive(run_key)]
         hit = (fire or _FIRE.get(kill.role, _kill))(alive)
         if hit:
             target.killed_at = time.monotonic()
@@ -165,8 +165,8 @@ _FIRE = {Role.POWER: _cut_power}
 
 
 def _find(target: Target) -> list[Process]:
-    run_id = target.run_id()
-    found = [] if run_id is None else processes.of_run(run_id)
+    run_key = target.run_key()
+    found = [] if run_key is None else processes.of_run(run_key)
     return [Process(target.launcher, Role.LAUNCHER), *found]
 
 

@@ -44,12 +44,12 @@ class Process:
     pid: int
     role: Role
 
-    def is_alive(self, run_id: str) -> bool:
+    def is_alive(self, run_key: str) -> bool:
         """Return whether it is still this process: no zombie, and not another with its number."""
-        return self.role is Role.LAUNCHER or role_of(self.pid, run_id) is self.role
+        return self.role is Role.LAUNCHER or role_of(self.pid, run_key) is self.role
 
 
-def role_of(pid: int, run_id: str) -> Role | None:
+def role_of(pid: int, run_key: str) -> Role | None:
     """Return what a process is in a run; None for a zombie, a stranger, or none at all."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
@@ -58,16 +58,16 @@ def role_of(pid: int, run_id: str) -> Role | None:
     if _MODULE not in words:
         return None
     rest = words[words.index(_MODULE) + 1 :]
-    if len(rest) < _ARGUMENTS_MIN or rest[1] != run_id:
+    if len(rest) < _ARGUMENTS_MIN or rest[1] != run_key:
         return None
     return Role(rest[0]) if rest[0] in set(Role) else None
 
 
-def of_run(run_id: str) -> list[Process]:
+def of_run(run_key: str) -> list[Process]:
     """Return the live processes of a run, its launcher excepted."""
     found = []
     for pid in _pids():
-        role = role_of(pid, run_id)
+        role = role_of(pid, run_key)
         if role is not None:
             found.append(Process(pid, role))
     return found

@@ -255,13 +255,9 @@ class Round:
     def _target(self, process: subprocess.Popen[bytes], began: float) -> Target:
         place = self.place
 
-        def run_id() -> str | None:
-            run = place.run()
-            return None if run is None else run.name
-
         return Target(
             process.pid,
-            run_id,
+            place.run_key,
             lambda: process.poll() is not None,
             place.output_bytes,
             lambda: place.output().count(b"\n"),

@@ -136,7 +136,8 @@ class _Watch:
             share=script.done / script.total if script and script.total else None,
             done=status.done,
             running=sum(
-                bool(each.path) and each.name != "origin" for each in processes(self._run.id)
+                bool(each.path) and each.name != "origin"
+                for each in processes(self._run.key(self._info))
             ),
             workers=status.workers,
             crashes=status.crashes,

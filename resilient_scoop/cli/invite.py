@@ -56,8 +56,8 @@ def command(
     orphan_s = ORPHAN_TIMEOUT_S if spec is None else spec.orphan_timeout_s
     extra = extra_for(settings_of(run, info), info, orphan_s)
     ticket = issue(
-        run.path, host, valid_s=expires, uses=uses, addresses=external_address or own_addresses(),
-        extra=extra,
+        run.path, host, run_key=run.key(info), valid_s=expires, uses=uses,
+        addresses=external_address or own_addresses(), extra=extra,
     )  # fmt: skip
     if sys.stdout.isatty():
         note(

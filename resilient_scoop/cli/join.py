@@ -52,12 +52,12 @@ def command(*, workers: int | None, ticket: IO[bytes]) -> int:
         ) from error
     if workers is not None:
         found = msgspec.structs.replace(found, extra={**found.extra, "workers": workers})
-    return _serve(found.run_id, msgspec.json.encode(found))
+    return _serve(found.run_id, found.run_key, msgspec.json.encode(found))
 
 
-def _serve(run_id: str, line: bytes) -> int:
+def _serve(run_id: str, run_key: str, line: bytes) -> int:
     command = [
-        sys.executable, "-m", "resilient_scoop.processes.entry", "host", run_id,
+        sys.executable, "-m", "resilient_scoop.processes.entry", "host", run_key,
         f"{run_id}-join-{os.urandom(5).hex()}",
     ]  # fmt: skip
     process = subprocess.Popen(  # noqa: S603 - our own module

@@ -164,7 +164,7 @@ def report_of(run: RunDir, info: RunInfo, status: RunStatus) -> StatusReport:
             )
             for each in decisions.load(run.path).values()
         ],
-        troubles=troubles(run, processes(run.id)) if state is RunState.RUNNING else [],
+        troubles=troubles(run, processes(run.key(info))) if state is RunState.RUNNING else [],
         hosts=host_rows(read_hosts(run.path), read_live_hosts(run.path), time.time()),  # noqa: TID251
     )  # fmt: skip
 

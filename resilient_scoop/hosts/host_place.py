@@ -67,7 +67,7 @@ class HostPlace:
         door: Door,
         settings: RemoteSettings,
         *,
-        run_id: str,
+        run_key: str,
         start_s: float = START_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -75,7 +75,7 @@ class HostPlace:
         self._host = host
         self._door = door
         self._settings = settings
-        self._run_id = run_id
+        self._run_key = run_key
         self._start_s = start_s
         self._clock = clock
         self._starting = threading.Lock()  # one start at a time, so that a tag has one unit
@@ -156,7 +156,7 @@ class HostPlace:
         if n < 1:
             return ""
         python = self._python or candidates(self._host, self._settings)[0]
-        command = agent_command(python, [self._run_id, "TAG"], self._host, self._settings)
+        command = agent_command(python, [self._run_key, "TAG"], self._host, self._settings)
         return self._door.shell_line(command)
 
     def close(self) -> None:
@@ -271,7 +271,7 @@ class HostPlace:
     # --- questions to the host ----------------------------------------------------------------
 
     def _command(self, tag: str, *options: str) -> str:
-        words = [self._run_id, tag, *options]
+        words = [self._run_key, tag, *options]
         return agent_command(self.python(), words, self._host, self._settings)
 
     def _run_agent_command(self, tag: str, *options: str, within_s: float = _ASK_S) -> Done:

@@ -57,10 +57,10 @@ class ReachablePlace(Place, Protocol):
 DEFAULT: Final = SshOptions()
 
 
-def make_place(host: Host, options: SshOptions, run_id: str) -> ReachablePlace:
+def make_place(host: Host, options: SshOptions, run_key: str) -> ReachablePlace:
     """Return the place of a host; nothing is connected yet."""
     door = make_door(host, options)
-    return HostPlace(host, door, options.remote, run_id=run_id, start_s=options.start_s)
+    return HostPlace(host, door, options.remote, run_key=run_key, start_s=options.start_s)
 
 
 def make_door(host: Host, options: SshOptions) -> Door:

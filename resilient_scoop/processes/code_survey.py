@@ -209,6 +209,7 @@ def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> tuple[list[Compar
     settings = starting.ChildSettings(
         run_dir=str(run.path),
         run_id=run.id,
+        run_key=run.key(info),
         run=bytes.fromhex(info.uuid),
         seed=info.seed,
         streams=info.streams,

@@ -127,7 +127,10 @@ class InProcess:
         given = [each for each in sys.path if each and os.path.isabs(each)]  # noqa: PTH117
         environ["PYTHONPATH"] = os.pathsep.join(given)
         launcher = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
-            [sys.executable, "-P", "-m", "resilient_scoop.processes.entry", "session", self.run.id],
+            [
+                sys.executable, "-P", "-m", "resilient_scoop.processes.entry", "session",
+                self.run.key(self.info),
+            ],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, start_new_session=True,
         )  # fmt: skip
         assert launcher.stdin is not None, "it is a pipe"

@@ -27,12 +27,12 @@ _ROUNDS: Final = 20
 _STATE, _PARENT, _GROUP, _SESSION = range(4)
 
 
-def mark_of(run_id: str, agent: bytes, host: str = "") -> str:
+def mark_of(run_key: str, agent: bytes, host: str = "") -> str:
     """Return the prefix of the marks of an agent's processes; the rest is the incarnation.
 
-    `host`: the name of another host than the run's.
+    `run_key`: `RunDir.key`. `host`: the name of another host than the run's.
     """
-    return f"{run_id}{host and '@'}{host}.{agent.hex()}."
+    return f"{run_key}{host and '@'}{host}.{agent.hex()}."
 
 
 def adopt() -> None:
@@ -61,9 +61,9 @@ def of_session(session: int, mark: str) -> set[int]:
     return found
 
 
-def of_run(run_id: str, host: str = "") -> set[int]:
+def of_run(run_key: str, host: str = "") -> set[int]:
     """Return the processes of earlier launches of a run, except ancestors of this process."""
-    found = of_session(-1, f"{run_id}{host and '@'}{host}.")
+    found = of_session(-1, f"{run_key}{host and '@'}{host}.")
     parents = {pid: int(stat[_PARENT]) for pid, stat in _processes()}
     above = os.getpid()
     while above in parents:

@@ -53,6 +53,7 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     run_dir: str
     run_id: str
+    run_key: str  # `RunDir.key`: what tells the run from all others
     run: bytes  # 16 bytes
     seed: int
     streams: int = 1  # how random streams are made (`task_state.rng.RULES`)
@@ -93,6 +94,7 @@ def settings_for(run: RunDir, info: RunInfo, options: RunOptions, *, adopt: bool
     return ChildSettings(
         run_dir=str(run.path),
         run_id=run.id,
+        run_key=run.key(info),
         run=bytes.fromhex(info.uuid),
         seed=info.seed,
         streams=info.streams,
@@ -218,7 +220,7 @@ def _environ(settings: ChildSettings, *, user_code: bool) -> dict[str, str]:
 def _command(role: str, settings: ChildSettings, *, user_code: bool) -> list[str]:
     """Return the command of a new process."""
     flags = settings.script.flags if user_code else []
-    entry = ["-m", "resilient_scoop.processes.entry", role, settings.run_id]
+    entry = ["-m", "resilient_scoop.processes.entry", role, settings.run_key]
     return [sys.executable, *flags, *entry, *([settings.name] if settings.name else [])]
 
 

@@ -1,7 +1,7 @@
 """All runs of a user: create, find by name or id, list, remove.
 
-`<state dir>/runs/` holds one folder per run, named by the id of the run: the second of its creation
-and two random characters, so that ids sort by age, can be read aloud, and a short prefix is usually
+`<state dir>/runs/` holds one folder per run, named by the id of the run: the moment of its creation,
+so that ids sort by age, can be read aloud, and a short prefix is usually
 enough. A folder whose name begins with a dot is not a run: it is a draft (`.new-`, `.restore-`) or
 being removed (`.gone-`).
 """

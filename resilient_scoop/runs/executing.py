@@ -87,8 +87,8 @@ def state_of(pid: int) -> str:
     return stat.rpartition(") ")[2][:1]
 
 
-def processes(run_id: str) -> list[ExecutingProcess]:
-    """Return the processes of a run on this host, except its launcher, by name."""
+def processes(run_key: str) -> list[ExecutingProcess]:
+    """Return the processes of a run (`RunDir.key`) on this host, except its launcher, by name."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -99,7 +99,7 @@ def processes(run_id: str) -> list[ExecutingProcess]:
             continue
         at = words.index(_ENTRY)
         role, run, name = (*words[at + 1 : at + 4], "", "", "")[:3]
-        if run == run_id and role in _ROLES:
+        if run == run_key and role in _ROLES:
             found.append(_look(int(folder.name), name or role))
     return sorted(found, key=lambda each: (len(each.name), each.name))
 

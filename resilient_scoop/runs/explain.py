@@ -93,7 +93,7 @@ class Inquiry:
         self.state: DurableState = read_state(view, view.run)
         self.ended = read_ended(view)
         self.live = is_live(run)
-        everybody = processes(run.id) if self.live else []
+        everybody = processes(run.key(run.load())) if self.live else []
         self.busy: list[ExecutingProcess] = executing_processes(everybody)
         self.troubles = troubles(run, everybody)
 

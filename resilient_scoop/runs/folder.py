@@ -36,6 +36,7 @@ import msgspec
 
 from resilient_scoop.adapters.synced_files import write_synced
 from resilient_scoop.errors import JournalFormatError, RunBusyError, UsageError
+from resilient_scoop.hashing import blake2b
 from resilient_scoop.runs import json_text
 from resilient_scoop.runs.json_text import one_line
 from resilient_scoop.runs.surroundings import Surroundings
@@ -45,6 +46,7 @@ KEPT_SCRIPT: Final = "script"
 _LOCK_BYTES: Final = 512
 _BUSY_TRIES: Final = 20
 _BUSY_PAUSE_S: Final = 0.01
+_KEY_BYTES: Final = 4
 
 
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +113,15 @@ class RunDir:
     def id(self) -> str:
         """The run's id, which is the folder's name."""
         return self.path.name
+
+    def key(self, info: RunInfo) -> str:
+        """Return what tells this run from all others: its id, and a digest of its random number and folder.
+
+        Runs of different state folders that begin in the same 1/1024 s have the same id. A copy of a run
+        that was restored elsewhere has its random number, too.
+        """
+        place = f"{info.uuid} {os.path.realpath(self.path)}"
+        return f"{self.id}-{blake2b(os.fsencode(place), digest_size=_KEY_BYTES).hexdigest()}"
 
     @property
     def info(self) -> Path:

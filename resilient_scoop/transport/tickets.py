@@ -50,6 +50,7 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent is given before it starts: one line of JSON, secret."""
 
     run_id: str
+    run_key: str  # tells the run from others that have this id
     id: str
     host: str  # its name in the run; empty: as the host calls itself
     server: str  # the broker's public key
@@ -77,10 +78,11 @@ class Enrolment(msgspec.Struct, frozen=True):
     out: str = ""  # why
 
 
-def issue(
+def issue(  # noqa: PLR0913 - as a ticket
     run_dir: Path,
     host: str,
     *,
+    run_key: str,
     valid_s: float,
     uses: int = 1,
     addresses: Sequence[str] = (),
@@ -102,7 +104,7 @@ def issue(
     stub = _Stub(id=name, host=host, boot=_boot(), until_s=_since_boot() + valid_s, uses=uses)
     write_synced(folder / name, msgspec.json.encode(stub))
     ticket = Ticket(
-        run_id=run_dir.name, id=name, host=host, server=door.key, public=public,
+        run_id=run_dir.name, run_key=run_key, id=name, host=host, server=door.key, public=public,
         secret=keys.secret.decode(), addresses=[_with_port(each, door.port) for each in addresses],
         extra=extra or {},
     )  # fmt: skip

@@ -13,9 +13,13 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+from resilient_scoop.errors import RscoopError
+from resilient_scoop.runs.folder import RunDir
 
 RSCOOP: Final = [sys.executable, "-m", "resilient_scoop"]
 TIMEOUT_S: Final = 30.0
@@ -91,9 +95,17 @@ class Place:
         """Return the folders of all runs, oldest first."""
         return sorted(self.state.glob("runs/*"))
 
+    def keys(self) -> list[str]:
+        """Return what tells the runs from those of other places; a damaged one has no processes."""
+        found = []
+        for run in map(RunDir, self.runs()):
+            with suppress(RscoopError):
+                found.append(run.key(run.load()))
+        return found
+
     def processes(self) -> dict[int, str]:
         """Return the processes that have to do with this place: pid -> command line."""
-        marks = [str(self.state).encode(), *(run.name.encode() for run in self.runs())]
+        marks = [os.fsencode(each) for each in (str(self.state), *self.keys())]
         found = {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:

@@ -16,6 +16,7 @@ from resilient_scoop.journal.damage_check import Depth, check
 from resilient_scoop.journal.journal import Journal
 from resilient_scoop.journal.place import data_file, read_generation
 from resilient_scoop.journal.repair import repair
+from resilient_scoop.runs import executing
 from resilient_scoop.runs.recorded_streams import recorded_input
 from resilient_scoop.wire.messages import (
     Attempt,
@@ -106,6 +107,41 @@ def test_a_saved_run_comes_back_elsewhere_and_continues(place: Place) -> None:
         assert shown in {"".join(done_lines[-1:]), "".join(done_lines[-2:])}
         assert other.rscoop("logs", "last").expect() == expected
         other.assert_nothing_left()
+
+
+def test_a_copy_that_continues_leaves_the_living_run_alone(place: Place) -> None:
+    # Given a run that computes, and a copy of it with its id
+    place.write(SCRIPT)
+    words = ("run", "-q", "-n", "2", "--seed", "5", "script.py", str(place.folder / "go"))
+    process = place.start(*words)
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("3 "):
+        assert process.poll() is None
+    (key,) = place.keys()
+    wait_until(
+        lambda: (
+            sum(each.name[0] == "w" and bool(each.path) for each in executing.processes(key)) == 2
+        )
+    )
+    alive = place.processes()
+    place.rscoop("journal", "backup", "last", "copy").expect()
+    other = Place(place.folder, place.folder / "back", place.environ)
+    other.rscoop("journal", "restore", "copy").expect()
+    (place.folder / "go").touch()
+
+    # When the copy is continued to its end
+    other.rscoop("resume", "last").expect()
+    other.assert_nothing_left()
+
+    # Then the run has all of its processes, and ends as it would have
+    assert place.processes() == alive
+    for pid, words_of in alive.items():
+        if " worker " in words_of:
+            os.kill(pid, signal.SIGKILL)  # they sleep; what comes after goes at once
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert out.startswith("4 ")
+    place.assert_nothing_left()
 
 
 class Elsewhere(Place):

@@ -64,28 +64,28 @@ _OF_HOST: Final = re.compile(
 
 def main() -> int:
     """Run this process; return its exit status."""
-    run_id, tag, *rest = sys.argv[2:]
+    run_key, tag, *rest = sys.argv[2:]
     match rest:
         case ["--find"]:
-            sys.stdout.write(json.dumps({"pids": _agents(run_id, tag)}) + "\n")
+            sys.stdout.write(json.dumps({"pids": _agents(run_key, tag)}) + "\n")
             return 0
         case ["--stop", grace_s]:
-            return _stop(run_id, tag, float(grace_s))
+            return _stop(run_key, tag, float(grace_s))
         case _:
-            return _start(run_id, tag)
+            return _start(run_key, tag)
 
 
 # --- finding ----------------------------------------------------------------------------------
 
 
-def _agents(run_id: str, tag: str) -> list[int]:
+def _agents(run_key: str, tag: str) -> list[int]:
     """Return the live agents of a tag on this host."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             words = (folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
             if _ENTRY in words and words[words.index(_ENTRY) + 1 :][:3] == [
-                "remote-agent", run_id, tag,
+                "remote-agent", run_key, tag,
             ]:  # fmt: skip
                 found.append(int(folder.name))
     return found
@@ -96,9 +96,9 @@ def _is_let_in(agent: int) -> bool:
     return Path(f"/proc/{agent}/cwd/sock", CONTROL).exists()
 
 
-def _stop(run_id: str, tag: str, grace_s: float) -> int:
+def _stop(run_key: str, tag: str, grace_s: float) -> int:
     """End the agents of a tag: in order, then at once."""
-    pids = _agents(run_id, tag)
+    pids = _agents(run_key, tag)
     for number, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, _LEFT_S)):
         fds = []
         for pid in pids:
@@ -109,7 +109,7 @@ def _stop(run_id: str, tag: str, grace_s: float) -> int:
         for fd in fds:
             select.select([fd], [], [], max(0.0, until - time.monotonic()))
             os.close(fd)
-        pids = _agents(run_id, tag)
+        pids = _agents(run_key, tag)
         if not pids:
             return 0
     return 1
@@ -118,12 +118,12 @@ def _stop(run_id: str, tag: str, grace_s: float) -> int:
 # --- starting ---------------------------------------------------------------------------------
 
 
-def _start(run_id: str, tag: str) -> int:
+def _start(run_key: str, tag: str) -> int:
     tell(state="starting")
     try:
-        ticket = _read_ticket(run_id)
+        ticket = _read_ticket(run_key)
         host = ticket.host or os.uname().nodename
-        folder = _make_folder(run_id, host)
+        folder = _make_folder(run_key, host)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -150,17 +150,17 @@ def _read_line() -> bytes:
     return line
 
 
-def _read_ticket(run_id: str) -> Ticket:
+def _read_ticket(run_key: str) -> Ticket:
     try:
         ticket = read_ticket(_read_line())
     except msgspec.MsgspecError as error:
         raise PlaceRefusedError(f"what arrived on standard input is no ticket: {error}") from error
-    if ticket.run_id != run_id:
-        raise PlaceRefusedError(f"the ticket is for run {ticket.run_id}, not {run_id}")
+    if ticket.run_key != run_key:
+        raise PlaceRefusedError(f"the ticket is for run {ticket.run_key}, not {run_key}")
     return ticket
 
 
-def _make_folder(run_id: str, host: str) -> Path:
+def _make_folder(run_key: str, host: str) -> Path:
     """Return the folder of this host's part of the run, on a local disk.
 
     Raises:
@@ -174,7 +174,7 @@ def _make_folder(run_id: str, host: str) -> Path:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             check_owner(folder)
-            inner = folder / f"{run_id}.{host}"
+            inner = folder / f"{run_key}.{host}"
             inner.mkdir(mode=0o700, exist_ok=True)
             check_owner(inner)
             free = free_space.free_bytes(str(inner))
@@ -195,7 +195,7 @@ def _make_folder(run_id: str, host: str) -> Path:
 
 def _stand_in(folder: Path, ticket: Ticket, host: str) -> int:
     """Give the ticket to the agent that is here already, and stay until it ends."""
-    pids = [pid for pid in _everybody(ticket.run_id) if _is_of(pid, folder)]
+    pids = [pid for pid in _everybody(ticket.run_key) if _is_of(pid, folder)]
     if not pids:
         raise PlaceRefusedError(
             f"another process holds {folder / 'lock'}: see which: fuser {folder / 'lock'}"
@@ -228,13 +228,16 @@ def _hand_over(folder: Path, ticket: bytes) -> None:
         control.recv(16)
 
 
-def _everybody(run_id: str) -> list[int]:
+def _everybody(run_key: str) -> list[int]:
     """Return all agents of a run on this host, of any tag."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             words = (folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
-            if _ENTRY in words and words[words.index(_ENTRY) + 1 :][:2] == ["remote-agent", run_id]:
+            if _ENTRY in words and words[words.index(_ENTRY) + 1 :][:2] == [
+                "remote-agent",
+                run_key,
+            ]:
                 found.append(int(folder.name))
     return found
 
@@ -260,7 +263,7 @@ class _Guardian:
         """Start the agent and wait for its end; return the exit status."""
         settings = self._settings()
         leftovers.adopt()
-        leftovers.end_all(lambda: leftovers.of_run(self.ticket.run_id, self.host))  # of before
+        leftovers.end_all(lambda: leftovers.of_run(self.ticket.run_key, self.host))  # of before
         theirs, ours = os.pipe()
         tickets, writing = os.pipe()
         os.set_inheritable(ours, False)  # noqa: FBT003

@@ -97,7 +97,7 @@ class AgentShell:
         self.status: int | None = None
         self.ooms = host.oom_kills()
         node = settings.node if remote else ""
-        self.mark = leftovers.mark_of(settings.run_id, settings.incarnation, node)
+        self.mark = leftovers.mark_of(settings.run_key, settings.incarnation, node)
         leftovers.adopt()
         self.logs = Path(settings.run_dir) / "logs"
         self.logs.mkdir(mode=0o700, exist_ok=True)

@@ -201,7 +201,7 @@ class Launcher:
         assert self.errors is not None, "made before any process is started"
         theirs, ours = os.pipe()
         incarnation = b"a" + os.urandom(8)
-        self.agent_mark = leftovers.mark_of(self.run.id, incarnation)
+        self.agent_mark = leftovers.mark_of(self.run.key(self.info), incarnation)
         settings = msgspec.structs.replace(
             self.settings(adopt=False), incarnation=incarnation, control_fd=theirs,
             stdin_fd=self.feeder.child_fd, stdin_source=self.feeder.source,
@@ -322,7 +322,7 @@ class Launcher:
 
     def _end_orphans(self) -> None:
         """End processes that tasks of the run had started, if the agent was killed before it could."""
-        ended = leftovers.end_all(lambda: leftovers.of_run(self.run.id))
+        ended = leftovers.end_all(lambda: leftovers.of_run(self.run.key(self.info)))
         if ended:
             self.display.note(
                 f"ended {counted(ended, 'process', 'processes')} that tasks of this run had started "

@@ -12,6 +12,7 @@ class PlacesSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     run_dir: str
     run_id: str
+    run_key: str  # `RunDir.key`
     hosts: list[Host]
     workers: int | None = None  # in all; None: each host has its number, or its cores
     min_hosts: int = 0

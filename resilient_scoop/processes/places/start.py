@@ -36,13 +36,13 @@ def main() -> int:
     spec = grid.load(run.path)
     assert spec is not None, "there are other hosts"
     places = PlacesSettings(
-        run_dir=settings.run_dir, run_id=settings.run_id, hosts=spec.others, workers=spec.for_others,
-        min_hosts=spec.min_hosts, stop_grace_s=settings.stop_grace_s,
+        run_dir=settings.run_dir, run_id=settings.run_id, run_key=settings.run_key, hosts=spec.others,
+        workers=spec.for_others, min_hosts=spec.min_hosts, stop_grace_s=settings.stop_grace_s,
     )  # fmt: skip
     info = run.load()
     options = ssh_options(spec, info)
     tickets_of = _Tickets(settings, run, spec, info)
-    return serve(places, lambda host: make_place(host, options, settings.run_id), tickets_of.make)
+    return serve(places, lambda host: make_place(host, options, settings.run_key), tickets_of.make)
 
 
 def ssh_options(spec: grid.GridSpec, info: RunInfo) -> SshOptions:
@@ -65,6 +65,7 @@ class _Tickets:
         self, settings: ChildSettings, run: RunDir, spec: grid.GridSpec, info: RunInfo
     ) -> None:
         self._run = run
+        self._settings = settings
         self._spec = spec
         self._extra = {**extra_for(settings, info, spec.orphan_timeout_s), "ship": spec.ship}
 
@@ -74,7 +75,12 @@ class _Tickets:
         addresses = self._addresses(reachable, share.host)
         extra = {**self._extra, "workers": share.workers, "workers_max": share.limit}
         return tickets.issue(
-            self._run.path, share.host.name, valid_s=TICKET_S, addresses=addresses, extra=extra
+            self._run.path,
+            share.host.name,
+            run_key=self._settings.run_key,
+            valid_s=TICKET_S,
+            addresses=addresses,
+            extra=extra,
         )
 
     def _addresses(self, place: ReachablePlace, host: Host) -> list[str]:

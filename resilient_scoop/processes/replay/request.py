@@ -90,8 +90,8 @@ def replay(
     with JournalView.open(run.journal) as view:
         nested = open_parents(read_state(view, bytes.fromhex(info.uuid)))
     settings = starting.ChildSettings(
-        run_dir=str(run.path), run_id=run.id, run=bytes.fromhex(info.uuid), seed=info.seed,
-        streams=info.streams, script=spec, name="replay",
+        run_dir=str(run.path), run_id=run.id, run_key=run.key(info), run=bytes.fromhex(info.uuid),
+        seed=info.seed, streams=info.streams, script=spec, name="replay",
         options=RunOptions(workers=info.workers, reuse_changed=tuple(reuse)),
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="rscoop-replay-") as scratch:

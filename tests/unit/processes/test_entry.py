@@ -35,7 +35,13 @@ def test_a_start_that_was_refused_before_says_so_no_more(
     monkeypatch.setattr(subprocess, "Popen", lambda *_, env, **__: started.append(env))
     script = starting.ScriptSpec(script="s.py")
     settings = starting.ChildSettings(
-        run_dir="r", run_id="r", run=b"r" * 16, seed=1, script=script, options=RunOptions(workers=1)
+        run_dir="r",
+        run_id="r",
+        run_key="r-1",
+        run=b"r" * 16,
+        seed=1,
+        script=script,
+        options=RunOptions(workers=1),
     )
     starting.start("origin", settings, refusal_reported=again)
     added = {name: value for name, value in started[0].items() if name not in os.environ}

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -241,3 +242,19 @@ def test_a_folder_of_runs_that_others_may_change_is_refused_with_the_cure(tmp_pa
     (tmp_path / "runs").chmod(0o775)
     with pytest.raises(UsageError, match=r"\(mode 775\): chmod go-w .*/runs, or choose"):
         new(tmp_path)
+
+
+def test_runs_of_one_id_are_told_apart_by_their_number_and_their_folder(tmp_path: Path) -> None:
+    made = catalog.create(tmp_path / "state", described(), NOW)
+    was = made.load()
+    assert made.key(was).startswith(f"{made.id}-")
+    other = msgspec.structs.replace(was, uuid="f" * 32)
+    link = tmp_path / "link"
+    link.symlink_to(made.path.parent)
+    keys = {
+        made.key(was),
+        made.key(other),  # another run, begun at the same moment
+        RunDir(tmp_path / made.id).key(was),  # a copy of this run, restored elsewhere
+        RunDir(link / made.id).key(was),  # the same folder
+    }
+    assert len(keys) == 3

@@ -22,7 +22,7 @@ def ring(tmp_path: Path) -> KeyRing:
 
 def test_a_ticket_holds_what_its_holder_needs(ring: KeyRing, tmp_path: Path) -> None:
     line = issue(
-        tmp_path, "alice", valid_s=60, addresses=["10.0.0.1", "::1", "[::1]:9", "desk:7"],
+        tmp_path, "alice", run_key="run1-1", valid_s=60, addresses=["10.0.0.1", "::1", "[::1]:9", "desk:7"],
         extra={"workers": 3},
     )  # fmt: skip
     assert b"\n" not in line
@@ -36,7 +36,7 @@ def test_a_ticket_holds_what_its_holder_needs(ring: KeyRing, tmp_path: Path) -> 
 def test_the_broker_keeps_nothing_of_a_ticket_that_opens_a_connection(
     ring: KeyRing, tmp_path: Path
 ) -> None:
-    ticket = read_ticket(issue(tmp_path, "alice", valid_s=60))
+    ticket = read_ticket(issue(tmp_path, "alice", run_key="run1-1", valid_s=60))
     for path in (tmp_path / TICKETS).iterdir():
         content = path.read_text()
         assert ticket.secret not in content
@@ -45,7 +45,7 @@ def test_the_broker_keeps_nothing_of_a_ticket_that_opens_a_connection(
 
 
 def test_files_of_keys_and_tickets_are_private(ring: KeyRing, tmp_path: Path) -> None:
-    issue(tmp_path, "alice", valid_s=60)
+    issue(tmp_path, "alice", run_key="run1-1", valid_s=60)
     ring.enroll(make_keys().public.decode(), "alice")
     for folder in (tmp_path / KEYS, tmp_path / TICKETS):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -54,7 +54,7 @@ def test_files_of_keys_and_tickets_are_private(ring: KeyRing, tmp_path: Path) ->
 
 
 def test_a_ticket_is_of_use_until_it_was_used(ring: KeyRing, tmp_path: Path) -> None:
-    key = read_ticket(issue(tmp_path, "alice", valid_s=60, uses=2)).public
+    key = read_ticket(issue(tmp_path, "alice", run_key="run1-1", valid_s=60, uses=2)).public
     for _ in range(2):
         stub = ring.ticket_of(key)
         assert stub is not None
@@ -64,7 +64,7 @@ def test_a_ticket_is_of_use_until_it_was_used(ring: KeyRing, tmp_path: Path) -> 
 
 
 def test_a_ticket_expires(ring: KeyRing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = read_ticket(issue(tmp_path, "alice", valid_s=60)).public
+    key = read_ticket(issue(tmp_path, "alice", run_key="run1-1", valid_s=60)).public
     now = tickets._since_boot()
     monkeypatch.setattr(tickets, "_since_boot", lambda: now + 59)
     assert ring.ticket_of(key) is not None
@@ -76,7 +76,7 @@ def test_a_ticket_expires(ring: KeyRing, tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_ticket_of_another_boot_has_expired(
     ring: KeyRing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key = read_ticket(issue(tmp_path, "alice", valid_s=60)).public
+    key = read_ticket(issue(tmp_path, "alice", run_key="run1-1", valid_s=60)).public
     monkeypatch.setattr(tickets, "_boot", lambda: "another")
     assert ring.ticket_of(key) is None
 
@@ -113,7 +113,7 @@ def test_a_line_that_was_cut_short_is_ignored(ring: KeyRing, tmp_path: Path) -> 
 
 def test_new_keys_void_what_was_let_in_and_what_may_come(ring: KeyRing, tmp_path: Path) -> None:
     before = ring.server
-    key = read_ticket(issue(tmp_path, "alice", valid_s=60)).public
+    key = read_ticket(issue(tmp_path, "alice", run_key="run1-1", valid_s=60)).public
     ring.renew()
     assert ring.server.public != before.public
     assert ring.ticket_of(key) is None
@@ -129,4 +129,4 @@ def test_a_port_is_kept_and_a_door_is_not(ring: KeyRing, tmp_path: Path) -> None
 
 def test_no_ticket_is_issued_before_the_broker_listens(tmp_path: Path) -> None:
     with pytest.raises(PlaceBusyError, match="does not listen"):
-        issue(tmp_path, "alice", valid_s=60)
+        issue(tmp_path, "alice", run_key="run1-1", valid_s=60)

@@ -38,7 +38,7 @@ class House:
         self.messages: list[tuple[bytes, list[bytes], str]] = []
         self.clients: list[RemoteDealer] = []
         settings = ChildSettings(
-            run_dir=str(folder), run_id="r", run=bytes(16), seed=1, script=ScriptSpec(),
+            run_dir=str(folder), run_id="r", run_key="r-1", run=bytes(16), seed=1, script=ScriptSpec(),
             options=RunOptions(workers=0, grid=True, listen=("127.0.0.1",)),
         )  # fmt: skip
         self.door = RemoteDoor(
@@ -46,7 +46,9 @@ class House:
         )
 
     def ticket(self, host: str, *, uses: int = 1) -> Ticket:
-        line = tickets.issue(self.folder, host, valid_s=60, uses=uses, addresses=["127.0.0.1"])
+        line = tickets.issue(
+            self.folder, host, run_key="r-1", valid_s=60, uses=uses, addresses=["127.0.0.1"]
+        )
         return tickets.read_ticket(line)
 
     def client(self, keys: KeyPair) -> RemoteDealer:

@@ -108,7 +108,9 @@ class Launcher:
     def __init__(self, run: Path, *names: str, **settings: Any) -> None:
         run.mkdir(exist_ok=True)
         hosts = [Host(name) for name in names]
-        self.settings = PlacesSettings(run_dir=str(run), run_id="r", hosts=hosts, **settings)
+        self.settings = PlacesSettings(
+            run_dir=str(run), run_id="r", run_key="r", hosts=hosts, **settings
+        )
         self.places = {name: FakePlace(name) for name in names}
         self.reports: list[PlacesReport] = []
         self.code: int | None = None

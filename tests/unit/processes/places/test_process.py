@@ -33,7 +33,7 @@ settings = msgspec.json.decode(sys.argv[1], type=PlacesSettings)
 options = msgspec.json.decode(sys.argv[2], type=SshOptions)
 sys.exit(serve(
     settings,
-    lambda host: make_place(host, options, settings.run_id),
+    lambda host: make_place(host, options, settings.run_key),
     lambda place, share: time.sleep(%s) or b'{"host": "%%s"}' %% share.host.name.encode(),
 ))
 """
@@ -49,7 +49,7 @@ class Launcher:
         python = stand_in_host.write_python(self.host)
         options = SshOptions(kind=DoorKind.LOCAL, remote=RemoteSettings(python=str(python)))
         hosts = [Host("ws1", workers=2)]
-        settings = PlacesSettings(run_dir=str(self.run), run_id="r1", hosts=hosts)
+        settings = PlacesSettings(run_dir=str(self.run), run_id="r1", run_key="r1", hosts=hosts)
         self.arguments = [msgspec.json.encode(each).decode() for each in (settings, options)]
         self.reports: list[PlacesReport] = []
 
