@@ -28,6 +28,7 @@ RESUMED is a new broker of a run that had told the processes of another host to 
       not at a stop, and not if the process had done its work, had to start again, could not import the
       script or was refused a resource by the system.
   G4  After a stop nothing is started, whatever runs has a deadline, and the agent leaves when nothing runs.
+      Its `Bye` is the last that it sends: the broker may end when all have said it.
   G5  A process whose work is done has no successor in the same life of the run.
   G6  What fails repeatedly is tried ever later, or a limited number of times, or for a limited time,
       but for a full disk; then the run is given up.
@@ -396,13 +397,19 @@ class Forward(msgspec.Struct, frozen=True):
     frames: list[bytes]
 
 
+class SendLogs(msgspec.Struct, frozen=True):
+    """Have the run's host receive the rest of this host's logs: the broker may end after `Bye`."""
+
+
 class EndAgent(msgspec.Struct, frozen=True):
     """End the agent: no process is left."""
 
     status: int
 
 
-Action = Start | KillProcess | EndLeftovers | WriteNote | Transmit | Beat | Forward | EndAgent
+Action = (
+    Start | KillProcess | EndLeftovers | WriteNote | Transmit | Beat | Forward | SendLogs | EndAgent
+)
 
 
 # --- the machine ------------------------------------------------------------------------------
@@ -670,6 +677,7 @@ class Agent:
         self.ends.clear()
         if self.stopping != ENDED:
             self._actions.append(EndLeftovers())
+        self._actions.append(SendLogs())
         self._tell(wire.Bye())
         self._actions.append(EndAgent(self.status))
         self.left = True

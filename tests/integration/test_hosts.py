@@ -494,6 +494,7 @@ def test_what_tasks_print_on_other_hosts_is_in_the_logs(grid: Grid) -> None:
 
         def say(x):
             print("hello from", x)
+            print("." * 500_000)  # more than the agents can send by the way
             return x
 
         if __name__ == "__main__":
@@ -504,6 +505,7 @@ def test_what_tasks_print_on_other_hosts_is_in_the_logs(grid: Grid) -> None:
     logs = "".join(path.read_text() for path in (grid.place.runs()[0] / "logs").glob("*:w1.log"))
     for number in range(10):
         assert f"hello from {number}" in logs
+    assert logs.count("." * 500_000) == 10
 
 
 def test_no_secret_is_in_a_command_line_or_an_environment(grid: Grid) -> None:

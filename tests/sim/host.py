@@ -90,7 +90,7 @@ class AgentShell(Process):
                     world.send_up(peer, frames, kept=False)
                 case agent.EndAgent(status=status):
                     self._left(status)
-                case agent.WriteNote() | agent.EndLeftovers():
+                case agent.WriteNote() | agent.EndLeftovers() | agent.SendLogs():
                     pass
                 case _:
                     assert_never(action)

@@ -31,7 +31,7 @@ from resilient_scoop.wire import files as wire
 from resilient_scoop.wire import local_files as local
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     Send = Callable[[bytes], None]
 
@@ -305,22 +305,27 @@ class AgentFiles:
         """Whether files are on their way."""
         return bool(self._downloads or self._uploads or self._syncs)
 
-    def send_logs(self, now: float) -> bool:
-        """Send what was written to logs; return whether all of it has arrived."""
-        whole = True
+    def _growing_logs(self) -> Iterator[tuple[Path, _Log, int]]:
+        """Yield the logs of which a part has not arrived, and the size of the part."""
         for path in (self._run_dir / "logs").glob("*.log"):
             log = self._logs.setdefault(path.name, _Log(path))
-            size = path.stat().st_size
-            if size <= log.arrived:
-                continue
-            whole = False
+            missing = path.stat().st_size - log.arrived
+            if missing > 0:
+                yield path, log, missing
+
+    def logs_missing(self) -> int:
+        """Return how many bytes of the logs have not arrived at the run's host."""
+        return sum(missing for _, _, missing in self._growing_logs())
+
+    def send_logs(self, now: float) -> None:
+        """Send what was written to logs."""
+        for path, log, _ in self._growing_logs():
             if now - log.asked_at < _LOG_PATIENCE_S:
                 continue
             log.asked_at = now
             with path.open("rb") as file:
                 data = os.pread(file.fileno(), wire.CHUNK_BYTES, log.arrived)
             self._send(wire.encode(wire.Log(path.name, log.arrived, data)))
-        return whole
 
     def say(self, text: str) -> None:
         """Say something to the user of the run."""

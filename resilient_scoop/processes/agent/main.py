@@ -115,12 +115,12 @@ class AgentShell:
         while self.status is None:
             wait_s = self.machine.deadline() - time.monotonic()
             self._turn(self.socket.wait(max(0.0, min(CHECK_S, wait_s))))
-        self._end()
+        self._close()
         self.socket.close()
         return self.status
 
-    def _end(self) -> None:
-        """Do the last things before the connection is closed."""
+    def _close(self) -> None:
+        """Close what only this kind of agent has."""
 
     def _turn(self, ready: set[int]) -> None:
         """Give the machine the events and the time."""
@@ -178,6 +178,8 @@ class AgentShell:
                 self.socket.send(frames)
             case agent.Forward(peer=peer, frames=frames):
                 self._forward(peer, frames)
+            case agent.SendLogs():
+                self._send_logs()
             case agent.EndAgent(status=status):
                 self.status = status
             case _:
@@ -194,6 +196,9 @@ class AgentShell:
     def _say(self, text: str) -> None:
         """Say something to the user."""
         write_note(text)
+
+    def _send_logs(self) -> None:
+        """Have the rest of the logs on the run's host; those of this agent are there."""
 
     def _unmet_need(self) -> str:
         """Return what is missing to start a process; empty if nothing is."""

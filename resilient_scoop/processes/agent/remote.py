@@ -20,6 +20,7 @@ import msgspec
 
 from resilient_scoop.core.endings import STOPPED
 from resilient_scoop.core.relay import Relay, RelayConfig
+from resilient_scoop.counts import sized
 from resilient_scoop.errors import PlaceRefusedError
 from resilient_scoop.processes import kept_code, starting
 from resilient_scoop.processes.agent import shipped
@@ -42,7 +43,10 @@ CONTROL: Final = "control"
 KEPT_MIB: Final = "RSCOOP_KEPT_MIB"
 """Names how much of what is not acknowledged an agent keeps in memory; more of it goes to files."""
 _TICKET_BYTES_MAX: Final = 1 << 20
-_LAST_LOGS_S: Final = 2.0
+_LAST_LOGS_S: Final = 6.0
+"""How long the rest of the logs may take at the end; the broker waits somewhat longer for the agent."""
+_LOGS_PAUSE_S: Final = 2.0
+"""How long none of it may arrive."""
 
 
 def tell(**fields: Any) -> None:
@@ -150,11 +154,20 @@ class RemoteShell(AgentShell):
                     self.uplink.admit(enroll(ticket))
                 client.send(b"taken")
 
-    def _end(self) -> None:
-        """Send the rest of the logs, and close."""
-        until = time.monotonic() + _LAST_LOGS_S
-        while not self.uplink.files.send_logs(time.monotonic()) and time.monotonic() < until:
-            self.uplink.pass_files(self.uplink.wait(0.05), time.monotonic())
+    def _send_logs(self) -> None:
+        files, began = self.uplink.files, time.monotonic()
+        missing, at = files.logs_missing(), began
+        while missing and (now := time.monotonic()) < min(at + _LOGS_PAUSE_S, began + _LAST_LOGS_S):
+            self.uplink.send_logs(now)
+            left = files.logs_missing()
+            missing, at = left, now if left < missing else at
+        if missing:
+            self._say(
+                f"{sized(missing)} of the logs of host {self.settings.node} did not arrive before its end, "
+                "and are lost: the last of what its tasks have printed"
+            )
+
+    def _close(self) -> None:
         self.uplink.unwatch(self.tickets.fileno())
         self.tickets.close()
 

@@ -154,6 +154,11 @@ class Uplink:
         """Have one file of the run here; return whether that worked in time."""
         return self.files.fetch(name, self._pump_files, time.monotonic, until)
 
+    def send_logs(self, now: float) -> None:
+        """Send what is left of the logs, and see what has arrived."""
+        self.files.send_logs(now)
+        self._pump_files()
+
     def _pump_files(self) -> None:
         """Let files move for a moment; what else is ready is left for later, without spinning."""
         ready = self._workers.wait(TICK_S)
