@@ -224,7 +224,7 @@ def _cancel(futures: list[Any]) -> None:
 
 
 def _await(future: Any) -> None:
-    """Wait for a future, whatever becomes of it."""
+    """Wait until a future is done: with a result, an error, or canceled."""
     if isinstance(future, cf.Future):
         cf.wait([future])
     elif not future.cancelled():

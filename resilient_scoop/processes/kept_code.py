@@ -209,13 +209,13 @@ class KeptCode:
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Find a module as the later finders do; a module of the user's gets a loader of copies."""
-        behind = False
+        passed = False
         for finder in list(sys.meta_path):
-            if behind and hasattr(finder, "find_spec"):
+            if passed and hasattr(finder, "find_spec"):
                 found = finder.find_spec(fullname, path, target)
                 if found is not None:
                     return self.adapted(found, reloaded=target is not None)
-            behind = behind or finder is self
+            passed = passed or finder is self
         return self._removed(fullname, path)
 
     def adapted(self, found: ModuleSpec, *, reloaded: bool = False) -> ModuleSpec:

@@ -149,8 +149,8 @@ def check_point(parent: ParentFacts, at: Point) -> bool:
 def first_call(parent: ParentFacts) -> int:
     """Return the first batch after a trimmed one at which the run can be forked."""
     made = sorted(kept.calls for block in parent.blocks.values() for kept in block)
-    behind = parent.dropped.stops[-1] if parent.dropped else 0
-    return next((calls for calls in made if calls >= behind), parent.next_call())
+    first = parent.dropped.stops[-1] if parent.dropped else 0
+    return next((calls for calls in made if calls >= first), parent.next_call())
 
 
 def root_call(path: str) -> int:

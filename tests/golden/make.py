@@ -34,7 +34,7 @@ KINDS = {
     "checkpointed": ("script_checkpointed.py", "half"),
     "deap": ("script_deap.py", "first"),
 }
-"""Of each the script, and how the line begins behind which it is killed."""
+"""Of each the script, and how the line begins after which it is killed."""
 HERE = Path(__file__).parent
 SEED = 11
 _RSCOOP = [sys.executable, "-m", "resilient_scoop"]

@@ -1,4 +1,4 @@
-"""Kills a process of a run at a chosen step: one of its changes to the disk, before or behind it.
+"""Kills a process of a run at a chosen step: one of its changes to the disk, before or after it.
 
 `install` writes a `sitecustomize` that every process of the run imports. It counts, in the processes of
 one role and from the moment that the script says so (a file `armed`), each write, sync, rename and
@@ -50,7 +50,7 @@ def _wrap(owner, name, thread=None, most=1 << 62):
         left[0] -= 1
         _step(f"before {name}")
         done = inner(*args, **more)
-        _step(f"behind {name}")
+        _step(f"after {name}")
         return done
     setattr(owner, name, outer)
 

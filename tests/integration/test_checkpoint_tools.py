@@ -33,7 +33,7 @@ def deep(n):
                 futures.submit(late, 2).result()
             s.total += sum(futures.map(work, [1000 + s.gen, 2000 + s.gen]))
             s.gen += 1
-            s.commit()  # the last thing in the loop: what stood behind it would be skipped
+            s.commit()  # the last thing in the loop: what stood after it would be skipped
     return s.total
 
 if __name__ == "__main__":
@@ -67,7 +67,7 @@ def ledger(place: Place) -> list[str]:
 
 
 def halfway(place: Place) -> str:
-    """Leave a run that was killed behind its ninth checkpoint; return what it should print."""
+    """Leave a run that was killed after its ninth checkpoint; return what it should print."""
     calm = Place(place.folder, place.folder / "calm")
     (place.folder / "go").touch()
     whole = calm.run(RUN, workers=4).expect()

@@ -62,9 +62,9 @@ def journal_of(place: Place) -> Path:
 @pytest.mark.parametrize("role", list(STEPS))
 def test_a_run_may_die_at_each_step_of_a_compaction(place: Place, role: str, who: str) -> None:
     # Given a run that compacts its journal; a folder is removed by the second compaction only. All
-    # die behind each step: before the next one the disk is the same.
+    # die after each step: before the next one the disk is the same.
     times = 2 if role == "remover" else 1
-    sides = "before behind" if who == "one" else "behind"
+    sides = "before after" if who == "one" else "after"
     output = [x for n in range(1, times + 1) for x in (200_000, *range(9), n, *range(9))]
     place.write(SCRIPT)
     where: list[str] = []

@@ -156,7 +156,7 @@ from resilient_scoop import futures
 def square(x): return x * x
 def breaks(count):
     yield from range(count)
-    raise ValueError(f"broke behind {count}")
+    raise ValueError(f"broke after {count}")
 class Sized(list):
     def __iter__(self):
         yield from breaks(3)

@@ -75,7 +75,7 @@ def test_a_resume_repeats_no_standard_error_and_the_journal_s_folder_has_all_of_
     place.assert_nothing_left()
 
     notes = re.findall(r"log: (.*)", first.err + resumed.err)
-    # What came behind the last call before the crash may come again
+    # What came after the last call before the crash may come again
     assert [each for at, each in enumerate(notes) if notes.index(each) == at] == [
         "started", *(f"end of {g}" for g in range(8)),
     ]  # fmt: skip

@@ -307,7 +307,7 @@ class Guests:
 
 
 def _later_hello(*, arrives: bool) -> str:
-    return "" if arrives else "it says again who it is, behind something else"
+    return "" if arrives else "it says again who it is, after something else"
 
 
 def _no(attempt: wire.Attempt) -> str:

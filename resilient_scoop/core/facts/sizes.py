@@ -51,13 +51,13 @@ class Sizes:
         if size == self.ONE:
             return
         before = at > 0 and self._stops[at - 1] == call and self._sizes[at - 1] == size
-        behind = at < len(self) and self._starts[at] == call + 1 and self._sizes[at] == size
-        if before and behind:
+        after = at < len(self) and self._starts[at] == call + 1 and self._sizes[at] == size
+        if before and after:
             self._stops[at - 1] = self._stops[at]
             self._remove(at)
         elif before:
             self._stops[at - 1] = call + 1
-        elif behind:
+        elif after:
             self._starts[at] = call
         else:
             self._insert(at, call, call + 1, size)

@@ -161,8 +161,8 @@ class Call:
             assert chunk.start <= start < chunk.stop, "only what is settled is taken"
             end = min(stop, chunk.stop)
             cuts = (chunk.start, start), (start, end), (end, chunk.stop)
-            before, mine, behind = (chunk.part(low, high) for low, high in cuts)
-            self.chunks[at : at + 1] = [part for part in (before, behind) if part.values]
+            before, mine, after = (chunk.part(low, high) for low, high in cuts)
+            self.chunks[at : at + 1] = [part for part in (before, after) if part.values]
             taken.append(mine)
             start = end
         return taken

@@ -298,8 +298,8 @@ class Replayed(Parent):
         """Halt at a `once` that has no answer: it ended in the middle of its function, or differs."""
         self.observed_count += is_recorded
         asks = f"`{KIND}` before call {begun.call}"
-        behind = any(each.kind.split(" ")[0] == KIND for each in self.history.recorded)
-        if not is_recorded and (self.ended or behind):
+        has_once = any(each.kind.split(" ")[0] == KIND for each in self.history.recorded)
+        if not is_recorded and (self.ended or has_once):
             self._differ("observation", "no answer here", asks)
         if not is_recorded:
             self.halt(

@@ -4,14 +4,13 @@ It does not decide when code runs: its shell takes tasks from it, runs them, and
 outcomes. All messages to the broker pass through `out` and are sent as one bundle per `flush`, so
 that they are committed together.
 
-  W1  What was sent and not acknowledged is kept, and sent again to a new broker in one bundle with
-  the
+  W1  What was sent and not acknowledged is kept, and sent again to a new broker in one bundle with the
       Hello (NO-LOST): the broker never sees a Hello that lacks an outcome already made.
   W2  An item is in `left` of its task until its outcome is sent, and is sent once.
   W3  A task that was dropped sends nothing more; its parents are fenced.
   W4  No item is both begun and given back. The shell begins items without a lock: it moves `next`,
-  then looks at `stop` and, where that is reached, looks again under the lock. `give_back` lowers
-  `stop` and then looks at `next`: so one of the two sees what the other did.
+      then looks at `stop` and, where that is reached, looks again under the lock. `give_back` lowers
+      `stop` and then looks at `next`: so one of the two sees what the other did.
 """
 
 from __future__ import annotations
@@ -67,9 +66,7 @@ class Worker:
         self.root: wire.Attempt | None = None
         self.written = bytearray()  # unsent output of the script
         self.output_bytes = 0  # how much output was sent or known before
-        self.output_at: int | None = (
-            None  # the next piece goes back to this byte of the script's output
-        )
+        self.output_at: int | None = None  # the next piece goes back to this byte of the output
         self.ended: wire.RunEnded | None = None
         self.out: list[bytes] = []
         self.due: dict[str, list[wire.Outcome]] = {}  # outcomes to send, by parent
@@ -295,19 +292,19 @@ class Worker:
         for message in messages:
             self._handle(message)
 
-    def _handle(self, message: wire.Down) -> None:  # noqa: C901, PLR0912, PLR0915
+    def _handle(self, message: wire.Down) -> None:  # noqa: C901, PLR0912 - one case each
         match message:
-            case wire.Outcomes():
+            case (
+                wire.Outcomes()
+                | wire.Saved()
+                | wire.Noted()
+                | wire.CancelAnswer()
+                | wire.Abandoned()
+            ):
                 parent = self.parents.get(message.parent)
                 if parent is not None:
                     self.touched.add(message.parent)
-                    with suppress(ReplayDivergedError):
-                        parent.outcomes(message)
-            case wire.Saved(parent=path, name=name, opening=opening, gen=gen):
-                parent = self.parents.get(path)
-                if parent is not None:
-                    self.touched.add(path)
-                    parent.durable.note(name, opening, gen)
+                    _hand(message, parent)
             case wire.Grant(tasks=tasks):
                 for task in tasks:
                     self._accept(task)
@@ -328,21 +325,6 @@ class Worker:
                 work = self.works.get(attempt)
                 if work is not None:
                     work.permitted = index
-            case wire.Noted(parent=path, no=no):
-                parent = self.parents.get(path)
-                if parent is not None:
-                    self.touched.add(path)
-                    parent.once.take(no)
-            case wire.CancelAnswer():
-                parent = self.parents.get(message.parent)
-                if parent is not None:
-                    self.touched.add(message.parent)
-                    parent.cancel_answered(message)
-            case wire.Abandoned():
-                parent = self.parents.get(message.parent)
-                if parent is not None:
-                    self.touched.add(message.parent)
-                    parent.abandoned(message)
             case wire.Const():
                 self.consts.setdefault(message.name, message)
                 self.touched.update(self.parents)
@@ -462,3 +444,24 @@ class Worker:
             for path in [p for p, parent in self.parents.items() if parent.attempt == attempt]:
                 del self.parents[path]
                 self.fenced.append(path)
+
+
+def _hand(
+    message: wire.Outcomes | wire.Saved | wire.Noted | wire.CancelAnswer | wire.Abandoned,
+    parent: Parent,
+) -> None:
+    """Give a parent what it was told."""
+    match message:
+        case wire.Outcomes():
+            with suppress(ReplayDivergedError):  # the parent keeps it, and raises it where it waits
+                parent.outcomes(message)
+        case wire.Saved(name=name, opening=opening, gen=gen):
+            parent.durable.note(name, opening, gen)
+        case wire.Noted(no=no):
+            parent.once.take(no)
+        case wire.CancelAnswer():
+            parent.cancel_answered(message)
+        case wire.Abandoned():
+            parent.abandoned(message)
+        case _:
+            assert_never(message)
