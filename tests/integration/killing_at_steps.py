@@ -85,7 +85,7 @@ def install(
     role: str,
     step: int,
     who: str,
-    sides: str = "before behind",
+    sides: str = "before after",
 ) -> None:
     """Have the coming run killed there; `environ` is that of its commands."""
     (folder / "shim").mkdir(exist_ok=True)
