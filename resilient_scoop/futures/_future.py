@@ -88,6 +88,15 @@ class Future(Generic[T]):
         state = "pending" if not self._seen else "cancelled" if self.cancelled() else "finished"
         return f"<Future {self.path} {self.callable} {state}>"
 
+    def _repr_html_(self) -> str:
+        from resilient_scoop.runs import html_text
+
+        # What is shown is what the parent knows: to look is no observation.
+        state = "canceled" if self._seen and self.cancelled() else "done" if self._seen else "pending"
+        return html_text.future(
+            self.path, self.callable, state, self._error if state == "done" else None
+        )
+
     def __hash__(self) -> int:
         return self.number + self.index * _STRIDE
 

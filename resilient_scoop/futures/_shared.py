@@ -107,9 +107,7 @@ class SharedFuture(cf.Future[T]):
 
         state = "canceled" if self.cancelled() else "done" if self.done() else "pending"
         error = self.exception() if state == "done" else None
-        what = None if error is None else f"{type(error).__name__}: {error}"
-        rows = [("future", self.path), ("function", self.callable), ("state", state)]
-        return html_text.table([*rows, ("error", what)])
+        return html_text.future(self.path, self.callable, state, error)
 
     def __reduce__(self) -> str:
         raise TypeError(f"a future cannot be pickled: {self.__rscoop_advice__()}")

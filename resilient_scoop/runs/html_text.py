@@ -18,3 +18,9 @@ def table(rows: Iterable[tuple[str, object]]) -> str:
         if value not in (None, "")
     ]
     return f"<table>{''.join(lines)}</table>"
+
+
+def future(path: str, function: str, state: str, error: BaseException | None) -> str:
+    """Return a table about a future."""
+    what = None if error is None else f"{type(error).__name__}: {error}"
+    return table([("future", path), ("function", function), ("state", state), ("error", what)])

@@ -123,3 +123,16 @@ def test_sets_iterate_as_the_calls_were_made_and_known_ones_come_as_they_were_to
     assert list(as_completed(set(ordered))) == ordered
     done, rest = wait(set(futures), return_when="FIRST_COMPLETED")
     assert ([f.number for f in done], [f.number for f in rest]) == ([1, 4, 5], [0, 2, 3])
+
+
+def test_a_notebook_shows_of_a_future_what_its_parent_knows() -> None:
+    scene = Scene()
+    value, error = scene.submit(), scene.submit()
+    scene.settle(value)
+    assert ">pending<" in value._repr_html_()  # it has arrived, and was not observed
+
+    value.learn()
+    error.settle(None, ValueError("a <b>"))
+
+    assert ">done<" in value._repr_html_()
+    assert "ValueError: a &lt;b&gt;" in error._repr_html_()
