@@ -91,11 +91,11 @@ class Future(Generic[T]):
     def _repr_html_(self) -> str:
         from resilient_scoop.runs import html_text
 
-        # What is shown is what the parent knows: to look is no observation.
-        state = "canceled" if self._seen and self.cancelled() else "done" if self._seen else "pending"
-        return html_text.future(
-            self.path, self.callable, state, self._error if state == "done" else None
-        )
+        if not self._seen:  # what is shown is what the parent knows: to look is no observation
+            return html_text.future(self.path, self.callable, "pending", None)
+        if self.cancelled():
+            return html_text.future(self.path, self.callable, "canceled", None)
+        return html_text.future(self.path, self.callable, "done", self._error)
 
     def __hash__(self) -> int:
         return self.number + self.index * _STRIDE
