@@ -125,7 +125,7 @@ class Executor(cf.Executor):
             assert self._place is not None, "there is a session, or a run"
             return self._place(fn, args, kwargs, self._pending)
         except SessionClosedError as closed:
-            if self._owns:
+            if self._owns and not isinstance(closed, BrokenProcessPool):
                 raise BrokenProcessPool(str(closed)) from closed
             raise
         except (TypeError, ValueError, AttributeError, OSError, SystemExit) as error:
@@ -279,6 +279,10 @@ def _log_as_the_standard_library(error: InitializerFailedError) -> None:
 
 class InitializerFailedError(BrokenProcessPool):
     """The initializer of an executor raised in a worker."""
+
+
+class SessionBrokenError(SessionClosedError, BrokenProcessPool):
+    """The run of a session has ended by itself: calls without an outcome get this error."""
 
 
 class _Initializer:

@@ -192,16 +192,16 @@ class Session:
             return
         if wait and not self.closed:
             self.drain()
-        self._end("it was closed by the program")
+        self._end(SessionClosedError(self.name or self.id, "it was closed by the program"))
 
-    def _end(self, why: str) -> None:
+    def _end(self, error: SessionClosedError) -> None:
         with self._closing:
             if self._closed is not None:
                 return
-            self._closed = SessionClosedError(self.name or self.id, why)
+            self._closed = error
             _open.discard(self)
             self._dropped.detach()
-            self._calls.close(self._closed)
+            self._calls.close(error)
             self._process.close()
             if self.name is None:
                 _remove(self._run)
@@ -233,7 +233,10 @@ def _mind(owner: weakref.ref[Session], calls: SharedCalls, process: InProcess) -
         why = process.death
         session = owner() if why else None
         if session is not None:
-            session._end(f"its run has ended ({why})")  # noqa: SLF001
+            from resilient_scoop.executor import SessionBrokenError  # loads multiprocessing, 10 ms
+
+            broken = SessionBrokenError(session.name or session.id, f"its run has ended ({why})")
+            session._end(broken)  # noqa: SLF001
         if why:
             return
 

@@ -602,7 +602,7 @@ with Session(workers=2) as session: print(session.submit(square, 3).result(20))
     )
     assert done.code == 1
     last = done.err.splitlines()[-1]
-    assert "SessionClosedError" in last
+    assert "SessionBrokenError" in last
     assert 'put these calls under `if __name__ == "__main__":`' in last
 
 
@@ -621,3 +621,37 @@ if __name__ == "__main__":
     last = done.err.splitlines()[-1]
     assert "its run has ended (worker w" in last
     assert "NameError: name 'stray_name' is not defined" in last
+
+
+def test_calls_of_a_session_whose_run_ends_are_those_of_a_broken_pool(place: Place) -> None:
+    done = python(
+        place,
+        """
+import os, signal, time
+from concurrent.futures import BrokenExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from resilient_scoop import Executor
+from resilient_scoop.errors import SessionClosedError
+
+if __name__ == "__main__":
+    executor = Executor(1)
+    waiting = [executor.submit(time.sleep, 60) for _ in range(3)]
+    me, launchers = str(os.getpid()), []
+    for folder in Path("/proc").glob("[0-9]*"):
+        words = (folder / "cmdline").read_bytes().split(b"\\0")
+        if b"session" in words and (folder / "stat").read_text().rpartition(") ")[2].split()[1] == me:
+            os.kill(int(folder.name), signal.SIGKILL)
+    wait(waiting, 30)
+    for future in waiting:
+        error = future.exception(0)
+        print(isinstance(error, BrokenProcessPool), isinstance(error, SessionClosedError))
+    try: executor.submit(abs, 1)
+    except BrokenProcessPool as error: print(error)
+    executor.shutdown()
+""",
+    )
+    out = done.expect().splitlines()
+    assert out[:3] == ["True True"] * 3
+    assert len(out) == 4
+    assert "its run has ended" in out[3]
