@@ -83,6 +83,7 @@ class Executor(cf.Executor):
         self._place = _place_here()
         if self._place is None and session is None:
             self._session = Session(run, workers=max_workers, **settings)
+            self._session.broken_as = _broken_pool
             self._owns = True
         self._max_workers = self._count(max_workers)
         _watch_the_end()
@@ -125,8 +126,8 @@ class Executor(cf.Executor):
             assert self._place is not None, "there is a session, or a run"
             return self._place(fn, args, kwargs, self._pending)
         except SessionClosedError as closed:
-            if self._owns and not isinstance(closed, BrokenProcessPool):
-                raise BrokenProcessPool(str(closed)) from closed
+            if self._owns:
+                raise _broken_pool(closed) from closed
             raise
         except (TypeError, ValueError, AttributeError, OSError, SystemExit) as error:
             return _failed(error)
@@ -231,6 +232,13 @@ def _await(future: Any) -> None:
         future.exception()
 
 
+def _broken_pool(error: SessionClosedError) -> BrokenProcessPool:
+    """Return the error of calls whose session has ended by itself."""
+    broken = BrokenProcessPool(str(error))
+    broken.__cause__ = error
+    return broken
+
+
 def _failed(error: BaseException) -> cf.Future[Any]:
     future: cf.Future[Any] = cf.Future()
     future.set_running_or_notify_cancel()
@@ -279,10 +287,6 @@ def _log_as_the_standard_library(error: InitializerFailedError) -> None:
 
 class InitializerFailedError(BrokenProcessPool):
     """The initializer of an executor raised in a worker."""
-
-
-class SessionBrokenError(SessionClosedError, BrokenProcessPool):
-    """The run of a session has ended by itself: calls without an outcome get this error."""
 
 
 class _Initializer:

@@ -91,7 +91,9 @@ class Session:
             )
         self.name = run
         self.workers = count or len(os.sched_getaffinity(0))
-        self._closed: SessionClosedError | None = None
+        self._closed: Exception | None = None
+        self.broken_as: Callable[[SessionClosedError], Exception] = lambda error: error
+        """Returns the error of its calls if its run ends by itself."""
         self._closing = threading.Lock()
         self._process, self._run = _start(run, self.workers, drawn, state_dir, _say)
         from resilient_scoop.futures import _options
@@ -194,7 +196,7 @@ class Session:
             self.drain()
         self._end(SessionClosedError(self.name or self.id, "it was closed by the program"))
 
-    def _end(self, error: SessionClosedError) -> None:
+    def _end(self, error: Exception) -> None:
         with self._closing:
             if self._closed is not None:
                 return
@@ -233,10 +235,8 @@ def _mind(owner: weakref.ref[Session], calls: SharedCalls, process: InProcess) -
         why = process.death
         session = owner() if why else None
         if session is not None:
-            from resilient_scoop.executor import SessionBrokenError  # loads multiprocessing, 10 ms
-
-            broken = SessionBrokenError(session.name or session.id, f"its run has ended ({why})")
-            session._end(broken)  # noqa: SLF001
+            error = SessionClosedError(session.name or session.id, f"its run has ended ({why})")
+            session._end(session.broken_as(error))  # noqa: SLF001
         if why:
             return
 

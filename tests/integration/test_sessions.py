@@ -602,7 +602,7 @@ with Session(workers=2) as session: print(session.submit(square, 3).result(20))
     )
     assert done.code == 1
     last = done.err.splitlines()[-1]
-    assert "SessionBrokenError" in last
+    assert "SessionClosedError" in last
     assert 'put these calls under `if __name__ == "__main__":`' in last
 
 
@@ -628,7 +628,7 @@ def test_calls_of_a_session_whose_run_ends_are_those_of_a_broken_pool(place: Pla
         place,
         """
 import os, signal, time
-from concurrent.futures import BrokenExecutor, wait
+from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from resilient_scoop import Executor
@@ -645,7 +645,7 @@ if __name__ == "__main__":
     wait(waiting, 30)
     for future in waiting:
         error = future.exception(0)
-        print(isinstance(error, BrokenProcessPool), isinstance(error, SessionClosedError))
+        print(isinstance(error, BrokenProcessPool), isinstance(error.__cause__, SessionClosedError))
     try: executor.submit(abs, 1)
     except BrokenProcessPool as error: print(error)
     executor.shutdown()
