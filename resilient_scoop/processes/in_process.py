@@ -29,6 +29,7 @@ from resilient_scoop.processes import ignored_signals, starting, user_script
 from resilient_scoop.processes.connection import Connection
 from resilient_scoop.runs import json_text
 from resilient_scoop.runs.folder import KEPT_SCRIPT, RunDir, RunInfo
+from resilient_scoop.wire.messages import PROGRAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,8 +41,7 @@ START_S_MAX: Final = 60.0
 """Longest wait for the broker: a journal of a million results takes some seconds to open."""
 _END_S_MAX: Final = 20.0
 INTERACTIVE: Final = "<session>"
-PROGRAM: Final = "program"
-"""Where the peer of a session is: no agent has started it."""
+"""What stands for the path of a script that is typed."""
 
 
 class MainProgram(NamedTuple):

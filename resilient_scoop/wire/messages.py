@@ -11,7 +11,7 @@ a future's grant.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -212,6 +212,10 @@ class Waiting(MessagePart, frozen=True):
     attempt: Attempt
     left_s: float = -1.0  # as in `Parked`
     tries: int = 0
+
+
+PROGRAM: Final = "program"
+"""Node of the origin of a session: of a program that no agent has started."""
 
 
 class Hello(Frame, frozen=True):

@@ -227,7 +227,10 @@ class Broker:
     @property
     def is_deserted(self) -> bool:
         """Whether all processes have ended that were told to when the run was stopped."""
-        return not any(self.membership.stops(peer) for peer in self.members.peers.values())
+        return not any(
+            self.membership.stops(peer) and not peer.is_program
+            for peer in self.members.peers.values()
+        )
 
     def _tend_rounds(self) -> None:
         """Ask processes that were believed lost, and missed a round, to forget, too (CE1)."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from resilient_scoop.core.facts.intervals import Intervals
-from resilient_scoop.wire.messages import Attempt, Unfit
+from resilient_scoop.wire.messages import PROGRAM, Attempt, Unfit
 
 if TYPE_CHECKING:
     from resilient_scoop.core.facts.batch import Batch
@@ -97,6 +97,11 @@ class Peer:
     given: GivenRecorder | None = None  # of a process of another host
     lag_s: float = 0.0  # how long its next slice is under way, if that is long
     stuck: bool = False  # executing one item for long, while others of its items could continue
+
+    @property
+    def is_program(self) -> bool:
+        """Whether it is the program of a session, which outlives its run."""
+        return self.role == "origin" and self.node == PROGRAM
 
     def take(self, lease: Lease, count: int) -> None:
         """Count items as its load."""

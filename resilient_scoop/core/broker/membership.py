@@ -75,11 +75,11 @@ class Membership:
         return self.ledger.stopping
 
     def stops(self, peer: Peer) -> bool:
-        """Return whether a process ends with the run's stop.
+        """Return whether a process is told of the run's stop.
 
-        Other hosts outlive the launcher, and the program of a session outlives its run.
+        Other hosts outlive the launcher, and the program of a session knows that it has closed it.
         """
-        if self.stopping == SESSION_CLOSED and peer.role == "origin":
+        if self.stopping == SESSION_CLOSED and peer.is_program:
             return False
         return peer.host is None or self.stopping != LAUNCHER_GONE
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from resilient_scoop.core.endings import SESSION_CLOSED
 from resilient_scoop.core.events import GrantStored, Interrupt
 from resilient_scoop.ids import ROOT, PeerId, item_path
 from resilient_scoop.wire import messages as wire
@@ -212,3 +215,23 @@ def test_an_origin_that_is_replaced_is_told_to_make_room() -> None:
     actions = bench.arrive(PeerId(b"Osecond.."))
 
     assert [d.attempts for d in sent(actions, ORIGIN, wire.Drop)] == [[old]]
+
+
+@pytest.mark.parametrize(("node", "waits"), [("n0", True), (wire.PROGRAM, False)])
+@pytest.mark.parametrize("why", ["asked", SESSION_CLOSED])
+def test_a_stopped_broker_does_not_wait_for_the_program_of_a_session(
+    node: str, why: str, *, waits: bool
+) -> None:
+    # Given a run of a script, or of a session's program
+    bench = Bench()
+    bench.arrive(AGENT)
+    bench.tell(ORIGIN, wire.Hello("origin", node, "origin", 1))
+    bench.arrive(W1)
+
+    # When it is stopped
+    actions = bench.feed(Interrupt(why))
+    bench.tell(AGENT, lost(W1), wire.Bye())
+
+    # Then everybody is told, but for a program that has asked for it, and the program outlives the run
+    assert bool(sent(actions, ORIGIN, wire.Stop)) is (waits or why != SESSION_CLOSED)
+    assert bench.broker.is_deserted is not waits
