@@ -9,6 +9,8 @@ numbers from function and arguments (`core.parent.by_content`). Their futures ar
        there will be none (`close`).
   SH2  Values are unpickled and callbacks are run outside of turns: user code may make calls there.
   SH3  A call that an earlier attempt canceled is computed: it is made once more, as the next equal one.
+  SH4  A future without a condition has neither waiters nor callbacks. Whether it gets its outcome without
+       one is decided under one lock, so that nobody who comes in between misses the outcome.
 """
 
 from __future__ import annotations
@@ -44,8 +46,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _LOOK_S: Final = 0.25
 _NO_FILES: Final[dict[int, int]] = {}
+_PENDING: Final = "PENDING"
+_FINISHED: Final = "FINISHED"
 _CANCELED: Final = "CANCELLED"
 """The state of a future of `concurrent.futures` that is canceled while those who wait were not told."""
+_DONE: Final = (_FINISHED, _CANCELED, "CANCELLED_AND_NOTIFIED")
 BUFFER: Final = 1024
 """Calls under way of a map over an iterable without a length."""
 _STRICT: Final = (
@@ -72,9 +77,20 @@ def tell_of_cancel(future: cf.Future[Any]) -> None:
             future.set_running_or_notify_cancel()
 
 
-class SharedFuture(cf.Future[T]):
-    """A call of a thread or an executor; `path` is its identity in the run, `callable` the name."""
+_making: Final = threading.Lock()
 
+
+class SharedFuture(cf.Future[T]):
+    """A call of a thread or an executor; `path` is its identity in the run, `callable` the name.
+
+    Most futures are done before anyone waits for them. So the condition, which takes longer to make than
+    all else, is made when it is first used (SH4).
+    """
+
+    _state = _PENDING
+    _result: T | None = None
+    _exception: BaseException | None = None
+    _own_condition: threading.Condition | None = None
     pending: dict[Any, None] | None = None
     """Futures of its executor that are not done: it is one of them until it is done."""
     made: _Made | None = None  # if the outcome may come from the history
@@ -82,10 +98,59 @@ class SharedFuture(cf.Future[T]):
     number = index = 0
 
     def __init__(self, calls: SharedCalls, name: str) -> None:
-        super().__init__()
+        # The base class would make the condition.
         self._calls = calls
         self.call: Call | None = None  # until it has its outcome
         self.callable = name
+
+    @property
+    def _condition(self) -> threading.Condition:
+        found = self._own_condition
+        if found is None:
+            with _making:
+                found = self._own_condition
+                if found is None:
+                    self._waiters: list[Any] = []
+                    self._done_callbacks: list[Any] = []
+                    found = self._own_condition = threading.Condition()
+        return found
+
+    @_condition.setter
+    def _condition(self, condition: threading.Condition) -> None:
+        self._own_condition = condition
+
+    def finish(self, value: Any, error: BaseException | None) -> bool:
+        """Take in the outcome if nobody waits or has set a callback; return whether it did (SH4)."""
+        with _making:
+            if self._own_condition is not None or self._state != _PENDING:
+                return False
+            self._result, self._exception = value, error
+            self._state = _FINISHED
+        return True
+
+    def settle(self, value: Any, error: BaseException | None) -> None:
+        """Take in the outcome, unless it is canceled; tell those who wait, and run callbacks."""
+        if self.set_running_or_notify_cancel():
+            if error is None:
+                self.set_result(value)
+            else:
+                self.set_exception(error)
+
+    def done(self) -> bool:
+        """Return whether it has its outcome."""
+        return self._state in _DONE
+
+    def result(self, timeout: float | None = None) -> T:
+        """Wait for the value and return it; raise the exception of the call.
+
+        Raises:
+            TimeoutError: there was no outcome within `timeout` seconds.
+            concurrent.futures.CancelledError: it was canceled.
+        """
+        if self._state == _FINISHED and self._exception is None:
+            value: Any = self._result
+            return value  # type: ignore[no-any-return]
+        return super().result(timeout)
 
     def open(self, call: Call) -> None:
         """Wait for a call."""
@@ -374,17 +439,12 @@ class SharedCalls:
             else:
                 self._open_again(future, made)
             return
-        if not future.set_running_or_notify_cancel():
-            future.note_done()
-            return
         what = f"result of {future.callable}"
         found, error = codec.loads_outcome(
             value, self.session.store, what, failed=0 in chunk.failed
         )
-        if error is None:
-            self._run(future.set_result, found)
-        else:
-            self._run(future.set_exception, error)
+        if not future.finish(found, error):
+            self._run(future.settle, found, error)
         future.note_done()
 
     @staticmethod

@@ -22,6 +22,8 @@ def submitted(session: Session, executor: Executor) -> None:
     assert_type(session.submit(text_of, 2), SharedFuture[str])
     assert_type(session.submit(text_of, 2).result(), str)
     assert_type(executor.submit(text_of, 2, by=2.0), cf.Future[str])
+    assert_type(cf.wait([session.submit(text_of, 2)]).done.pop().result(), str)
+    assert_type(next(cf.as_completed([session.submit(text_of, 2)])).result(), str)
     executor.submit(text_of, "no number")  # type: ignore[arg-type]
     session.submit(text_of, 2, times=3)  # type: ignore[call-arg]
 
