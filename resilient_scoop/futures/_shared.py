@@ -10,7 +10,7 @@ numbers from function and arguments (`core.parent.by_content`). Their futures ar
   SH2  Values are unpickled and callbacks are run outside of turns: user code may make calls there.
   SH3  A call that an earlier attempt canceled is computed: it is made once more, as the next equal one.
   SH4  A future without a condition has neither waiters nor callbacks. Whether it gets its outcome without
-       one is decided under one lock, so that nobody who comes in between misses the outcome.
+       one is decided under one lock, so that no one who comes in between misses the outcome.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class SharedFuture(cf.Future[T]):
         self._own_condition = condition
 
     def finish(self, value: Any, error: BaseException | None) -> bool:
-        """Take in the outcome if nobody waits or has set a callback; return whether it did (SH4)."""
+        """Take in the outcome if no one waits or has set a callback; return whether it did (SH4)."""
         with _making:
             if self._own_condition is not None or self._state != _PENDING:
                 return False

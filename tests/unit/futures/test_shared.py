@@ -57,7 +57,7 @@ def test_a_future_is_not_pending_any_more_when_it_is_withdrawn() -> None:
     assert not future.pending
 
 
-def test_a_future_that_nobody_waits_for_gets_its_outcome_without_a_condition() -> None:
+def test_a_future_without_waiters_gets_its_outcome_without_a_condition() -> None:
     error = ValueError("no")
     value, failed = made(), made()
 
@@ -84,7 +84,7 @@ WAYS: list[Callable[[SharedFuture[Any]], Any]] = [
 ]
 
 
-def test_nobody_who_comes_while_the_outcome_comes_misses_it() -> None:
+def test_waiters_that_come_with_the_outcome_do_not_miss_it() -> None:
     for number, way in zip(range(3000), itertools.cycle(WAYS), strict=False):
         future, start, told = made(), threading.Barrier(3), list[Any]()
 
