@@ -49,7 +49,7 @@ _PRUNE_AT = 1024
 """From how many asynchronous calls on, those that are done are forgotten."""
 
 
-class Future(Protocol):
+class PoolFuture(Protocol):
     """What a pool needs of a future: the part common to ours and `concurrent.futures`."""
 
     def result(self, timeout: float | None = None) -> Any:
@@ -65,18 +65,18 @@ class Future(Protocol):
         """Call `fn(self)` when it is done."""
 
 
-class Calls(Protocol):
+class PoolCalls(Protocol):
     """Where the calls of a pool go."""
 
-    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> PoolFuture:
         """Submit a call."""
 
     def map(self, function: Callable[..., Any], /, *columns: Iterable[Any]) -> Iterator[Any]:
         """Return an iterator over the results in order."""
 
     def wait(
-        self, pending: Collection[Future], timeout: float | None, *, first: bool
-    ) -> list[Future]:
+        self, pending: Collection[PoolFuture], timeout: float | None, *, first: bool
+    ) -> list[PoolFuture]:
         """Return those that are done, when all are (or the first of them), or time is up."""
 
     def size(self) -> int:
@@ -92,7 +92,7 @@ class Calls(Protocol):
 class OfRun:
     """Calls go to the run that this process belongs to."""
 
-    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> PoolFuture:
         """Submit a call."""
         return futures.submit(function, *args, **kwargs)
 
@@ -101,8 +101,8 @@ class OfRun:
         return futures.map(function, *columns)
 
     def wait(
-        self, pending: Collection[Future], timeout: float | None, *, first: bool
-    ) -> list[Future]:
+        self, pending: Collection[PoolFuture], timeout: float | None, *, first: bool
+    ) -> list[PoolFuture]:
         """Return those that are done, when all are, or the first, or time is up."""
         asked: list[Any] = list(pending)
         until = futures.FIRST_COMPLETED if first else futures.ALL_COMPLETED
@@ -127,9 +127,9 @@ class OfExecutor:
     def __init__(self, executor: Any) -> None:
         self._executor = executor
 
-    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> PoolFuture:
         """Submit a call."""
-        future: Future = self._executor.submit(function, *args, **kwargs)
+        future: PoolFuture = self._executor.submit(function, *args, **kwargs)
         return future
 
     def map(self, function: Callable[..., Any], /, *columns: Iterable[Any]) -> Iterator[Any]:
@@ -138,8 +138,8 @@ class OfExecutor:
         return values
 
     def wait(
-        self, pending: Collection[Future], timeout: float | None, *, first: bool
-    ) -> list[Future]:
+        self, pending: Collection[PoolFuture], timeout: float | None, *, first: bool
+    ) -> list[PoolFuture]:
         """Return those that are done, when all are, or the first, or time is up."""
         return _wait(list(pending), timeout, first=first)
 
@@ -158,7 +158,7 @@ class OfExecutor:
         return True
 
 
-def _wait(asked: list[Any], timeout: float | None, *, first: bool) -> list[Future]:
+def _wait(asked: list[Any], timeout: float | None, *, first: bool) -> list[PoolFuture]:
     done = cf.wait(asked, timeout, cf.FIRST_COMPLETED if first else cf.ALL_COMPLETED).done
     return [each for each in asked if each in done]
 
@@ -232,7 +232,7 @@ def _executor(processes: int | None, run: str | None) -> Any:
     return Executor(max_workers=processes, run=run)
 
 
-def open_calls(processes: int | None = None, run: str | None = None) -> Calls:
+def open_calls(processes: int | None = None, run: str | None = None) -> PoolCalls:
     """Return where calls go: to the run of this process, or else to an executor that is started."""
     if this_process.IS_RUNNING:
         return OfRun()
@@ -246,7 +246,7 @@ class AsyncResult:
     """The result of `apply_async`: a value or an error, now or later."""
 
     def __init__(
-        self, pool: Pool, asked: list[Future], callback: Callback, failed: Callback
+        self, pool: Pool, asked: list[PoolFuture], callback: Callback, failed: Callback
     ) -> None:
         self._pool = pool
         self._asked = asked
@@ -332,7 +332,7 @@ class IMapIterator:
         self.number = pool.number()
         self._function = function
         self._rows: Iterator[Any] | None = iter(rows)
-        self._asked: deque[Future] = deque()
+        self._asked: deque[PoolFuture] = deque()
         self._late: BaseException | None = None
         self.feed(READ_AHEAD)
 
@@ -371,7 +371,7 @@ class IMapIterator:
         """Read no more."""
         self._rows = None
 
-    def _take(self, timeout: float | None) -> Future:
+    def _take(self, timeout: float | None) -> PoolFuture:
         first = self._asked[0]
         if timeout is not None and not self._pool.calls.wait([first], timeout, first=True):
             from multiprocessing import TimeoutError as Late
@@ -384,10 +384,10 @@ class IMapUnorderedIterator(IMapIterator):
     """The results of `imap_unordered`, in the order of completion; a resumed run repeats it."""
 
     def __init__(self, pool: Pool, function: Callable[..., Any], rows: Iterable[Any]) -> None:
-        self._done: deque[Future] = deque()
+        self._done: deque[PoolFuture] = deque()
         super().__init__(pool, function, rows)
 
-    def _take(self, timeout: float | None) -> Future:
+    def _take(self, timeout: float | None) -> PoolFuture:
         if not self._done:
             found = self._pool.calls.wait(self._asked, timeout, first=True)
             if not found:
@@ -407,7 +407,7 @@ class IMapUnorderedIterator(IMapIterator):
         return super().next(timeout)
 
 
-def _error_of(future: Future) -> BaseException | None:
+def _error_of(future: PoolFuture) -> BaseException | None:
     try:
         return future.exception()
     except cf.CancelledError as error:
@@ -448,7 +448,7 @@ class Pool:
         self._initializer = initializer and (initializer, tuple(initargs))
         self.calls = open_calls(processes, run)
         self._state: Literal["RUN", "CLOSE", "TERMINATE"] = "RUN"
-        self._asked: list[Future] = []
+        self._asked: list[PoolFuture] = []
         self._prune_at = _PRUNE_AT
         self._iterators = 0
         self._reading: weakref.WeakSet[IMapIterator] = weakref.WeakSet()
@@ -624,7 +624,7 @@ class Pool:
 
     def ask(
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
-    ) -> Future:
+    ) -> PoolFuture:
         """Submit a call, and keep its future for `join` and `terminate`."""
         future = self.calls.submit(self._prepared(function), *args, **kwargs)
         self._asked.append(future)
@@ -642,7 +642,7 @@ class Pool:
         """Return the iterators that are still used, in the order of their creation."""
         return sorted(self._reading, key=lambda each: each.number)
 
-    def _not_done(self) -> list[Future]:
+    def _not_done(self) -> list[PoolFuture]:
         if not self._asked:
             return []
         done = set(map(id, self.calls.wait(self._asked, 0, first=False)))

@@ -49,9 +49,9 @@ _LOOKED_AT: Final = 256
 _SIZES: Final = ((64, 1), (512, 4))
 """Sizes of batches until so many tasks were dispatched; then 16. Time has no part in it."""
 
-_given: list[pool.Calls] = []
+_given: list[pool.PoolCalls] = []
 """Where calls of this process go, if the user has said where."""
-_opened: list[pool.Calls] = []
+_opened: list[pool.PoolCalls] = []
 """Where they go otherwise, once this process has made some."""
 
 
@@ -64,7 +64,7 @@ def register(name: str = NAME, *, executor: Any = None) -> None:
     joblib.register_parallel_backend(name, Backend)
 
 
-def _calls() -> pool.Calls:
+def _calls() -> pool.PoolCalls:
     if _given:
         return _given[0]
     if not _opened:
@@ -72,14 +72,14 @@ def _calls() -> pool.Calls:
     return _opened[0]
 
 
-class Batch:
+class TaskBatch:
     """Tasks that joblib has dispatched together, each a call of its own."""
 
     def __init__(self, backend: Backend, dispatch_next: Callable[[Any], object]) -> None:
         self._backend = backend
         self.dispatch_next = dispatch_next
-        self.futures: list[pool.Future] = []
-        self.left: list[pool.Future] = []
+        self.futures: list[pool.PoolFuture] = []
+        self.left: list[pool.PoolFuture] = []
 
     def get(self, timeout: float | None = None) -> list[Any]:
         """Return the results, as joblib before 1.5 asks for them."""
@@ -105,7 +105,7 @@ class Backend(ParallelBackendBase):  # type: ignore[misc, unused-ignore]  # it h
     ) -> None:
         super().__init__(nesting_level, inner_max_num_threads, **more)
         self._workers: int | None = None
-        self._waiting: list[Batch] = []
+        self._waiting: list[TaskBatch] = []
         self._dispatched = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -135,10 +135,10 @@ class Backend(ParallelBackendBase):  # type: ignore[misc, unused-ignore]  # it h
         """Return how many tasks the next batch gets: more calls in progress, if there are many."""
         return next((size for count, size in _SIZES if self._dispatched < count), 16)
 
-    def submit(self, func: Any, callback: Callable[[Any], object]) -> Batch:
+    def submit(self, func: Any, callback: Callable[[Any], object]) -> TaskBatch:
         """Submit a batch of tasks: a call for each."""
         submit, level = _calls().submit, (self.nesting_level or 0) + 1
-        batch = Batch(self, callback)
+        batch = TaskBatch(self, callback)
         for function, args, kwargs in func.items:
             if "callback_ctx" in kwargs:
                 _make_repeatable(kwargs["callback_ctx"])
@@ -150,7 +150,7 @@ class Backend(ParallelBackendBase):  # type: ignore[misc, unused-ignore]  # it h
 
     apply_async = submit  # its name before joblib 1.5
 
-    def retrieve_result(self, out: Batch, timeout: float | None = None) -> list[Any]:
+    def retrieve_result(self, out: TaskBatch, timeout: float | None = None) -> list[Any]:
         """Return the results of a batch; meanwhile, as batches end, have joblib dispatch others.
 
         Raises:
@@ -168,7 +168,7 @@ class Backend(ParallelBackendBase):  # type: ignore[misc, unused-ignore]  # it h
             self._settle(first, set(map(id, done)))
         return [each.result() for each in out.futures]
 
-    def _settle(self, first: list[Batch], done: set[int]) -> None:
+    def _settle(self, first: list[TaskBatch], done: set[int]) -> None:
         """Take calls out of their batches; have joblib dispatch a batch for each that has ended."""
         for batch in first:
             batch.left = [each for each in batch.left if id(each) not in done]

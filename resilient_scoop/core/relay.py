@@ -62,7 +62,7 @@ class RelayConfig(msgspec.Struct, frozen=True):
     disk_bytes_max: int = 4 << 30
 
 
-class Store(Protocol):
+class BundleStore(Protocol):
     """The files of bundles."""
 
     def write(self, frames: Sequence[bytes]) -> int | None:
@@ -161,7 +161,7 @@ class Line:
 class Relay:
     """The copies of one host."""
 
-    def __init__(self, run: bytes, node: str, config: RelayConfig, store: Store) -> None:
+    def __init__(self, run: bytes, node: str, config: RelayConfig, store: BundleStore) -> None:
         self.run = run
         self.node = node
         self.config = config

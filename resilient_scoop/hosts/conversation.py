@@ -36,7 +36,7 @@ _NOT_FOUND: Final = 127
 _NOT_EXECUTABLE: Final = 126
 
 
-class Line(msgspec.Struct, frozen=True):
+class GuardianLine(msgspec.Struct, frozen=True):
     """One line of the program."""
 
     state: Literal["starting", "running", "refused", "ended"]
@@ -84,7 +84,7 @@ class Conversation:
             if report is not None:
                 self._take(report)
 
-    def _take(self, report: Line) -> None:
+    def _take(self, report: GuardianLine) -> None:
         if self._state is UnitState.STARTING and report.state == "running":
             self._state, self.pid = UnitState.RUNNING, report.pid
         elif self._state is UnitState.STARTING and report.state in {"refused", "ended"}:
@@ -141,9 +141,9 @@ class Conversation:
             return Seen(self._state, self._why, log)
 
 
-def _decoded(text: str) -> Line | None:
+def _decoded(text: str) -> GuardianLine | None:
     try:
-        return msgspec.json.decode(text, type=Line)
+        return msgspec.json.decode(text, type=GuardianLine)
     except (msgspec.MsgspecError, UnicodeError):
         return None
 

@@ -72,7 +72,7 @@ _FUTURES: Final = os.path.join(PACKAGE, "futures", "")  # noqa: PTH118
 """Code that calls user code (`once`, callbacks, iterables) without the session's lock."""
 
 
-class WaitingTask(Protocol):
+class SuspendedTask(Protocol):
     """A waiting task, and what it waits for."""
 
     @property
@@ -98,7 +98,7 @@ class Tasks(Protocol):
     has_fenced: bool  # an ended task may have left a lock held
 
     @property
-    def parked(self) -> Mapping[str, WaitingTask]:
+    def parked(self) -> Mapping[str, SuspendedTask]:
         """The tasks that wait, by path."""
 
     def wait(self, ready: Callable[[], bool], until: float | None, *, yields: bool = False) -> bool:
