@@ -9,6 +9,7 @@ that nothing hangs at exit. The links handle losses at a reconnect.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +30,7 @@ _MORE: Final = int(zmq.SNDMORE)
 _THREADS: Final = 4
 """libzmq starts two threads, we one or two more."""
 _UNIX_PATH_MAX: Final = 100
+_THROUGH_FOLDER: Final = re.compile("/proc/self/fd/([0-9]+)/")
 
 
 def local_endpoint(folder: str) -> str:
@@ -40,13 +42,20 @@ def socket_path(folder: str, name: str) -> str:
     """Return the path of a Unix socket.
 
     One that is too long, or that is not UTF-8, is reached through an open descriptor of its folder, which
-    this process keeps.
+    this process keeps until `release`.
     """
     path = os.path.join(folder, name)  # noqa: PTH118 - a string is what the socket takes
     if len(os.fsencode(path)) > _UNIX_PATH_MAX or not path.isprintable():
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         path = f"/proc/self/fd/{fd}/{name}"
     return path
+
+
+def release(path: str) -> None:
+    """Close the descriptor that `socket_path` has opened for a path or an endpoint, if it has."""
+    found = _THROUGH_FOLDER.search(path)
+    if found is not None:
+        os.close(int(found[1]))
 
 
 def _try_threads() -> None:
@@ -66,6 +75,8 @@ def _try_threads() -> None:
 
 class Socket:
     """The common part of both ends."""
+
+    _endpoint = ""
 
     def __init__(self, kind: int) -> None:
         _try_threads()
@@ -135,6 +146,7 @@ class Socket:
         """Close; messages that are not sent within the linger time are lost."""
         self._socket.close()
         self._context.term()
+        release(self._endpoint)
 
 
 class RouterSocket(Socket):
@@ -144,6 +156,7 @@ class RouterSocket(Socket):
         super().__init__(zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        self._endpoint = endpoint
         self._socket.bind(endpoint)
 
     def receive(self, limit: int = 1000) -> Iterator[tuple[PeerId, list[bytes]]]:
@@ -175,6 +188,7 @@ class DealerSocket(Socket):
         self._socket.setsockopt(zmq.RECONNECT_IVL, 20)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RETRY_MS_MAX)
         self._prepare()
+        self._endpoint = endpoint
         self._socket.connect(endpoint)
 
     def _prepare(self) -> None:

@@ -27,7 +27,7 @@ import socket
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -41,7 +41,7 @@ from resilient_scoop.processes.agent.remote import CONTROL, tell
 from resilient_scoop.processes.failures import how
 from resilient_scoop.processes.starting import ChildSettings
 from resilient_scoop.runs.folder import check_owner
-from resilient_scoop.transport.sockets import socket_path
+from resilient_scoop.transport.sockets import release, socket_path
 from resilient_scoop.transport.tickets import Ticket, read_ticket
 
 if TYPE_CHECKING:
@@ -221,9 +221,12 @@ def _stand_in(folder: Path, ticket: Ticket, host: str) -> int:
 
 def _hand_over(folder: Path, ticket: bytes) -> None:
     """Give a ticket to the agent, which enrolls with it if it needs to."""
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+    with suppress(OSError), ExitStack() as undo:
+        path = socket_path(str(folder / "sock"), CONTROL)
+        undo.callback(release, path)
+        control = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         control.settimeout(_HAND_OVER_S)
-        control.connect(socket_path(str(folder / "sock"), CONTROL))
+        control.connect(path)
         control.send(ticket)
         control.recv(16)
 
