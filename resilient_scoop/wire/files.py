@@ -72,7 +72,10 @@ class Remove(Frame, frozen=True):
 
 
 class Log(Frame, frozen=True):
-    """What a process of another host has written to its log, from `offset` on."""
+    """What a process of another host has written to its log, from `offset` of the run's log on.
+
+    Without data it asks how long the run's log is.
+    """
 
     name: str
     offset: int
@@ -80,7 +83,7 @@ class Log(Frame, frozen=True):
 
 
 class Logged(Frame, frozen=True):
-    """How much of a log has arrived."""
+    """How long the run's log is."""
 
     name: str
     size: int

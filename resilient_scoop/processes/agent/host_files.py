@@ -51,12 +51,23 @@ for a lease (10 s), it would take that for a pause of its own, and never end for
 
 
 class _Log:
-    """A log of this host, and how much of it has arrived at the run's."""
+    """A log of this host, and how much of it has arrived at the run's.
+
+    An agent of this host before this one, whose folder is gone, may have written to the run's, too: then
+    this one begins after that.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.begins: int | None = None  # in the run's log; None: it is not known yet
         self.arrived = 0
         self.asked_at = -1e9
+
+    def hear(self, size: int) -> None:
+        """Take in the size of the run's log."""
+        if self.begins is None or size < self.begins:  # less: it was removed there
+            self.begins = size
+        self.arrived, self.asked_at = size - self.begins, -1e9
 
 
 def _looks(path: Path) -> tuple[int, int]:
@@ -192,7 +203,8 @@ class AgentFiles:
             case wire.Logged(name=name, size=size):
                 log = self._logs.get(name)
                 if log is not None:
-                    log.arrived, log.asked_at = max(log.arrived, size), -1e9
+                    self._logs_at = self._logs_at if log.begins is not None else 0.0
+                    log.hear(size)
             case wire.Code(files=files):
                 self._code = files
             case _ as never:
@@ -323,9 +335,12 @@ class AgentFiles:
             if now - log.asked_at < _LOG_PATIENCE_S:
                 continue
             log.asked_at = now
+            if log.begins is None:
+                self._send(wire.encode(wire.Log(path.name, 0, b"")))
+                continue
             with path.open("rb") as file:
                 data = os.pread(file.fileno(), wire.CHUNK_BYTES, log.arrived)
-            self._send(wire.encode(wire.Log(path.name, log.arrived, data)))
+            self._send(wire.encode(wire.Log(path.name, log.begins + log.arrived, data)))
 
     def say(self, text: str) -> None:
         """Say something to the user of the run."""

@@ -21,6 +21,7 @@ from resilient_scoop.wire import files as wire
 
 RESULT = "payloads/res-" + "a" * 32
 OTHER = "payloads/arg-" + "b" * 32
+LOG = "alice:w1.log"
 
 
 class Both:
@@ -280,15 +281,41 @@ def test_an_agent_without_a_broker_waits_for_code_shorter_than_a_lease(both: Bot
     assert clock[0] < BrokerConfig().lease_s
 
 
-def test_logs_arrive_whole(both: Both) -> None:
-    log = both.host / "logs" / "alice:w1.log"
-    log.write_bytes(b"line\n" * 100_000)
+def send_all_logs(both: Both) -> None:
     end = time.monotonic() + 10.0
     while both.files.logs_missing():
         assert time.monotonic() < end
         both.files.send_logs(time.monotonic())
         both.turn()
-    assert (both.run / "logs" / "alice:w1.log").read_bytes() == log.read_bytes()
+
+
+def test_logs_arrive_whole(both: Both) -> None:
+    log = both.host / "logs" / LOG
+    log.write_bytes(b"line\n" * 100_000)
+    send_all_logs(both)
+    with log.open("ab") as file:
+        file.write(b"the last line\n")
+    send_all_logs(both)
+    assert (both.run / "logs" / LOG).read_bytes() == log.read_bytes()
+
+
+def test_logs_of_an_agent_follow_those_of_the_agent_before_it(both: Both) -> None:
+    (both.run / "logs" / LOG).write_bytes(b"of the agent before, and longer\n")
+    (both.host / "logs" / LOG).write_bytes(b"of this one\n")
+    send_all_logs(both)
+    text = (both.run / "logs" / LOG).read_text()
+    assert text == "of the agent before, and longer\nof this one\n"
+
+
+def test_a_log_that_was_removed_from_the_run_is_sent_again(both: Both) -> None:
+    log = both.host / "logs" / LOG
+    log.write_bytes(b"one\n")
+    send_all_logs(both)
+    (both.run / "logs" / LOG).unlink()
+    with log.open("ab") as file:
+        file.write(b"two\n")
+    send_all_logs(both)
+    assert (both.run / "logs" / LOG).read_text() == "one\ntwo\n"
 
 
 def test_files_that_were_used_longest_ago_are_removed_first(
