@@ -108,6 +108,9 @@ class RemoteDoor:
         return why
 
     def _refuse(self, kind: str, what: str) -> None:
+        self._report(kind, f"refused {what}")
+
+    def _report(self, kind: str, text: str) -> None:
         self.refused[kind] += 1
         if self.refused[kind] <= _REPORTED_MAX:
             last = (
@@ -115,7 +118,7 @@ class RemoteDoor:
                 if self.refused[kind] == _REPORTED_MAX
                 else ""
             )
-            self._say(f"refused {what}{last}")
+            self._say(f"{text}{last}")
 
     def receive(self) -> Iterator[tuple[PeerId, list[bytes], str]]:
         """Yield messages of processes: identity, frames, host."""
@@ -209,6 +212,8 @@ class RemoteDoor:
         while self.files.refused:
             host, what = self.files.refused.popleft()
             self._refuse("request", f"a request of {host} for {what}")
+        while self.files.failed:
+            self._report("failure", self.files.failed.popleft())
         while self.files.notes:
             host, text = self.files.notes.popleft()
             self._say(text if text.startswith(host) else f"{host}: {text}")

@@ -75,6 +75,7 @@ class FileService:
         self._incoming = run_dir / _INCOMING
         self.notes: deque[tuple[str, str]] = deque(maxlen=64)  # host, what it says
         self.refused: deque[tuple[str, str]] = deque(maxlen=16)  # host, what it asked for
+        self.failed: deque[str] = deque(maxlen=16)  # requests that the system did not carry out
         if not adopt:
             shutil.rmtree(self._incoming, ignore_errors=True)
         self._incoming.mkdir(mode=0o700, exist_ok=True)
@@ -107,6 +108,13 @@ class FileService:
                 answers = self._handle(request)
             except _RefusedError as error:
                 self.refused.append((request.host, str(error)))
+                self._wake()
+                continue
+            except OSError as error:  # a failing disk; what needs an answer is asked for again
+                self.failed.append(
+                    f"a request of {request.host} about a file of the run failed ({error}): see whether "
+                    "the disk of the run's folder is well"
+                )
                 self._wake()
                 continue
             for each in answers:
@@ -147,7 +155,7 @@ class FileService:
             with path.open("rb") as file:
                 total = os.fstat(file.fileno()).st_size
                 digest = self._digest(name, path, total)
-                data = os.pread(file.fileno(), wire.CHUNK_BYTES, max(0, offset))
+                data = os.pread(file.fileno(), wire.CHUNK_BYTES, min(max(0, offset), total))
         except OSError as error:
             return wire.Chunk(name, offset, 0, b"", b"", error.strerror or str(error))
         return wire.Chunk(name, offset, total, data, digest)
@@ -257,11 +265,9 @@ class FileService:
             raise _RefusedError(f"a log named {log.name[:80]!r}")
         path = self._run_dir / "logs" / log.name
         with suppress(OSError), path.open("ab") as file:  # a full disk: it is sent again
-            size = file.tell()
-            if log.offset == size:
+            if log.offset == file.tell():
                 file.write(log.data)
-            return wire.Logged(log.name, file.tell())
-        return wire.Logged(log.name, log.offset)
+        return wire.Logged(log.name, path.stat().st_size if path.exists() else 0)
 
     def _code(self) -> list[tuple[str, int, int]]:
         found = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,6 +144,32 @@ def test_a_log_grows_by_what_follows_it(client: Client) -> None:
     assert client.ask(wire.Log("alice:w1.log", 0, b"one\n")) == wire.Logged("alice:w1.log", 4)
     assert client.ask(wire.Log("alice:w1.log", 4, b"two\n")) == wire.Logged("alice:w1.log", 8)
     assert (client.folder / "logs" / "alice:w1.log").read_text() == "one\ntwo\n"
+
+
+def test_a_log_that_cannot_grow_is_as_long_as_it_is(client: Client) -> None:
+    log = client.folder / "logs" / "alice:w1.log"
+    log.symlink_to("/dev/full")
+    assert client.ask(wire.Log(log.name, 0, b"one\n")) == wire.Logged(log.name, 0)
+    log.unlink()
+    log.mkdir()
+    size = log.stat().st_size
+    assert client.ask(wire.Log(log.name, 0, b"")) == wire.Logged(log.name, size)
+
+
+@pytest.mark.parametrize("request_", [wire.Fetch(RESULT, 1 << 63), wire.Remove(ARGUMENT)])
+def test_what_cannot_be_done_leaves_the_service_to_others(
+    client: Client, request_: wire.Up
+) -> None:
+    (client.folder / RESULT).write_bytes(b"content")
+    (client.folder / ARGUMENT).mkdir()  # no file to remove
+    client.service.ask(b"routing", "bob", wire.encode(request_))
+    deadline = time.monotonic() + 5.0
+    client.service.ask(b"routing", "alice", wire.encode(wire.Fetch(RESULT, 0)))
+    found: list[wire.Down] = []
+    while not any(isinstance(each, wire.Chunk) and each.data for each in found):
+        assert time.monotonic() < deadline
+        client.awake.wait(0.1)
+        found += [wire.decode_down(each.frame) for each in client.service.answers()]
 
 
 @pytest.mark.parametrize("name", ["bob:w1.log", "broker.log", "alice:../x.log", "alice:w1.txt"])
