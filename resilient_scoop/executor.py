@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeAlias, TypeVar
 
 from resilient_scoop import hashing, this_process
 from resilient_scoop.errors import SessionClosedError
+from resilient_scoop.futures._shared import cancel_all
 from resilient_scoop.session import Session
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class Executor(cf.Executor):
             first, self._shut = not self._shut, True
             pending = list(self._pending)
         if cancel_futures:
-            _cancel(pending)
+            cancel_all(pending[::-1])  # the last first: no worker has it yet
         if wait:
             for future in pending:
                 _await(future)
@@ -200,7 +201,7 @@ class Executor(cf.Executor):
         if self._owns and self._session is not None:
             self._session.close(wait=False)
         else:
-            _cancel(pending)
+            cancel_all(pending[::-1])
 
     def _close(self) -> None:
         if self._owns and self._session is not None:
@@ -216,12 +217,6 @@ class Executor(cf.Executor):
         if self._session is not None and not self._shut:
             return self._session._repr_html_()
         return html_text.table([("executor", repr(self))])
-
-
-def _cancel(futures: list[Any]) -> None:
-    """Cancel futures, the last first: no worker has it yet, so the answer is quick."""
-    for future in reversed(futures):
-        future.cancel()
 
 
 def _await(future: Any) -> None:
@@ -265,8 +260,7 @@ def _results(
             left_s = None if until is None else until - time.monotonic()
             yield _take(futures, left_s)
     finally:
-        for future in futures:
-            future.cancel()
+        cancel_all(futures)
 
 
 def _take(futures: list[Any], left_s: float | None) -> Any:

@@ -33,6 +33,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
 
 from resilient_scoop import futures, this_process
+from resilient_scoop.futures._shared import cancel_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -601,8 +602,7 @@ class Pool:
         for each in self._readers():
             each.stop()
         if not self.calls.terminate():
-            for future in reversed(self._not_done()):  # workers begin with the first
-                future.cancel()
+            cancel_all(self._not_done()[::-1])  # workers begin with the first
         self._asked.clear()
 
     def join(self) -> None:

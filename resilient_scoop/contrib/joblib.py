@@ -27,6 +27,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 from resilient_scoop import pool, this_process
+from resilient_scoop.futures._shared import cancel_all
 
 try:
     import joblib
@@ -181,9 +182,7 @@ class Backend(ParallelBackendBase):  # type: ignore[misc, unused-ignore]  # it h
         """Cancel what was not started."""
         del ensure_ready
         waiting, self._waiting = self._waiting, []
-        for batch in waiting:
-            for future in batch.left:
-                future.cancel()
+        cancel_all([future for batch in waiting for future in batch.left])
 
     def get_nested_backend(self) -> tuple[Any, int | None]:
         """Return the backend for a `Parallel` inside a task."""

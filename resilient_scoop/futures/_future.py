@@ -430,8 +430,11 @@ class Future(Generic[T]):
                 return b"1" if self._ended_cancelled() else b"0"
             with at.session.turn():
                 parent.ask_cancel(call.number, self.index)
-            _engine.block(at, lambda: parent.cancelled is not None or self.settled())
-            cancelled = parent.cancelled
+            cancels, place = parent.cancels, (call.number, self.index)
+            try:
+                _engine.block(at, lambda: cancels.is_answered(*place) or self.settled())
+            finally:
+                cancelled = cancels.end(*place)
             if cancelled is None:  # the outcome arrived before the answer, and includes it
                 cancelled = self._ended_cancelled()
             return b"1" if cancelled else b"0"

@@ -99,7 +99,7 @@ class SharedFuture(cf.Future[T]):
 
     def __init__(self, calls: SharedCalls, name: str) -> None:
         # The base class would make the condition.
-        self._calls = calls
+        self.calls = calls
         self.call: Call | None = None  # until it has its outcome
         self.callable = name
 
@@ -185,7 +185,7 @@ class SharedFuture(cf.Future[T]):
         """Try to cancel it; return whether it worked: no worker had started it."""
         if self.done():
             return self.cancelled()
-        return self._calls.cancel(self)
+        return self.calls.cancel(self)
 
     def withdraw(self) -> bool:
         """Become canceled here, and tell those who wait."""
@@ -351,8 +351,7 @@ class SharedCalls:
                 )
                 yield value
         finally:
-            for future in ahead:
-                future.cancel()
+            self.cancel_all(ahead)
 
     def _check(self) -> None:
         refusal = self.refusal()
@@ -361,21 +360,34 @@ class SharedCalls:
 
     def cancel(self, future: SharedFuture[Any]) -> bool:
         """Ask the broker to cancel a call; return whether no worker had started it."""
+        self.cancel_all([future])
+        return future.cancelled()
+
+    def cancel_all(self, futures: Iterable[SharedFuture[Any]]) -> None:
+        """Cancel the calls that no worker has started: one message asks for all of them."""
+        parent, session = self.parent, self.session
+        cancels = parent.cancels
         with self._cancelling:
-            parent = self.parent
-            with self.session.turn():
-                if future.done() or future.call is None or not future.call.left:
-                    return future.cancelled()
-                future.is_given_up = True
-                parent.ask_cancel(future.number, 0)
-                self.session.pump()
+            asked = []
+            with session.turn():
+                for future in futures:
+                    if not future.done() and future.call is not None and future.call.left:
+                        future.is_given_up = True
+                        parent.ask_cancel(future.number, 0)
+                        asked.append(future)
+                session.pump()
             self.pumping.wake()
-            self.pumping.wait_for(
-                lambda: parent.cancelled is not None or future.done() or self.refusal() is not None
-            )
-            if not parent.cancelled:
-                return future.cancelled()
-        return future.withdraw()
+            for future in asked:
+
+                def is_over(future: SharedFuture[Any] = future) -> bool:
+                    is_answered = cancels.is_answered(future.number, 0)
+                    return is_answered or future.done() or self.refusal() is not None
+
+                self.pumping.wait_for(is_over)
+                with session.turn():
+                    is_canceled = cancels.end(future.number, 0)
+                if is_canceled:
+                    future.withdraw()
 
     # --- outcomes -----------------------------------------------------------------------------
 
@@ -536,6 +548,18 @@ class SharedCalls:
     def refusal(self) -> BaseException | None:
         """Return why no outcome will come any more."""
         return self._closed or self.parent.judge.refusal
+
+
+def cancel_all(futures: Iterable[Any]) -> None:
+    """Cancel futures of any kind; those of executors and threads with one message."""
+    shared: dict[SharedCalls, list[SharedFuture[Any]]] = {}
+    for future in futures:
+        if isinstance(future, SharedFuture):
+            shared.setdefault(future.calls, []).append(future)
+        else:
+            future.cancel()
+    for calls, some in shared.items():
+        calls.cancel_all(some)
 
 
 _lock: Final = threading.Lock()

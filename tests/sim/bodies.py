@@ -385,9 +385,9 @@ class Operations:
                 return None if not ready else (answer,)
             frame.answer = "asked"
             parent.ask_cancel(number, index)
-        answer = parent.cancelled
-        if answer is None:
+        if not parent.cancels.is_answered(number, index):
             return None
+        answer = parent.cancels.end(number, index)
         frame.answer = None
         if not answer:
             path = ids.item_path(frame.path, number, index)

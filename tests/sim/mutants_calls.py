@@ -19,6 +19,7 @@ from resilient_scoop.core.facts import fold, recovery
 from resilient_scoop.core.facts.progress import ProgressTable
 from resilient_scoop.core.facts.state import DurableState
 from resilient_scoop.core.parent.calls import ParentCalls
+from resilient_scoop.core.parent.cancel_questions import CancelQuestions
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.core.worker.worker import Worker
 from resilient_scoop.wire import messages as wire
@@ -59,9 +60,10 @@ def _cancel_not_asked_again() -> Sequence[Patch]:
     reconnect = Parent.reconnect
 
     def bug(self: Parent) -> None:
-        asked, self._cancel = self._cancel, None
+        asked = self.cancels
+        self.cancels = CancelQuestions(self.path, self.attempt)
         reconnect(self)
-        self._cancel = asked
+        self.cancels = asked
 
     return [(Parent, "reconnect", bug), (Worker, "hello", _without_cancels(Worker.hello))]
 

@@ -13,7 +13,7 @@ The state of the item of an open question, and the answer:
   CN1  A yes is sent only after the record of the item's cancellation, which is its outcome.
   CN2  An item is canceled only while no worker holds it, so no worker starts it afterwards; right
        after a restart, this is unknown until the workers have arrived.
-  CN3  Questions are volatile. A parent asks one at a time, and asks a new broker again; the answer goes
+  CN3  Questions are volatile. A parent asks a new broker again what is not answered; the answer goes
        to the process that runs the parent by then.
 """
 

@@ -24,6 +24,7 @@ from resilient_scoop import ids
 from resilient_scoop.core.parent import once
 from resilient_scoop.core.parent.by_content import ByContent
 from resilient_scoop.core.parent.calls import ParentCalls
+from resilient_scoop.core.parent.cancel_questions import CancelQuestions
 from resilient_scoop.core.parent.durable import Durable, OpenBlock
 from resilient_scoop.core.parent.given_up import GivenUp
 from resilient_scoop.core.parent.held import with_fresh
@@ -47,8 +48,8 @@ class Parent:
     """One attempt at one parent."""
 
     __slots__ = (
-        "_cancel", "attempt", "calls", "cancelled", "durable", "given_up", "history", "judge", "once",
-        "outgoing", "path",
+        "attempt", "calls", "cancels", "durable", "given_up", "history", "judge", "once", "outgoing",
+        "path",
     )  # fmt: skip
 
     def __init__(
@@ -69,8 +70,7 @@ class Parent:
         self.outgoing = Outgoing(path, attempt, self.once)
         self.durable = Durable()
         self.given_up = GivenUp()
-        self._cancel: wire.Cancel | None = None  # requested, not answered
-        self.cancelled: bool | None = None  # the answer
+        self.cancels = CancelQuestions(path, attempt)
 
     # --- calls --------------------------------------------------------------------------------
 
@@ -302,8 +302,9 @@ class Parent:
             asks = wire.Observed(self.path, self.attempt, again, asks=True)
             self.outgoing.repeat([wire.encode(asks)])
         self.given_up.to_tell = self.calls.abandoned()
-        if self._cancel is not None:
-            self.outgoing.repeat([wire.encode(self._cancel)])
+        cancels = self.cancels.to_ask_again()
+        if cancels:
+            self.outgoing.repeat(cancels)
 
     def sever(self) -> None:
         """Cut the parent off: it gets no more answers, and nothing more is recorded."""
@@ -314,16 +315,8 @@ class Parent:
     # --- cancellation -------------------------------------------------------------------------
 
     def ask_cancel(self, call: int, index: int) -> None:
-        """Ask to cancel an item; the answer arrives in `cancelled`. The caller waits for it."""
-        self.cancelled = None
-        self._cancel = wire.Cancel(self.path, self.attempt, call, index)
-        self.outgoing.put(wire.encode(self._cancel))  # the call itself is sent first
-
-    def cancel_answered(self, answer: wire.CancelAnswer) -> None:
-        """Take in an answer; one that is not awaited changes nothing."""
-        asked = self._cancel
-        if asked is not None and (asked.call, asked.index) == (answer.call, answer.index):
-            self._cancel, self.cancelled = None, answer.cancelled
+        """Ask to cancel an item; the answer arrives in `cancels`. The caller waits for it, and ends it."""
+        self.outgoing.put(self.cancels.ask(call, index))  # the call itself is sent first
 
     # --- observations -------------------------------------------------------------------------
 

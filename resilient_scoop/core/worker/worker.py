@@ -460,7 +460,7 @@ def _hand(
         case wire.Noted(no=no):
             parent.once.take(no)
         case wire.CancelAnswer():
-            parent.cancel_answered(message)
+            parent.cancels.hear(message)
         case wire.Abandoned():
             parent.abandoned(message)
         case _:

@@ -402,9 +402,10 @@ def test_a_question_that_a_broker_did_not_answer_is_put_to_the_next_one() -> Non
     assert [wire.decode_up(frame) for frame in parent.frames()] == [asked[-1]]
 
     # And what is answered is not asked again; answers without a question change nothing
-    parent.cancel_answered(wire.CancelAnswer(ROOT, 0, 0, cancelled=True))
-    parent.cancel_answered(wire.CancelAnswer(ROOT, 0, 0, cancelled=False))
-    assert parent.cancelled is True
+    parent.cancels.hear(wire.CancelAnswer(ROOT, 0, 0, cancelled=True))
+    parent.cancels.hear(wire.CancelAnswer(ROOT, 0, 0, cancelled=False))
+    assert parent.cancels.is_answered(0, 0)
+    assert parent.cancels.end(0, 0) is True
     parent.reconnect()
     assert parent.frames() == []
 
