@@ -165,12 +165,13 @@ class Storm:
     @property
     def broker(self) -> int:
         """The process of the broker."""
+        key = self.run.key(self.run.load()).encode()
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 words = (folder / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"broker" in words and self.run.id.encode() in words:
+            if b"broker" in words and key in words:
                 return int(folder.name)
         raise SystemExit("there is no broker")
 

@@ -61,7 +61,7 @@ def _span(reference: Reference, role: Role, number: int) -> float:
         time.sleep(_WARM_S)
         target = Target(
             process.pid,
-            lambda: None if (run := place.run()) is None else run.name,
+            place.run_key,
             lambda: process.poll() is not None,
             place.output_bytes,
             lambda: 0,
