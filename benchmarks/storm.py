@@ -29,6 +29,7 @@ import zmq
 from resilient_scoop._version import __version__
 from resilient_scoop.core.agent import Agent, AgentConfig, Beat, Received, Ticked, Transmit
 from resilient_scoop.runs.folder import RunDir
+from resilient_scoop.transport.remote import HEARTBEAT_MS, RETRY_MS, RETRY_MS_MAX, SILENCE_MS
 from resilient_scoop.transport.tickets import BrokerAddress, Ticket, door_of, issue, read_ticket
 from resilient_scoop.wire import enrol
 
@@ -67,10 +68,10 @@ class Host:
         made.setsockopt(zmq.CURVE_PUBLICKEY, public)
         made.setsockopt(zmq.CURVE_SECRETKEY, secret)
         made.setsockopt(zmq.CURVE_SERVERKEY, self.door.key.encode())
-        made.setsockopt(zmq.RECONNECT_IVL, 100)
-        made.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        made.setsockopt(zmq.HEARTBEAT_IVL, 2000)
-        made.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+        made.setsockopt(zmq.RECONNECT_IVL, RETRY_MS)
+        made.setsockopt(zmq.RECONNECT_IVL_MAX, RETRY_MS_MAX)
+        made.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        made.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
         made.connect(f"tcp://127.0.0.1:{self.door.port}")
         return made
 
