@@ -36,8 +36,8 @@ ROUTING_BYTES: Final = 16
 _MESSAGE_BYTES_MAX: Final = 256 << 20
 _BACKLOG: Final = 1024
 HEARTBEAT_MS, SILENCE_MS = 1500, 3000
-"""Signs of life of ZMTP. After a cut, the kernel sends again what is unacknowledged ever later (after 0.2 s,
-0.6, 1.4, 3, 6.2); a new connection is quicker from the fifth second on."""
+"""Signs of life of ZMTP. After a cut, the kernel sends again what is unacknowledged ever later (0.2 s, 0.6,
+1.4, 3, 6.2 after it); a new connection is quicker from the fifth second on."""
 _GREETING_MS: Final = 3000
 _CONNECT_MS: Final = 1500
 """The kernel repeats a request for a connection after 1 s, then after 2 s more; a new one is quicker."""
