@@ -4,8 +4,8 @@
 
     generational_ea(..., init_evaluate=evaluate, pipeline=[..., ops.pool(size=20), evaluate])
 
-Put it behind `ops.pool`: it takes a list of individuals and returns the same, evaluated. LEAP's own
-`distrib` needs a Dask cluster.
+Put it after `ops.pool`: it takes a list of individuals and returns the same, evaluated. In a session or
+with an executor: `evaluate = Evaluator(session.map)`. LEAP's own `distrib` needs a Dask cluster.
 """
 
 from __future__ import annotations
@@ -16,21 +16,32 @@ from typing import TYPE_CHECKING, Any
 from resilient_scoop import futures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-__all__ = ["evaluate"]
+    Map = Callable[..., Iterable[Any]]
+
+__all__ = ["Evaluator", "evaluate"]
 
 _KEPT = ("decoder", "parents", "problem", "uuid")
 """What an individual keeps of its own. Ids are new in each process, so they are not sent."""
 
 
-def evaluate(individuals: Iterable[Any]) -> list[Any]:
-    """Return the individuals, evaluated."""
-    evaluated = list(individuals)
-    sent = [_without_ids(each) for each in evaluated]
-    for individual, state in zip(evaluated, futures.map(_state_of, sent), strict=True):
-        vars(individual).update(state)
-    return evaluated
+class Evaluator:
+    """A pipeline operator. `map` defaults to `futures.map`; a session's or an executor's fits, too."""
+
+    def __init__(self, map: Map = futures.map) -> None:  # noqa: A002 - the usual name
+        self._map = map
+
+    def __call__(self, individuals: Iterable[Any]) -> list[Any]:
+        """Return the individuals, evaluated."""
+        evaluated = list(individuals)
+        sent = [_without_ids(each) for each in evaluated]
+        for individual, state in zip(evaluated, self._map(_state_of, sent), strict=True):
+            vars(individual).update(state)
+        return evaluated
+
+
+evaluate = Evaluator()
 
 
 def _without_ids(individual: Any) -> Any:

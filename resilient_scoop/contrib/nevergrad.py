@@ -4,8 +4,9 @@
 
     optimizer.minimize(loss, executor=FuturesExecutor(), batch_mode=True)
 
-With `batch_mode=True` the answer does not depend on time. Without it, nevergrad acts on the order in
-which calls end; a resume repeats that order, but two runs differ.
+In a session, give nevergrad an `Executor` of ours itself. With `batch_mode=True` the answer does not
+depend on time. Without it, nevergrad acts on the order in which calls end; a resume repeats that order,
+but two runs differ.
 """
 
 from __future__ import annotations

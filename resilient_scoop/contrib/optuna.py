@@ -8,8 +8,10 @@
 
 `study.optimize(n_jobs=...)` of Optuna uses threads, and its answer depends on time. Here a batch of
 trials is asked for, computed, and told in the order of asking, so that a seeded sampler gives one
-answer on any number of workers. Keep the study in memory (the default): a resumed run repeats it from
-the journal, and a database would have the trials twice.
+answer on any number of workers. In a session or with an executor, give `submit=session.submit`.
+
+Keep the study in memory (the default): a resumed run repeats it from the journal, and a database would
+have the trials twice.
 """
 
 from __future__ import annotations
@@ -39,12 +41,14 @@ def optimize(
     n_trials: int,
     batch_size: int = 8,
     catch: tuple[type[Exception], ...] = (),
+    submit: Callable[..., Any] = futures.submit,
 ) -> None:
     """Compute `n_trials` trials of a study, `batch_size` at a time.
 
     `objective` gets an `optuna.trial.FixedTrial` with the parameters of `space`: its `suggest_…`
     methods return them. Tell nothing to it: it is in another process. `catch` names errors that
-    fail a trial; other errors fail it and are raised. `optuna.TrialPruned` prunes it.
+    fail a trial; other errors fail it and are raised. `optuna.TrialPruned` prunes it. `submit` makes the
+    calls: that of a session or an executor fits, too.
 
     The batch size changes which points the sampler asks for: keep it for a resume.
     """
@@ -53,7 +57,7 @@ def optimize(
         trials = [study.ask(dict(space)) for _ in range(min(batch_size, left))]
         left -= len(trials)
         evaluate = functools.partial(_evaluate, objective)
-        asked = [futures.submit(evaluate, trial.params, trial.number) for trial in trials]
+        asked = [submit(evaluate, trial.params, trial.number) for trial in trials]
         failed: BaseException | None = None
         for trial, future in zip(trials, asked, strict=True):
             error = future.exception()
