@@ -29,7 +29,7 @@ import tempfile
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -53,6 +53,9 @@ _TICKET_S: Final = 60.0
 """How long the ticket may take to arrive."""
 _FREE_BYTES_MIN: Final = 16 << 20
 _LEFT_S: Final = 2.0
+_LOCK_S: Final = 20.0
+"""How long a guardian before may take to remove its folder, which may hold gigabytes."""
+_LOOK_S: Final = 0.1
 _HAND_OVER_S: Final = 30.0
 _RENEW: Final = b"ticket "
 _OF_HOST: Final = re.compile(
@@ -121,19 +124,62 @@ def _stop(run_key: str, tag: str, grace_s: float) -> int:
 def _start(run_key: str, tag: str) -> int:
     tell(state="starting")
     try:
-        ticket = _read_ticket(run_key)
-        host = ticket.host or os.uname().nodename
-        folder = _make_folder(run_key, host)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            return _stand_in(folder, ticket, host)
-        return _Guardian(folder, lock, ticket, tag, host).serve()
+        return _serve(_read_ticket(run_key), tag)
     except PlaceRefusedError as error:
         tell(state="refused", why=str(error))
         return STOPPED
+
+
+def _serve(ticket: Ticket, tag: str) -> int:
+    """Start an agent, or stand for the one that is there, until it ends; return the exit status."""
+    host = ticket.host or os.uname().nodename
+    until = time.monotonic() + _LOCK_S
+    while True:
+        folder = _make_folder(ticket.run_key, host)
+        lock = _lock(folder)
+        agent = _living(ticket.run_key, folder)
+        if agent is not None:  # its guardian may have been killed, and have left the lock
+            return _stand_in(folder, ticket, host, agent)
+        if lock is not None:
+            return _Guardian(folder, lock, ticket, tag, host).serve()
+        if time.monotonic() > until:
+            raise PlaceRefusedError(
+                f"another process holds {folder / 'lock'}: see which: fuser {folder / 'lock'}"
+            )
+        time.sleep(_LOOK_S)  # a guardian that removes the folder
+
+
+def _lock(folder: Path) -> int | None:
+    """Take the lock of a folder; None if another guardian has it, or has just removed the folder."""
+    path = folder / "lock"
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        return None
+    with suppress(BlockingIOError, FileNotFoundError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.stat().st_ino == os.fstat(lock).st_ino:
+            return lock
+    os.close(lock)
+    return None
+
+
+class _Living(NamedTuple):
+    """An agent that is there already."""
+
+    pid: int
+    pidfd: int
+
+
+def _living(run_key: str, folder: Path) -> _Living | None:
+    """Return the live agent of a folder, if there is one."""
+    for pid in _everybody(run_key):
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            pidfd = os.pidfd_open(pid)
+            if _is_of(pid, folder):
+                return _Living(pid, pidfd)
+            os.close(pidfd)
+    return None
 
 
 def _read_line() -> bytes:
@@ -193,30 +239,24 @@ def _make_folder(run_key: str, host: str) -> Path:
     )
 
 
-def _stand_in(folder: Path, ticket: Ticket, host: str) -> int:
+def _stand_in(folder: Path, ticket: Ticket, host: str, agent: _Living) -> int:
     """Give the ticket to the agent that is here already, and stay until it ends."""
-    pids = [pid for pid in _everybody(ticket.run_key) if _is_of(pid, folder)]
-    if not pids:
-        raise PlaceRefusedError(
-            f"another process holds {folder / 'lock'}: see which: fuser {folder / 'lock'}"
-        )
     _hand_over(folder, msgspec.json.encode(ticket))
-    agent = os.pidfd_open(pids[0])
-    tell(state="running", host=host, pid=pids[0], since="before")
-    streams = [0, agent]
+    tell(state="running", host=host, pid=agent.pid, since="before")
+    streams = [0, agent.pidfd]
     while True:
         ready, _, _ = select.select(streams, [], [])
-        if agent in ready:
+        if agent.pidfd in ready:
             tell(state="ended", why="")
             return 0
         line = _read_line()
         if not line:
-            streams = [agent]
+            streams = [agent.pidfd]
         elif line.startswith(_RENEW):
             _hand_over(folder, line.removeprefix(_RENEW))
         elif line.startswith(b"stop"):
             with suppress(ProcessLookupError):
-                os.kill(pids[0], signal.SIGTERM)
+                signal.pidfd_send_signal(agent.pidfd, signal.SIGTERM)
 
 
 def _hand_over(folder: Path, ticket: bytes) -> None:
