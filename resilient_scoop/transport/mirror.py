@@ -44,21 +44,34 @@ class HostFiles:
 
     def remove(self, name: str) -> None:
         """Remove a file from the run's folder, without waiting for it."""
-        if self._notes is None or self._pid != os.getpid():
+        self._leave_to_parent()
+        if self._notes is None:
             self._notes = self._connect()
         self._notes.send(wire.encode(wire.Wanted(wire.REMOVE, [name])))
 
     def _call(self, wanted: wire.Wanted) -> None:
         with self._lock:
-            if self._calls is None or self._pid != os.getpid():
-                self._calls, self._pid = self._connect(), os.getpid()
-            self._calls.send(wire.encode(wanted))
-            answer = self._calls.recv(wire.MESSAGE_BYTES_MAX)
+            self._leave_to_parent()
+            connection = self._calls = self._calls or self._connect()
+            answer = b""
+            try:
+                connection.send(wire.encode(wanted))
+                answer = connection.recv(wire.MESSAGE_BYTES_MAX)
+            finally:
+                if not answer:  # the next call would get the answer of an interrupted one
+                    self._calls = None
+                    connection.close()
         if not answer:
             raise ConnectionResetError("the agent of this host has ended")
         had = wire.decode_had(answer)
         if had.errno:
             raise OSError(had.errno, had.text)
+
+    def _leave_to_parent(self) -> None:
+        """Have no connection of the process from which this one was forked."""
+        if self._pid != os.getpid():
+            self._calls = self._notes = None
+            self._pid = os.getpid()
 
     def _connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

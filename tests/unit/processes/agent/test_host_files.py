@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -98,6 +99,25 @@ def test_a_file_crosses_once_for_all_workers_of_a_host(both: Both) -> None:
     for each in workers:
         assert each._calls is not None
         each._calls.close()
+
+
+def test_a_call_that_was_interrupted_gives_its_answer_to_no_other(both: Both) -> None:
+    """A signal handler of a task may raise."""
+
+    def interrupt(*_: object) -> None:
+        raise InterruptedError
+
+    (both.run / RESULT).write_bytes(b"content")
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(InterruptedError):
+            both.worker.fetch(RESULT)  # no one answers yet
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    both.thread.start()
+    with pytest.raises(FileNotFoundError):
+        both.worker.fetch(OTHER)
 
 
 def sent(both: Both, kind: type[wire.Fetch | wire.Store], name: str) -> int:
