@@ -209,8 +209,10 @@ class Block:
     def _content(self, at: Here, stored: bytes, what: str) -> bytes | memoryview:
         if stored[:1] != FILE:
             return stored
+        store = _store(at)
+        size_bytes = int.from_bytes(stored[-8:], "big")
         try:
-            return _store(at).get(stored[1:])
+            return at.session.room.patiently(lambda: store.get(stored[1:]), size_bytes, what)
         except BlobError as error:
             advice = "restore the file, or give it up with `rscoop journal repair`"
             raise CheckpointUnusableError(what, str(error), advice) from error

@@ -29,6 +29,7 @@ from typing import Final, NoReturn, Self
 
 import lmdb
 
+from resilient_scoop.adapters.free_space import NO_SPACE
 from resilient_scoop.adapters.synced_files import sync_folder
 from resilient_scoop.core.compaction import GivenUpError
 from resilient_scoop.core.events import Change, Erase, Put, Table
@@ -64,7 +65,6 @@ from resilient_scoop.journal.place import (
     write_generation,
 )
 from resilient_scoop.journal.store import (
-    NO_SPACE,
     JournalReader,
     JournalStore,
     open_store,

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from resilient_scoop.adapters.free_space import NO_SPACE
 from resilient_scoop.journal.blobs import (
     TMP,
     BlobError,
@@ -82,7 +83,8 @@ class StateStore:
         """Return the checked content in private memory of the caller.
 
         Raises:
-            BlobError: the file is missing or was changed.
+            BlobError: the file is missing or was changed. OSError: on another host than the run's,
+            there is no space for it.
         """
         try:
             ref = unpack_ref(name)
@@ -93,6 +95,8 @@ class StateStore:
             try:
                 self._mirror.fetch(f"{FOLDER}/{path.name}")
             except OSError as error:
+                if error.errno in NO_SPACE:
+                    raise
                 raise BlobError(f"the file {path.name}: {error.strerror}") from error
         return _mapped(path, ref)
 

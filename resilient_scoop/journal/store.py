@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 import lmdb
 
+from resilient_scoop.adapters.free_space import NO_SPACE
 from resilient_scoop.core.events import Table
 from resilient_scoop.errors import JournalDamagedError, JournalError, JournalFullError
 from resilient_scoop.journal.blobs import BlobError, BlobStore, unpack_ref
@@ -41,7 +42,6 @@ _FIRST_FORMAT_LAST: Final = Table.EVENT
 """The last table that every journal has; None represents a later one that is missing."""
 _SHORT_BYTES: Final = 64 << 20
 """Free space below which a write may have failed; other processes may have freed some since."""
-NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READERS_MAX: Final = 512
 _SCAN_BYTES: Final = 4 << 20
 

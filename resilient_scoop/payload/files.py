@@ -101,6 +101,8 @@ class LargeStore:
     def get(self, ref: bytes) -> memoryview:
         """Return the content given to `put`, in memory that the caller may write to.
 
+        On another host than the run's, a `patience` waits for space there.
+
         Raises:
             BlobError: the file is missing or is not what was written.
         """
@@ -116,11 +118,20 @@ class LargeStore:
 
     def _have(self, mirror: Mirror, ref: bytes) -> None:
         path = self._path_of(ref)
-        if not path.exists():
-            try:
-                mirror.fetch(f"{FOLDER}/{path.name}")
-            except OSError as error:
-                raise BlobError(f"the file {path.name}: {error.strerror}") from error
+        if path.exists():
+            return
+
+        def fetch() -> bytes:
+            mirror.fetch(f"{FOLDER}/{path.name}")
+            return b""
+
+        try:
+            if self._patience is None:
+                fetch()
+            else:
+                self._patience(fetch, size_of(ref), False)  # noqa: FBT003 - as it is declared
+        except OSError as error:
+            raise BlobError(f"the file {path.name}: {error.strerror}") from error
 
     def _path_of(self, ref: bytes) -> Path:
         if len(ref) != _REF_BYTES:
@@ -169,7 +180,7 @@ def remove_arguments(directory: Path) -> None:
 
 
 def size_of(ref: bytes) -> int:
-    """Return the size of an argument's file."""
+    """Return the size of a file."""
     return int.from_bytes(ref[-8:], "big")
 
 

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from resilient_scoop.adapters.free_space import NO_SPACE
 from resilient_scoop.processes.audit_of_tasks import Shared
-from resilient_scoop.processes.disk_space import NO_SPACE
 from resilient_scoop.processes.here import Process
 from resilient_scoop.runs.audit_findings import (
     CHANCE,

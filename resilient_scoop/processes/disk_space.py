@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from resilient_scoop.adapters.flight_record import DEADLINE
-from resilient_scoop.adapters.free_space import free_bytes
+from resilient_scoop.adapters.free_space import NO_SPACE, free_bytes
 from resilient_scoop.counts import sized
 from resilient_scoop.wire import messages as wire
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from resilient_scoop.processes.starting import ChildSettings
 
 T = TypeVar("T")
-NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FILE_LIMIT: Final = "see `ulimit -f`"
 _REASONS: Final = {errno.EDQUOT: "the disk quota is used up", errno.EFBIG: FILE_LIMIT}
 LOOK_S: Final = 0.25

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resilient_scoop import ids, this_process
+from resilient_scoop.adapters.free_space import NO_SPACE
 from resilient_scoop.core.parent.judge import Policy
 from resilient_scoop.payload import payload
-from resilient_scoop.processes.disk_space import NO_SPACE
 from resilient_scoop.runs import decisions
 
 if TYPE_CHECKING:

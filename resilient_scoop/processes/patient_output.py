@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
-from resilient_scoop.processes.disk_space import NO_SPACE
+from resilient_scoop.adapters.free_space import NO_SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 import msgspec
 
-from resilient_scoop.adapters.free_space import free_bytes
+from resilient_scoop.adapters.free_space import NO_SPACE, free_bytes
 from resilient_scoop.core.transfers import Download, Upload
 from resilient_scoop.processes.kept_code import BEGAN
 from resilient_scoop.processes.kept_code import FOLDER as KEPT
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 CACHE_BYTES_MAX: Final = 8 << 30
 _FREE_BYTES_MIN: Final = 1 << 30
 _EVICT_EVERY_BYTES: Final = 64 << 20
+_IN_USE_S: Final = 10.0
+"""How long a file stays that was written, fetched or asked for."""
 _KNOWN_MAX: Final = 1024
 _NAME: Final = re.compile(r"(?:payloads/(?:arg|res)-[0-9a-f]{32}|checkpoints/[0-9a-f]{64})")
 _PART: Final = ".part"
@@ -230,7 +232,9 @@ class AgentFiles:
             elif download.is_whole:
                 self._downloaded(download, part, path, now)
         except OSError as error:
-            del self._downloads[chunk.name]
+            self._downloads.pop(chunk.name, None)
+            if error.errno in NO_SPACE:
+                self.evict()  # for the next try
             self._end(chunk.name, error.errno or errno.EIO, error.strerror or str(error))
 
     def _know(self, name: str, digest: bytes) -> None:
@@ -261,6 +265,7 @@ class AgentFiles:
             download.begin_again(now)
             return
         part.rename(path)
+        os.utime(path)  # the other name of a link was used earlier
         del self._downloads[download.name]
         self._know(download.name, digest)
         self._end(download.name)
@@ -347,19 +352,25 @@ class AgentFiles:
         self._send(wire.encode(wire.Note(text)))
 
     def evict(self) -> None:
-        """Remove the files that were used longest ago, if there are too many."""
+        """Remove the files that were used longest ago, if there are too many.
+
+        Those of the last seconds stay: processes are about to open them, or to have them sent.
+        """
         found = []
         for name in ("payloads", "checkpoints"):
             for entry in os.scandir(self._run_dir / name):
                 path = f"{name}/{entry.name}"
                 if _NAME.fullmatch(path) and path not in self._uploads:
-                    stat = entry.stat()
-                    # Files of the same content share their space
-                    found.append((stat.st_mtime, stat.st_size // max(1, stat.st_nlink), entry.path))
+                    with suppress(FileNotFoundError):  # its process has just removed it
+                        stat = entry.stat()
+                        # Files of the same content share their space
+                        size = stat.st_size // max(1, stat.st_nlink)
+                        found.append((stat.st_mtime, size, entry.path))
         total = sum(size for _, size, _ in found)
+        used_until = max((at for at, _, _ in found), default=0.0) - _IN_USE_S
         too_much = max(total - CACHE_BYTES_MAX, _FREE_BYTES_MIN - free_bytes(str(self._run_dir)))
-        for _, size, oldest in sorted(found):
-            if too_much <= 0:
+        for at, size, oldest in sorted(found):
+            if too_much <= 0 or at > used_until:
                 break
             Path(oldest).unlink(missing_ok=True)
             too_much -= size

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Final, Protocol, assert_never
 import msgspec
 
 from resilient_scoop.adapters.flight_record import FlightRecord
+from resilient_scoop.adapters.free_space import NO_SPACE
 from resilient_scoop.core import agent
 from resilient_scoop.core.agent import Agent, AgentConfig, Slot
 from resilient_scoop.processes import leftovers, starting
 from resilient_scoop.processes.agent import host, notes
-from resilient_scoop.processes.disk_space import NO_SPACE
 from resilient_scoop.processes.failures import limit_met
 from resilient_scoop.processes.stderr import write_note
 from resilient_scoop.runs.executing import state_of

@@ -20,10 +20,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
+from resilient_scoop.adapters.free_space import NO_SPACE
 from resilient_scoop.adapters.synced_files import sync_folder
 from resilient_scoop.hosts.shipping import FOLDER as SHIP
 from resilient_scoop.hosts.shipping import MANIFEST
-from resilient_scoop.processes.disk_space import NO_SPACE
 from resilient_scoop.processes.kept_code import FOLDER as CODE
 from resilient_scoop.runs.decisions import FILE as DECISIONS
 from resilient_scoop.runs.json_text import one_line

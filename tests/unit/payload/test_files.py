@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from resilient_scoop.journal.blobs import BlobError
+from resilient_scoop.journal.state_store import StateStore
 from resilient_scoop.payload.files import (
     ARGUMENT,
     LargeStore,
@@ -50,6 +55,47 @@ def test_an_arguments_file_tells_its_size_and_goes_when_told(store: LargeStore) 
         store.get(ref)
 
 
+class FullHost:
+    """Another host than the run's, whose disk has space for a file after some tries."""
+
+    def __init__(self, folder: Path, tries: int, number: int = errno.ENOSPC) -> None:
+        self.folder, self.tries, self.number = folder, tries, number
+
+    def fetch(self, name: str) -> None:
+        self.tries -= 1
+        if self.tries > 0:
+            raise OSError(self.number, os.strerror(self.number))
+        (self.folder / name).write_bytes(WHOLE)
+
+    def push(self, name: str, *, durable: bool) -> None:
+        raise NotImplementedError
+
+    def sync(self, names: Sequence[str]) -> None:
+        raise NotImplementedError
+
+    def remove(self, name: str) -> None:
+        raise NotImplementedError
+
+
+def test_an_argument_waits_for_space_on_another_host(store: LargeStore, tmp_path: Path) -> None:
+    ref = store.put(PARTS, False)
+    host = tmp_path / "host"
+    (host / "payloads").mkdir(parents=True)
+    mirror = FullHost(host, tries=3)
+    sizes = []
+
+    def patience(fetch: Callable[[], bytes], size_bytes: int, sync: bool) -> bytes:  # noqa: FBT001
+        sizes.append((size_bytes, sync))
+        while True:
+            with suppress(OSError):
+                return fetch()
+
+    there = LargeStore(host / "payloads", patience, mirror)
+    assert bytes(there.get(ref)) == WHOLE
+    assert sizes == [(len(WHOLE), False)]
+    assert mirror.tries == 0
+
+
 def test_leftover_argument_files_are_removed_and_results_kept(
     store: LargeStore, tmp_path: Path
 ) -> None:
@@ -58,3 +104,15 @@ def test_leftover_argument_files_are_removed_and_results_kept(
     remove_arguments(tmp_path / "payloads")
     assert len(list((tmp_path / "payloads").iterdir())) == 1
     assert bytes(store.get(kept)) == WHOLE
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, OSError), (errno.ENOENT, BlobError)])
+def test_a_state_is_not_unusable_for_lack_of_space_on_another_host(
+    tmp_path: Path, number: int, kind: type[Exception]
+) -> None:
+    for folder in ("run", "host"):
+        (tmp_path / folder).mkdir()
+    name = StateStore(tmp_path / "run").put(PARTS)
+    there = StateStore(tmp_path / "host", FullHost(tmp_path / "host", 9, number))
+    with pytest.raises(kind):
+        there.get(name)

@@ -347,9 +347,64 @@ def test_files_that_were_used_longest_ago_are_removed_first(
     for age, name in enumerate(names):
         path = both.host / "payloads" / name
         path.write_bytes(b"1234")
-        os.utime(path, (1000 + age, 1000 + age))
+        os.utime(path, (1000 + 100 * age, 1000 + 100 * age))
     both.files.evict()
     assert sorted(path.name for path in (both.host / "payloads").iterdir()) == names[3:]
+
+
+def test_what_was_just_fetched_stays_on_a_disk_without_space(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_files, "_EVICT_EVERY_BYTES", 0)
+    monkeypatch.setattr(host_files, "free_bytes", lambda _: 0)
+    old, written = (
+        both.host / "payloads" / f"res-{1:032x}",
+        both.host / "payloads" / f"arg-{2:032x}",
+    )
+    for path in (old, written):  # a process that writes a file has not asked for anything yet
+        path.write_bytes(b"1234")
+    os.utime(old, (1000, 1000))
+    (both.run / RESULT).write_bytes(b"content")
+    both.thread.start()
+    both.worker.fetch(RESULT)
+    both.ends.set()
+    both.thread.join()
+    assert (both.host / RESULT).read_bytes() == b"content"
+    assert written.exists()
+    assert not old.exists()
+
+
+def test_a_full_disk_makes_room_for_the_next_try(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    old = both.host / "payloads" / f"res-{1:032x}"
+    for path, at in ((old, 1000), (both.host / "payloads" / f"res-{2:032x}", 2000)):
+        path.write_bytes(b"1234")
+        os.utime(path, (at, at))
+    (both.run / RESULT).write_bytes(b"content")
+    monkeypatch.setattr(host_files, "free_bytes", lambda _: 0)
+    monkeypatch.setattr(host_files.os, "pwrite", refuse)
+    both.thread.start()
+    with pytest.raises(OSError, match="space") as caught:
+        both.worker.fetch(RESULT)
+    assert caught.value.errno == errno.ENOSPC
+    assert not old.exists()
+
+
+def test_a_file_that_its_process_removes_meanwhile_ends_no_agent(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_files, "_EVICT_EVERY_BYTES", 0)
+    gone = both.host / "payloads" / f"res-{1:032x}"
+    gone.symlink_to("nowhere")  # named by the folder, and not there
+    (both.run / RESULT).write_bytes(b"content")
+    both.thread.start()
+    both.worker.fetch(RESULT)
+    both.worker.fetch(RESULT)
+    assert both.thread.is_alive()
 
 
 @pytest.mark.parametrize("name", ["../x", "code/files", "payloads/x", "keys/server"])
