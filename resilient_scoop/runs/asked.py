@@ -90,29 +90,42 @@ class Requests:
     def __init__(self, run_dir: Path) -> None:
         self._folder = run_dir / FOLDER
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._seen_ns = 0
+        self._unsent: dict[str, Answer] = {}  # by request: the disk was full
 
     def answer_all(self, answer: Callable[[Request], Answer]) -> None:
         """Answer what is asked now."""
         try:
-            changed_ns = self._folder.stat().st_mtime_ns
+            names = sorted(each.name for each in os.scandir(self._folder))
         except OSError:
-            return
-        if changed_ns == self._seen_ns:
-            return
-        self._seen_ns = changed_ns
-        for path in sorted(self._folder.glob(f"*{_REQUEST}")):
-            try:
-                request = msgspec.json.decode(path.read_bytes(), type=Request)
-            except FileNotFoundError:
-                continue  # its asker has given up
-            except msgspec.MsgspecError as error:
-                self._put(path, Answer(refused=f"the request cannot be read: {error}"))
+            return  # no one has asked anything
+        names = [name for name in names if name.endswith(_REQUEST)]
+        self._unsent = {name: self._unsent[name] for name in names if name in self._unsent}
+        for name in names:
+            path = self._folder / name
+            found = self._unsent.get(name) or _answered(path, answer)
+            if found is None:
                 continue
-            self._put(path, answer(request))
+            try:
+                self._put(path, found)
+            except OSError:
+                self._unsent[name] = found
 
     def _put(self, path: Path, answer: Answer) -> None:
         draft = path.with_suffix(".tmp")
         draft.write_bytes(msgspec.json.encode(answer))
         draft.rename(path.with_suffix(_ANSWER))
         path.unlink(missing_ok=True)
+
+
+def _answered(path: Path, answer: Callable[[Request], Answer]) -> Answer | None:
+    """Return the answer to a request; None if its asker has given up."""
+    try:
+        return answer(msgspec.json.decode(path.read_bytes(), type=Request))
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as error:
+        return Answer(refused=f"the request cannot be read: {error}")
+    except OSError as error:
+        return Answer(
+            refused=f"the system refused it ({error.strerror or error}); correct that, and ask again"
+        )

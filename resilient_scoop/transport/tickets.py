@@ -16,6 +16,7 @@ since the clock on the wall may be changed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
@@ -180,6 +181,7 @@ class KeyRing:
         self.hosts: dict[str, str] = {}  # key -> host, of keys that are let in
         self.gone: dict[str, str] = {}  # key -> why it is let in no more
         self.numbers: dict[str, int] = {}  # host -> which one it was that was let in, from 1 on
+        self._unwritten: list[Enrolment] = []  # what counts and could not be written down yet
         self._load()
 
     def _own_key(self) -> KeyPair:
@@ -211,18 +213,23 @@ class KeyRing:
             self.hosts[each.key] = each.host
             self.numbers.setdefault(each.host, len(self.numbers) + 1)
 
-    def _write(self, each: Enrolment) -> None:
-        """Write down what counts from now on, before it does."""
+    def _write(self, *enrolments: Enrolment) -> None:
+        """Write down what counts from now on, before it does; raises OSError if that is not possible."""
         path = self._folder / _ENROLLED
+        lines = [b"\n" + msgspec.json.encode(e) + b"\n" for e in (*self._unwritten, *enrolments)]
+        text = b"".join(lines)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         fd = os.open(path, flags, 0o600)
         try:
-            os.write(fd, b"\n" + msgspec.json.encode(each) + b"\n")
+            if os.write(fd, text) != len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             os.fsync(fd)
         finally:
             os.close(fd)
         sync_folder(self._folder)
-        self._take(each)
+        self._unwritten = []
+        for each in enrolments:
+            self._take(each)
 
     def open_door(self, port: int) -> None:
         """Write down where the broker listens."""
@@ -239,19 +246,33 @@ class KeyRing:
             return 0
 
     def enroll(self, key: str, host: str) -> list[str]:
-        """Let a key in for a host; return the keys of that host that are let in no more."""
+        """Let a key in for a host; return the keys of that host that are let in no more.
+
+        Raises:
+            OSError: that cannot be written down; nothing has changed.
+        """
         before = [each for each, name in self.hosts.items() if name == host and each != key]
-        for each in before:
-            self._write(Enrolment(each, host, "a newer key of this host has taken its place"))
-        self._write(Enrolment(key, host))
+        why = "a newer key of this host has taken its place"
+        self._write(*(Enrolment(each, host, why) for each in before), Enrolment(key, host))
         return before
 
     def shut_out(self, host: str, why: str) -> list[str]:
-        """Let the keys of a host in no more; return them."""
-        keys = [each for each, name in self.hosts.items() if name == host]
+        """Let the keys of a host in no more; return them.
+
+        Raises:
+            OSError: that cannot be written down yet. It counts, and is written with what comes next.
+        """
+        keys = self.keys_of(host)
         for each in keys:
-            self._write(Enrolment(each, host, why))
+            self._take(Enrolment(each, host, why))
+            self._unwritten.append(Enrolment(each, host, why))
+        if self._unwritten:
+            self._write()
         return keys
+
+    def keys_of(self, host: str) -> list[str]:
+        """Return the keys under which a host is let in."""
+        return [each for each, name in self.hosts.items() if name == host]
 
     def renew(self) -> None:
         """Replace the broker's own key, and void all tickets."""

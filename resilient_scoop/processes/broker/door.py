@@ -180,8 +180,18 @@ class RemoteDoor:
             self._refuse("enrolment", f"the agent of {host}: {why}")
             self._answer(parcel, enrol.NotEnrolled(why))
             return
-        self.ring.use(stub)
-        for key in self.ring.enroll(request.key.decode("ascii"), host):
+        try:
+            self.ring.use(stub)
+            before = self.ring.enroll(request.key.decode("ascii"), host)
+        except OSError as error:
+            why = (
+                f"the run's folder cannot be written to ({error.strerror or error}): free some space "
+                "there, and start the host again"
+            )
+            self._report("failure", f"the agent of {host} is not let in: {why}")
+            self._answer(parcel, enrol.NotEnrolled(why))
+            return
+        for key in before:
             self._cut_key(key)
         self._joined(host)
         self._answer(parcel, enrol.Enrolled(host, self.ring.numbers[host]))
@@ -222,7 +232,16 @@ class RemoteDoor:
 
     def shut_out(self, host: str, why: str) -> None:
         """Cut a host off at once (DR4)."""
-        for key in self.ring.shut_out(host, why):
+        keys = self.ring.keys_of(host)
+        try:
+            self.ring.shut_out(host, why)
+        except OSError as error:
+            self._say(
+                f"host {host} is cut off, but that could not be written down "
+                f"({error.strerror or error}): a new broker would let it in again; free some space, then: "
+                f"rscoop revoke {self._run_id} {host}"
+            )
+        for key in keys:
             self._cut_key(key)
 
     def say_goodbye(self, host: str, why: str) -> None:

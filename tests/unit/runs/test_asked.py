@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from resilient_scoop.errors import RunBusyError, UsageError
@@ -79,3 +82,48 @@ def test_a_request_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (folder / "1.json").write_text("{")
     broker.answer_all(lambda _: Answer("no"))
     assert b"cannot be read" in (folder / "1.answer").read_bytes()
+
+
+def test_a_request_is_seen_that_came_in_the_same_moment_as_a_look(tmp_path: Path) -> None:
+    broker = Requests(tmp_path)
+    folder = tmp_path / asked.FOLDER
+    folder.mkdir()
+    broker.answer_all(lambda _: Answer("done"))
+    looked_ns = folder.stat().st_mtime_ns
+    (folder / "1.json").write_bytes(msgspec.json.encode(Rekey()))
+    os.utime(folder, ns=(looked_ns, looked_ns))  # clocks of file systems tick 250 times a second
+    broker.answer_all(lambda _: Answer("done"))
+    assert b"done" in (folder / "1.answer").read_bytes()
+
+
+def test_a_full_disk_delays_an_answer_and_does_nothing_twice(tmp_path: Path) -> None:
+    broker = Requests(tmp_path)
+    folder = tmp_path / asked.FOLDER
+    folder.mkdir()
+    (folder / "1.json").write_bytes(msgspec.json.encode(Rekey()))
+    (folder / "1.tmp").symlink_to("/dev/full")
+    found: list[Request] = []
+
+    def answer(request: Request) -> Answer:
+        found.append(request)
+        return Answer("done")
+
+    for _ in range(3):
+        broker.answer_all(answer)
+    (folder / "1.tmp").unlink()
+    broker.answer_all(answer)
+    assert b"done" in (folder / "1.answer").read_bytes()
+    assert found == [Rekey()]
+
+
+def test_a_request_that_the_system_refuses_is_answered(tmp_path: Path) -> None:
+    broker = Requests(tmp_path)
+    folder = tmp_path / asked.FOLDER
+    folder.mkdir()
+    (folder / "1.json").write_bytes(msgspec.json.encode(Rekey()))
+
+    def answer(_: Request) -> Answer:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    broker.answer_all(answer)
+    assert b"No space left" in (folder / "1.answer").read_bytes()

@@ -296,3 +296,37 @@ def test_refusals_of_one_kind_are_reported_ten_times(house: House) -> None:
     assert house.door.refused["channel"] == 30
     assert len(house.notes) == 10
     assert house.notes[-1].endswith("only counted")
+
+
+def fill(house: House) -> None:
+    """Have no space for what the door writes down."""
+    lines = house.folder / tickets.KEYS / "enrolled"
+    lines.unlink(missing_ok=True)
+    lines.symlink_to("/dev/full")
+
+
+def test_a_full_disk_keeps_a_host_out_and_the_broker_alive(house: House) -> None:
+    fill(house)
+    _, answer = house.enroll(house.ticket("alice"))
+    assert isinstance(answer, enrol.NotEnrolled)
+    assert "No space left" in answer.why
+    assert any("alice" in text and "No space left" in text for text in house.notes)
+    (house.folder / tickets.KEYS / "enrolled").unlink()
+    house.agent("alice")
+
+
+def test_a_host_is_shut_out_though_the_disk_is_full(house: House) -> None:
+    """DR4."""
+    alice = house.agent("alice")
+    alice.send([b"M", b"w1", b"mine"])
+    assert len(house.hear()) == 1
+    fill(house)
+    house.door.shut_out("alice", "it was revoked")
+    assert any("written down" in text for text in house.notes)
+    alice.send([b"M", b"w1", b"mine"])
+    assert house.hear(SILENT_S) == []
+    (house.folder / tickets.KEYS / "enrolled").unlink()
+    house.agent("bob")
+    again = tickets.KeyRing(house.folder)
+    assert list(again.gone.values()) == ["it was revoked"]
+    assert list(again.hosts.values()) == ["bob"]
