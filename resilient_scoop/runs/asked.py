@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -70,9 +71,10 @@ def ask(run_dir: Path, request: Request, run_id: str) -> str:
     answer, until = folder / f"{name}{_ANSWER}", time.monotonic() + ANSWER_S
     while not answer.exists():
         if not path.exists() and not answer.exists():  # a broker that has just started removed it
-            folder.mkdir(mode=0o700, exist_ok=True)
-            draft.write_bytes(msgspec.json.encode(request))
-            draft.rename(path)
+            with suppress(FileNotFoundError):  # or the folder, at this moment
+                folder.mkdir(mode=0o700, exist_ok=True)
+                draft.write_bytes(msgspec.json.encode(request))
+                draft.rename(path)
         if time.monotonic() > until:
             path.unlink(missing_ok=True)
             raise RunBusyError(str(run_dir), 0, os.uname().nodename)

@@ -38,7 +38,9 @@ def test_a_request_is_answered_once(tmp_path: Path, ends: threading.Event) -> No
         Drain: Answer("it leaves"), Revoke: Answer(refused="there is no such host"),
     }  # fmt: skip
     found: list[Request] = []
-    broker = threading.Thread(target=lambda: found.extend(serve(tmp_path, answers, ends)))
+    broker = threading.Thread(
+        target=lambda: found.extend(serve(tmp_path, answers, ends)), daemon=True
+    )
     broker.start()
     assert ask(tmp_path, Drain("alice", 5.0), "r") == "it leaves"
     with pytest.raises(UsageError, match="run r: there is no such host"):
@@ -64,6 +66,26 @@ def test_a_request_outlives_the_start_of_a_broker(
     ends.set()
     broker.join()
     assert answers == ["done"]
+
+
+def test_a_request_outlives_a_folder_that_a_broker_removes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asked, "ANSWER_S", 5.0)
+    brokers = [Requests(tmp_path)]
+    rename = Path.rename
+
+    def slow(draft: Path, path: Path) -> Path:
+        if len(brokers) == 1:
+            brokers.append(Requests(tmp_path))  # it removes what is left of an earlier broker
+        return rename(draft, path)
+
+    def pause(_: float) -> None:
+        brokers[-1].answer_all(lambda _: Answer("done"))
+
+    monkeypatch.setattr(Path, "rename", slow)
+    monkeypatch.setattr(asked.time, "sleep", pause)
+    assert ask(tmp_path, Rekey(), "r") == "done"
 
 
 def test_a_broker_that_does_not_answer_is_reported(
