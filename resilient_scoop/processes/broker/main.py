@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +49,7 @@ from resilient_scoop.journal.journal import Journal
 from resilient_scoop.journal.place import GENERATION_FILE
 from resilient_scoop.journal.state_store import StateStore
 from resilient_scoop.processes.broker.disk import Disk, wait_for_room
+from resilient_scoop.processes.broker.report_pipe import ReportPipe
 from resilient_scoop.processes.failures import script_dies
 from resilient_scoop.processes.starting import take_settings
 from resilient_scoop.runs import asked
@@ -194,8 +194,11 @@ def forget_failures(journal: Journal, state: DurableState) -> int:
 class BrokerShell:
     """Holds the machine and its adapters."""
 
-    def __init__(self, settings: ChildSettings) -> None:  # noqa: PLR0915 - all that a broker is
+    def __init__(  # noqa: PLR0915 - all that a broker is
+        self, settings: ChildSettings, reports: ReportPipe
+    ) -> None:
         self.settings = settings
+        self.reports = reports
         self.journal = open_journal(settings)
         if settings.options.retry_failed and not settings.adopt:
             forget_failures(self.journal, load_state(self.journal, settings.run)[0])
@@ -229,7 +232,6 @@ class BrokerShell:
         self.socket.watch(self.wake)
         self.socket.watch(0)
         os.set_blocking(0, False)
-        os.set_blocking(1, False)
         self.grid: Grid | None = None
         self.asked, self.asked_at = Requests(Path(settings.run_dir)), 0.0
         if settings.options.grid or (Path(settings.run_dir) / "keys" / "enrolled").exists():
@@ -428,28 +430,28 @@ class BrokerShell:
     def _end(self) -> int:
         if self.committer.flush(0.0 if self.committer.full else 5.0):
             self._send(self.exchange.committed(1 << 62, self.journal))
-        self.reported = b""
-        self._report(self._how_it_goes(self.broker.state.output_bytes, durable=True))
+        last = self._how_it_goes(self.broker.state.output_bytes, durable=True)
+        self.reports.keep(msgspec.json.encode(last) + b"\n", is_final=True)
         self.committer.close()
         self.journal.close(clean=True)
         if self.grid is not None:
             self.grid.close()
         self.socket.close()
+        self.reports.finish()
         return 0 if self.broker.ended is not None else STOPPED
 
     def _report(self, report: Report) -> None:
-        line, now = msgspec.json.encode(report) + b"\n", time.monotonic()
-        same = line == self.reported and now - self.spoke_at < _SPEAK_S
-        if same or not self.launcher:
+        if not self.launcher:
             return
-        if not report.note:
-            self.reported, self.spoke_at = line, now
-        try:
-            os.write(1, line)
-        except BlockingIOError:
-            self.reported = b""  # the launcher is slow: the next report contains everything again
-        except OSError:
-            self.launcher = False
+        line, now = msgspec.json.encode(report) + b"\n", time.monotonic()
+        if report.note:
+            self.reports.keep(line, is_final=report.fatal > 0)
+        elif line != self.reported or now - self.spoke_at >= _SPEAK_S:
+            is_sent = self.reports.offer(line)
+            self.reported, self.spoke_at = line if is_sent else b"", now
+        else:
+            self.reports.flush()
+        self.launcher = not self.reports.is_broken
 
 
 def main() -> int:
@@ -458,12 +460,13 @@ def main() -> int:
     # Most objects here live long and hold no cycles; by default the collector would walk them
     # thousands of times.
     gc.set_threshold(100_000, 50, 100)
+    if not wait_for_room(settings.run_dir):
+        return STOPPED
+    reports = ReportPipe(1)
     try:
-        if not wait_for_room(settings.run_dir):
-            return STOPPED
-        return BrokerShell(settings).serve()
+        return BrokerShell(settings, reports).serve()
     except RscoopError as error:
         line = msgspec.json.encode(Report(note=str(error), fatal=error.exit_code))
-        sys.stdout.buffer.write(line + b"\n")
-        sys.stdout.buffer.flush()
+        reports.keep(line + b"\n", is_final=True)
+        reports.finish()
         return error.exit_code
