@@ -75,7 +75,7 @@ class Executor(cf.Executor):
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         self._initializer = initializer and _Initializer(initializer, tuple(initargs))
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # pickling an argument runs user code, which may make calls
         self._shut = False
         self._broken: str | None = None
         # Futures that are not done, in the order of their calls:

@@ -266,15 +266,19 @@ class SharedCalls:
             if pending is not None:
                 pending[future] = None
                 future.pending = pending
-            self._open(future, _Made(define, digests, payloads, files, arg))
+            if not self._open(future, _Made(define, digests, payloads, files, arg)):
+                future.note_done()
+                self._check()
         if _engine.has_enough(at):
             self.pumping.wait_for(lambda: self.refusal() is not None or not _engine.has_enough(at))
         return future
 
-    def _open(self, future: SharedFuture[Any], made: _Made) -> None:
-        """Make a call for a future."""
+    def _open(self, future: SharedFuture[Any], made: _Made) -> bool:
+        """Make a call for a future; return whether that was possible: no other thread has closed this."""
         session, parent = self.session, self.parent
         with session.turn():
+            if self._closed is not None:
+                return False
             session.machine.define(made.define)
             call = parent.begin_found(made.define.fn, made.define.fingerprint, made.digests)
             future.open(call)
@@ -292,15 +296,24 @@ class SharedCalls:
                 self._watch.hear(call.number)
                 self.pumping.announce()
         self.pumping.wake()
+        return True
 
     def _open_again(self, future: SharedFuture[Any], made: _Made) -> None:
         """Make a call that an earlier attempt canceled, as the next equal one (SH3)."""
         future.made = None
-        if made.files:  # which are removed with the canceled call
-            with self._lock:
-                digests, payloads, files = _engine.encode(self._at, made.define, [made.arg])
-            made = _Made(made.define, digests, payloads, files, made.arg)
-        self._open(future, made)
+        error: BaseException | None = None
+        try:
+            if made.files:  # which are removed with the canceled call
+                with self._lock:
+                    digests, payloads, files = _engine.encode(self._at, made.define, [made.arg])
+                made = _Made(made.define, digests, payloads, files, made.arg)
+            if not self._open(future, made):
+                error = self._closed
+        except Exception as failed:  # user code: pickling runs it
+            error = failed
+        if error is not None:
+            self._run(future.settle, None, error)
+            future.note_done()
 
     def map(
         self,
@@ -370,6 +383,8 @@ class SharedCalls:
         with self._cancelling:
             asked = []
             with session.turn():
+                if self._closed is not None:
+                    return  # they have that error, and there is no connection any more
                 for future in futures:
                     if not future.done() and future.call is not None and future.call.left:
                         future.is_given_up = True
@@ -511,8 +526,11 @@ class SharedCalls:
 
     def _fail(self, error: BaseException | None) -> None:
         """No more outcomes will come: say so to every waiting future (SH1)."""
-        while self._waiting:
-            _, future = self._waiting.popitem()
+        while True:
+            try:
+                _, future = self._waiting.popitem()
+            except KeyError:  # there is none any more: another thread may do the same
+                return
             if future.done():
                 continue
             if future.set_running_or_notify_cancel():
@@ -534,8 +552,9 @@ class SharedCalls:
 
     def close(self, error: BaseException) -> None:
         """Make no more calls; waiting futures get the error."""
-        if self._closed is None:
-            self._closed = error
+        with self.session.turn():  # a call is made before it, or not at all
+            if self._closed is None:
+                self._closed = error
         self._fail(error)
         with self.session.turn():
             self.pumping.announce()

@@ -63,6 +63,8 @@ class Pump:
         self._main_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._main_poll = select.poll()
         self._main_poll.register(self._main_fd, select.POLLIN)
+        self._open_fds = threading.Lock()  # they are not closed while one of them is written to
+        self._is_released = False
         self._ends = False
         self._is_woken = False
         self.each_turn: list[Callable[[], None]] = []
@@ -77,12 +79,18 @@ class Pump:
         """Make the thread take a turn now, or within `LINGER_S` (PU2, PU3); callable from any thread."""
         if not self._is_woken:
             self._is_woken = True
-            os.eventfd_write(self._wake_fd, 1)
+            self._raise(self._wake_fd)
 
     def announce(self) -> None:
         """Tell all waiting threads to look again; called in a turn."""
         self._news.notify_all()
-        os.eventfd_write(self._main_fd, 1)
+        self._raise(self._main_fd)
+
+    def _raise(self, fd: int) -> None:
+        """Make a descriptor readable, unless its number belongs to someone else by now."""
+        with self._open_fds:
+            if not self._is_released:
+                os.eventfd_write(fd, 1)
 
     def wait(self, timeout_s: float) -> None:
         """Wait for news, outside of a turn; for the main thread."""
@@ -107,9 +115,11 @@ class Pump:
             self._thread.join(_STOP_S)
 
     def release(self) -> None:
-        """Close the descriptors, once no thread waits any more."""
-        for fd in (self._wake_fd, self._main_fd):
-            os.close(fd)
+        """Close the descriptors, once no thread waits any more; others may still announce something."""
+        with self._open_fds:
+            self._is_released = True
+            for fd in (self._wake_fd, self._main_fd):
+                os.close(fd)
 
     def _is_over(self) -> bool:
         return self._ends or self._session.is_closed

@@ -651,3 +651,41 @@ if __name__ == "__main__":
     assert out[:3] == ["True True"] * 3
     assert len(out) == 4
     assert "its run has ended" in out[3]
+
+
+USER_CODE_IN_PICKLING = """
+import threading, time
+from resilient_scoop import Executor, Session
+from resilient_scoop.errors import SessionClosedError
+
+class Nested:
+    def __reduce__(self):
+        return int, (executor.submit(abs, -3).result(),)
+
+class Closing:
+    def __reduce__(self):
+        thread = threading.Thread(target=session.close, kwargs={"wait": False})
+        thread.start()
+        thread.join()
+        return int, (7,)
+
+if __name__ == "__main__":
+    with Executor(1) as executor:
+        print(executor.submit(abs, Nested()).result())
+    session = Session(workers=1)
+    values = session.map(time.sleep, [0.0, 60.0, 60.0])
+    next(values)
+    try:
+        session.submit(abs, Closing())
+    except SessionClosedError:
+        print("closed")
+    values.close()
+"""
+
+
+def test_calls_and_the_end_of_a_session_may_happen_while_an_argument_is_pickled(
+    place: Place,
+) -> None:
+    done = python(place, USER_CODE_IN_PICKLING)
+    assert done.expect() == "3\nclosed\n"
+    assert done.err == ""

@@ -95,3 +95,23 @@ def test_a_pump_that_has_lingered_is_woken_again(
             time.sleep(0.01)  # longer than it lingers
 
     assert [number for turn in connection.sent for number in turn] == list(range(200))
+
+
+def test_descriptors_of_others_are_not_written_to_after_the_end(
+    connection: FakeConnection,
+) -> None:
+    """A thread that has just made a call may wake the pump of a session that is being closed."""
+    pumping = Pump(connection)
+    pumping.start()
+    pumping.close()
+    pumping._is_woken = False
+    pumping.release()
+    others = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2)]
+    assert set(others) == {pumping._wake_fd, pumping._main_fd}
+    with connection.turn():
+        pumping.announce()
+    pumping.wake()
+    for fd in others:
+        with pytest.raises(BlockingIOError):
+            os.eventfd_read(fd)
+        os.close(fd)
