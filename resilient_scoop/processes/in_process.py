@@ -154,12 +154,14 @@ class InProcess:
                 self.run.id,
                 f"its launcher did not begin within {START_S_MAX:.0f} s; see {self.run.logs}",
             )
-        if launcher.stdout.read(1) == b"\n":
+        first = launcher.stdout.read(1)
+        if first == b"\n":
             return
+        said = first + launcher.stdout.read()
         launcher.wait(_END_S_MAX)
         if launcher.returncode == RunBusyError.exit_code:
             raise self.run.busy_error()
-        raise RunStoppedError(self.run.id, self._said())
+        raise RunStoppedError(self.run.id, self._why(said))
 
     def _seat(self, say: Callable[[str], None]) -> None:
         """Wait until the broker has granted this process the script's calls."""
@@ -185,15 +187,15 @@ class InProcess:
         with connection.turn():
             machine.parents[ids.ROOT] = connection.context.parent = parent
 
-    def _said(self, otherwise: str | None = None) -> str:
+    def _why(self, said: bytes, otherwise: str | None = None) -> str:
         """Return why the launcher, which has ended, says that it did."""
-        assert self._launcher.stdout is not None, "it is a pipe"
-        said = self._launcher.stdout.read().decode("utf-8", "replace").strip()
-        return said or otherwise or f"its launcher ended with exit code {self._launcher.returncode}"
+        text = said.decode("utf-8", "replace").strip()
+        return text or otherwise or f"its launcher ended with exit code {self._launcher.returncode}"
 
     def _verdict(self) -> str:
         """Return why the run has ended: the launcher's reason, or the broker's."""
-        return self._said(self.connection.machine.stopping)
+        assert self._launcher.stdout is not None, "it is a pipe"
+        return self._why(self._launcher.stdout.read(), self.connection.machine.stopping)
 
     @property
     def death(self) -> str:

@@ -689,3 +689,13 @@ def test_calls_and_the_end_of_a_session_may_happen_while_an_argument_is_pickled(
     done = python(place, USER_CODE_IN_PICKLING)
     assert done.expect() == "3\nclosed\n"
     assert done.err == ""
+
+
+def test_the_reason_why_a_run_cannot_be_held_is_in_the_error_whole(place: Place) -> None:
+    python(place, NAMED).expect()
+    (run,) = place.runs()
+    (run / "lock").unlink()
+    (run / "lock").mkdir()
+    done = python(place, NAMED)
+    assert "the system refused a resource" in done.err
+    assert "lock" in done.err

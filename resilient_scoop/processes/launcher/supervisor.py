@@ -106,21 +106,21 @@ def launch(
         JournalGoneError: the run's folder was deleted or moved.
         RunStoppedError: the system refused what a run needs; nothing is lost.
     """
-    with run.hold() as lock:
-        say_held()
-        try:
+    try:
+        with run.hold() as lock:
+            say_held()
             decisions.save(run.path, made)
             run.limit_met.unlink(missing_ok=True)
             launcher = Launcher(run, options, lock)
             launcher.owner_fd = owner_fd
             code = launcher.serve()
-        except OSError as error:
-            _note_limit(run)
-            raise RunStoppedError(run.id, refusal(error)) from error
-        met = launcher.report.full and launcher.report.at_limit
-        if met or launcher.fatal_code in (STOPPED, JournalError.exit_code):
-            _note_limit(run)
-        return code
+            met = launcher.report.full and launcher.report.at_limit
+            if met or launcher.fatal_code in (STOPPED, JournalError.exit_code):
+                _note_limit(run)
+            return code
+    except OSError as error:
+        _note_limit(run)
+        raise RunStoppedError(run.id, refusal(error)) from error
 
 
 def _note_limit(run: RunDir) -> None:
