@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from pathlib import Path
 
 import msgspec
@@ -84,7 +85,7 @@ def test_a_request_outlives_a_folder_that_a_broker_removes_meanwhile(
         brokers[-1].answer_all(lambda _: Answer("done"))
 
     monkeypatch.setattr(Path, "rename", slow)
-    monkeypatch.setattr(asked.time, "sleep", pause)
+    monkeypatch.setattr(time, "sleep", pause)
     assert ask(tmp_path, Rekey(), "r") == "done"
 
 

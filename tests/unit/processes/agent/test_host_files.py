@@ -386,7 +386,7 @@ def test_a_full_disk_makes_room_for_the_next_try(
         os.utime(path, (at, at))
     (both.run / RESULT).write_bytes(b"content")
     monkeypatch.setattr(host_files, "free_bytes", lambda _: 0)
-    monkeypatch.setattr(host_files.os, "pwrite", refuse)
+    monkeypatch.setattr(os, "pwrite", refuse)
     both.thread.start()
     with pytest.raises(OSError, match="space") as caught:
         both.worker.fetch(RESULT)
