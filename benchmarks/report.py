@@ -76,7 +76,7 @@ class Results:
         for failure in self.failures:
             yield f"failed: {failure}"
         for note in self.notes:
-            yield f"said, and should not: {note}"
+            yield f"unexpected message: {note}"
         shares = [share for found in self.others.values() for share in found]
         if shares:
             yield (
