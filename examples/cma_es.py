@@ -1,16 +1,16 @@
-"""CMA-ES with DEAP, checkpointed: the strategy's mean, step size and covariances survive any crash.
+"""CMA-ES with DEAP and a checkpoint: mean, step size and covariances of the strategy survive any crash.
 
     rscoop run examples/cma_es.py
     rscoop resume last
 
-`toolbox.generate` asks the strategy for candidates, every core evaluates them, `toolbox.update` tells
-it how good they are. The loop is DEAP's `eaGenerateUpdate` with the same arguments, taken from
-`resilient_scoop.contrib.deap`: it finds the strategy behind the toolbox and makes it, the hall of
-fame, the logbook and the random streams part of a checkpoint. So a run of a month resumes in seconds,
-and ends with the same numbers to the last digit.
+`toolbox.generate` asks the strategy for candidates, the workers evaluate them, `toolbox.update` gives
+the results to the strategy. `eaGenerateUpdate` is DEAP's loop with the same arguments, from
+`resilient_scoop.contrib.deap`. It finds the strategy behind the toolbox, and saves it with the hall of
+fame, the logbook and the random streams in a checkpoint. So a run of a month resumes in seconds and
+ends with the same numbers to the last digit.
 
-The cost is the Rosenbrock function, a curved valley; `--cost-ms` burns CPU time in each evaluation as
-a real simulation would. Needs `pip install deap`.
+The cost is the Rosenbrock function, a curved valley. `--cost-ms` adds CPU time to each evaluation, as
+a real simulation would need. Needs `pip install deap`.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
-"""Long calls that keep what they have: magnets at several temperatures, an hour each if you like.
+"""Long calls that save partial work: magnets at several temperatures, an hour each if you like.
 
-Nothing can be done in parallel within one Monte Carlo simulation: it is one long call. Killed in its
-last minute it would begin again, if it did not say now and then how far it is and what it has:
+One Monte Carlo simulation cannot be computed in parallel: it is one long call. If it is killed in its
+last minute, it would start from the beginning. So it reports its progress with its state:
 
     futures.progress(sweep, sweeps, resume=state)
 
-The next attempt finds that as `futures.task_info().resume`, and the random numbers where they were,
-so that it ends with the numbers of an undisturbed run. Try it:
+The next attempt finds this state as `futures.task_info().resume`, and the random streams continue from
+there, so the result is that of an undisturbed run. Try it:
 
     rscoop run examples/ising.py --sweeps 20000     and kill a worker, or everything
-    rscoop status last                              shows how far each temperature is
+    rscoop status last                              shows the progress of each temperature
     rscoop resume last
 
-It simulates the two-dimensional Ising model (single spin flips, Metropolis 1953) and prints the mean
-magnetization, which vanishes above the temperature 2.27.
+The script simulates the two-dimensional Ising model (single spin flips, Metropolis 1953) and prints
+the mean magnetization, which vanishes above the temperature 2.27.
 """
 
 from __future__ import annotations

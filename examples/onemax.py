@@ -1,23 +1,23 @@
-"""OneMax with DEAP: an evolutionary algorithm whose evaluations run on every core there is.
+"""OneMax with DEAP: an evolutionary algorithm whose evaluations run on all cores.
 
-The whole change to make a DEAP script parallel, and impossible to lose, is one line:
+One line makes a DEAP script parallel, and lets it survive crashes:
 
     toolbox.register("map", futures.map)
 
-Run it, and kill whatever you like while it runs (a worker, the broker, all of it):
+Run it, and kill what you like while it runs (a worker, the broker, everything):
 
     rscoop run examples/onemax.py
     rscoop resume last
 
-It ends with the same lines as a run that nothing happened to: finished evaluations come back from
-the journal, the rest are computed, and the random numbers are the same ones. What makes that work:
+It prints the same lines as a run without kills: finished evaluations come from the journal, the others
+are computed, and the random numbers are the same. The reasons:
 
-- `creator` classes are made at module level, so that every worker has them;
-- all variation happens in the script, which draws from `random`, seeded once;
-- `evaluate` is a plain function of its arguments.
+- `creator` classes are made at module level, so every worker has them
+- all variation happens in the script, which draws from `random`, seeded once
+- `evaluate` is a plain function of its arguments
 
-Counting ones is too cheap to be worth sending away, so `--cost-ms` burns CPU time in each
-evaluation as a real simulation would. Needs `pip install deap`.
+Counting ones is too cheap for a call, so `--cost-ms` adds CPU time to each evaluation, as a real
+simulation would need. Needs `pip install deap`.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Pi by Monte Carlo: random numbers that do not depend on who draws them.
+"""Pi by Monte Carlo: random numbers that do not depend on the worker.
 
-Each call throws points at a square and counts those that fall in the quarter of a circle. It
-draws from `futures.rng()`, a `random.Random` that is seeded for this very call from the seed of the
-run and the call's place in the script. So the answer has the same digits on one worker and on a
-hundred, and also when some of them die and their calls run again elsewhere:
+Each call draws points in a square and counts those in the quarter of a circle. It draws from
+`futures.rng()`, a `random.Random` that is seeded for each call from the seed of the run and the
+position of the call in the script. So the answer has the same digits on one worker and on a hundred,
+also when some of them die and their calls run again on others:
 
     rscoop run -n 1 --seed 7 examples/pi.py
     rscoop run -n 8 --seed 7 examples/pi.py
 
-`random` and `numpy.random` are seeded in the same way; `futures.rng()` says it aloud.
+`random` and `numpy.random` are seeded in the same way; `futures.rng()` makes it visible in the code.
 """
 
 from __future__ import annotations

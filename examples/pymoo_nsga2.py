@@ -1,15 +1,15 @@
-"""NSGA-II with pymoo: the algorithm asks, every core evaluates, a checkpoint holds the whole algorithm.
+"""NSGA-II with pymoo: the workers evaluate, and a checkpoint holds the whole algorithm.
 
     rscoop run examples/pymoo_nsga2.py
     rscoop resume last
 
-pymoo's `algorithm.ask()` and `algorithm.tell()` leave the evaluation to us, which is `futures.map` over
-the candidates. The algorithm object is all the state there is (population, archive, its own random
-generator), so it is the state of a `checkpoint.durable` block; after a crash it comes back from the
-last commit and only the generations since then are replayed.
+Between pymoo's `algorithm.ask()` and `algorithm.tell()`, `futures.map` evaluates the candidates. The
+algorithm object holds everything (population, archive, its own random generator), so it is the state of
+a `checkpoint.durable` block. After a crash it comes back from the last commit, and only the generations
+after it are replayed.
 
 The task: a bar with a hollow cross-section, light and stiff at once (two goals, one constraint).
-`--cost-ms` burns CPU time as a real simulation would. Needs `pip install pymoo`.
+`--cost-ms` adds CPU time, as a real simulation would need. Needs `pip install pymoo`.
 """
 
 from __future__ import annotations

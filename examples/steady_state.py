@@ -1,17 +1,17 @@
-"""A steady-state evolutionary search: no generations, no barrier, no core that waits for another.
+"""A steady-state evolutionary search: without generations, so no core waits for another.
 
 Some evaluations take five times as long as others. An algorithm with generations waits for the
-slowest each time; this one breeds a new individual as soon as any result is there:
+slowest each time. This one makes a new individual as soon as any result is there:
 
     done = next(futures.as_completed(pending))
 
-What it does next thus depends on the order in which results come, which no two runs share. Within
-one run that order is history: it is recorded as it is told, and after `rscoop resume`, or when the
-script's own process dies and is started again, the same results come in the same order, so that the
-search continues from where it was. `--history` prints that order, to see it happen; without it only
-the levels passed on the way to the optimum are printed, which any order leads to.
+So its next step depends on the order in which results arrive, which differs from run to run. Within
+one run, the order is recorded: after `rscoop resume`, or when the process of the script dies and is
+started again, the same results arrive in the same order, and the search continues. `--history` prints
+that order. Without it, only the fitness levels on the way to the optimum are printed, which are the
+same for any order.
 
-The problem: make all bits one, where each block of four earns a bonus once it is full (after the
+The problem: make all bits one; each block of four earns a bonus when it is complete (like the
 `royal road` functions of Mitchell, Forrest and Holland, 1992).
 """
 
@@ -117,10 +117,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Search without generations.")
     parser.add_argument("--bits", type=int, default=48)
     parser.add_argument("--population", type=int, default=40)
-    parser.add_argument("--pending", type=int, default=16, help="individuals under way")
+    parser.add_argument("--pending", type=int, default=16, help="individuals evaluated at a time")
     parser.add_argument("--evaluations-max", type=int, default=50_000)
-    parser.add_argument("--cost-ms", type=float, default=1.0, help="CPU time of the quickest")
-    parser.add_argument("--history", action="store_true", help="print every result as it comes")
+    parser.add_argument("--cost-ms", type=float, default=1.0, help="CPU time of the fastest one")
+    parser.add_argument("--history", action="store_true", help="print every result when it arrives")
     options = parser.parse_args()
 
     search = Search(options.bits, options.population, futures.rng())

@@ -1,18 +1,18 @@
-"""A parameter sweep: a grid of settings, a table and a picture at the end.
+"""A parameter sweep: a grid of settings, with a table and a plot at the end.
 
-Differential evolution has two knobs, the weight of the difference and the rate of crossover. How
+Differential evolution has two parameters, the weight of the difference and the rate of crossover. How
 well does each pair of them minimize the Rastrigin function? Every point of the grid is one call:
 
     results = futures.options(retries=2).map(measure, points)
 
-`retries=2` gives a call that raises two more chances; a worker that dies is not counted as one, its
-call simply runs elsewhere. Lines appear in the order of the grid while later points still run.
+With `retries=2`, a call that raises an exception is tried twice more. The death of a worker does not
+count as a try: the call runs again on another one. Lines appear in the order of the grid, while later
+points are computed.
 
-The files are written once, at the end and in full. That is the pattern to follow: after `rscoop
-resume` a script runs again from its top with its results handed to it, and whatever it does to the
-world it does again; a file written in full comes out the same. (For what must happen once, there is
-`futures.once`.) Each call makes its own generator from its settings, so that this script prints the
-same numbers on any workers, under any seed, and without `rscoop` too.
+The files are written once, at the end, as a whole. Do the same in your scripts: after `rscoop resume`
+a script runs again from the top with its results, so it repeats its effects outside, and a file that is
+written as a whole comes out the same. Each call makes its own generator from its settings, so the
+script prints the same numbers on any workers, with any seed, and without `rscoop`.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ def grid(options: argparse.Namespace) -> list[Point]:
 
 def main() -> None:
     """Parse the command line, sweep, write the table and the picture."""
-    parser = argparse.ArgumentParser(description="Sweep the knobs of differential evolution.")
-    parser.add_argument("--steps", type=int, default=8, help="values of each knob")
+    parser = argparse.ArgumentParser(description="Sweep two parameters of differential evolution.")
+    parser.add_argument("--steps", type=int, default=8, help="values of each parameter")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--generations", type=int, default=60)
     parser.add_argument("--out", type=Path, default=Path(), help="folder of the files")

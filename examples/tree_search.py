@@ -1,14 +1,14 @@
-"""Queens on a chessboard: futures that spawn futures, to any depth.
+"""Queens on a chessboard: calls that make calls, to any depth.
 
-How many ways are there to place N queens so that none attacks another? Each call tries one row's
-free columns. Down to `--depth` rows it spawns a future for each of them and waits for its children;
-below that it counts by itself, since a future should be worth the trip (a millisecond or more).
+How many ways are there to place N queens so that none attacks another? Each call tries the free
+columns of one row. Down to `--depth` rows, it makes a call for each column and waits for it; below
+that, it counts by itself, because a call should take a millisecond or more.
 
     rscoop run examples/tree_search.py --queens 12 --depth 3
 
-A call that waits takes up no worker: the worker runs other calls meanwhile, so that a tree can be
-deeper than there are workers. If a waiting call dies with its worker, it is started again
-elsewhere, and the results of the children that are done are handed to it from the journal.
+A call that waits does not occupy its worker: the worker runs other calls, so the tree may be deeper
+than there are workers. If a waiting call dies with its worker, it is started again on another one and
+gets the results of its finished calls from the journal.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> None:
     """Parse the command line, count, print what each first move leads to."""
     parser = argparse.ArgumentParser(description="Count the solutions of the N queens problem.")
     parser.add_argument("--queens", type=int, default=11)
-    parser.add_argument("--depth", type=int, default=2, help="rows that spawn futures")
+    parser.add_argument("--depth", type=int, default=2, help="rows whose columns are calls")
     options = parser.parse_args()
 
     board = Board(options.queens)
