@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m chaos", description="Kill runs; check them.")
     commands = parser.add_subparsers(dest="command", required=True)
-    play = commands.add_parser("rounds", help="random rounds, each from a seed (also without a command)")
+    play = commands.add_parser("rounds", help="random rounds (also without a command)")
     play.add_argument("--rounds", type=int, help=f"how many  [default: {_ROUNDS}]")
     play.add_argument("--minutes", type=float, help="begin no round later than this")
     play.add_argument("--seed", type=int, default=1, help="seed of the first round; others follow")
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     hosts.add_argument("--fault", type=Fault, choices=list(Fault), action="append")
     hosts.add_argument("--keep", type=Path, help="where what failed is kept")
     commands.add_parser("clean", help="remove what a killed `grid` left")
-    turns = commands.add_parser("loops", help="loops with checkpoints, each killed once and resumed")
+    turns = commands.add_parser("loops", help="loops with checkpoints; each is killed once")
     turns.add_argument("--kills", type=int, default=50, help="of each kind of loop")
     turns.add_argument("--seed", type=int, default=1, help="of the first kill; others follow")
     turns.add_argument("--kind", dest="kinds", action="append", choices=rounds.LOOPS)

@@ -32,13 +32,13 @@ SCHEMA: Final = 1
 
 EXIT_CODES: Final = """\b
 Exit codes:
-    the script's own   it ended (1: an uncaught exception, 120: its output had no reader)
+    the script's own   the script ended (1: an uncaught exception, 120: no process reads its output)
     2    the command cannot be executed as given
     70   a process of the run failed repeatedly, or the replay differs (--strict)
     73   the run is live
     74   the journal is damaged, or the disk has an error
-    75   stopped; it can be resumed: requeue it
-    129, 130, 143   ended by SIGHUP, SIGINT, SIGTERM
+    75   the run stopped and can be resumed: submit the job again
+    129, 130, 143   stopped by SIGHUP, SIGINT, SIGTERM; the run can be resumed
 """
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -147,7 +147,7 @@ def run_and_path(run: RunDir | str, path: str | None) -> tuple[RunDir, str | Non
     if isinstance(run, RunDir):
         return run, path
     if path is not None:
-        raise UsageError(f"{run!r} names a future, not a run; write RUN first, then ID")
+        raise UsageError(f"{run!r} is the ID of an item, not a run; write RUN first, then ID")
     return catalog.select(state_folder(), catalog.LAST), run
 
 
@@ -178,14 +178,13 @@ def determinism_options(command: _Command) -> _Command:
     """Give a command the flags that find what would differ in a replay."""
     audit = click.option(
         "--audit", is_flag=True,
-        help="Report, once per line of code, clocks, UUIDs, random bytes, file writes, sockets and child "
-        "processes that the script, or a task that makes calls, uses outside of futures.once.",
+        help="Report code of the script, and of tasks that make calls, that may differ in a replay: "
+        "clocks, UUIDs, random bytes, file writes, sockets and child processes outside of futures.once.",
     )  # fmt: skip
     always = click.option(
         "--always-replay", is_flag=True,
-        help="Replay the script, and every task that makes calls, whenever it has waited, and stop "
-        "(70) at the first difference. Finds what would otherwise fail only after a crash. Slow; "
-        "for tests.",
+        help="For tests: replay the script, and every task that makes calls, whenever it has waited, "
+        "and stop (70) at the first difference, which would otherwise appear only after a crash. Slow.",
     )  # fmt: skip
     return audit(always(command))
 

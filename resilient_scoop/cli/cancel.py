@@ -1,4 +1,4 @@
-"""`rscoop cancel`: stop a run in order, or at once; its results are kept."""
+"""`rscoop cancel`: stop a run cleanly, or at once; its results are kept."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ Examples:
 """,
 )
 @run_argument
-@click.option("--now", is_flag=True, help="Stop it at once, as a second Ctrl-C does.")
+@click.option("--now", is_flag=True, help="Stop the run at once, as a second Ctrl-C does.")
 @click.option(
     "--timeout", "timeout_s", type=DURATION, default="30s", metavar="DURATION",
-    help="How long to wait for its end.  [default: 30s]",
+    help="How long to wait for the end of the run.  [default: 30s]",
 )  # fmt: skip
 def command(*, run: RunDir, now: bool, timeout_s: float) -> None:
-    """Stop RUN in order; it can be resumed.
+    """Stop RUN cleanly; it can be resumed.
 
     The command waits until no process of the run is left on this host.
     """

@@ -11,7 +11,7 @@ from typing import Final
 
 import click
 
-from resilient_scoop.cli.base import DURATION, EXIT_CODES, SETTINGS, note, run_argument
+from resilient_scoop.cli.base import DURATION, SETTINGS, note, run_argument
 from resilient_scoop.cli.reach import open_process, send, whom_to_ask
 from resilient_scoop.errors import RunStoppedError, UsageError
 from resilient_scoop.processes.launcher.stopping import (
@@ -30,26 +30,30 @@ _YOUNG_S: Final = 5.0
 
 @click.command(
     context_settings=SETTINGS,
-    epilog=f"""\b
+    epilog="""\b
 Examples:
     rscoop checkpoint                       save and stop, to be resumed
     rscoop checkpoint --go-on evolve-7      save and continue
     rscoop checkpoint --no-wait
-{EXIT_CODES}""",
+\b
+Exit codes:
+    0    the open blocks were saved, or none was open; with --no-wait: the run was asked
+    2    the command cannot be executed as given, or --timeout has passed
+    75   a block was not committed in time, or a process did not answer
+""",
 )
 @run_argument
-@click.option("--go-on", is_flag=True, help="Do not stop the run after the checkpoints.")
-@click.option("--no-wait", is_flag=True, help="Ask for checkpoints and do not wait for them.")
+@click.option("--go-on", is_flag=True, help="Let the run continue after the checkpoints.")
+@click.option("--no-wait", is_flag=True, help="Ask for checkpoints without waiting for them.")
 @click.option(
     "--timeout", "timeout_s", type=DURATION, default=f"{GRACE_S + 30:.0f}s", metavar="DURATION",
-    help="How long to wait for it.  [default: 330s; the run itself gives up after 300s]",
+    help="How long to wait for the checkpoints.  [default: 330s; the run itself waits 300s]",
 )  # fmt: skip
 def command(*, run: RunDir, go_on: bool, no_wait: bool, timeout_s: float) -> int:
     """Save the open checkpoint blocks of RUN, then stop it.
 
     Each `durable` block that is open in the script or in a task is saved at its next commit. Then
-    the run stops and can be resumed; with --go-on it continues. Exit code 75: a block was not
-    committed in time.
+    the run stops and can be resumed; with --go-on it continues.
     """
     if not is_live(run):
         raise UsageError(

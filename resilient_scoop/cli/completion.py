@@ -20,7 +20,7 @@ Examples:
 )
 @click.argument("shell", type=click.Choice(SHELLS))
 def command(*, shell: str) -> None:
-    """Print what SHELL needs to complete commands, options and runs."""
+    """Print a script with which SHELL completes commands and runs."""
     from click.shell_completion import get_completion_class
 
     root = click.get_current_context().find_root().command

@@ -57,11 +57,11 @@ Examples:
 )
 @click.option(
     "--host", "words", multiple=True, metavar="HOST[:N]",
-    help="A host; may be given several times. Without hosts, this machine is looked at.",
+    help="A host; may be given several times. Without hosts, this machine is checked.",
 )  # fmt: skip
 @click.option(
     "--hostfile", type=click.Path(dir_okay=False), metavar="FILE",
-    help="A file with a host in each line: `alice`, `bob:8`, `carol slots=4 port=2222`.",
+    help="The hosts in FILE, one per line: `alice`, `bob:8`, `carol slots=4 port=2222`.",
 )  # fmt: skip
 @click.option(
     "--ssh-config",
@@ -69,26 +69,30 @@ Examples:
     "config_file",
     metavar="FILE",
     default="",
-    help="Another file than ~/.ssh/config.",
+    help="The SSH configuration to use.  [default: ~/.ssh/config]",
 )
 @click.option(
     "--ssh", type=click.Choice(["paramiko", "system"]), default="paramiko", show_default=True,
-    help="What carries the connection: the library, or the `ssh` program.",
+    help="Log in with the library paramiko, or with the program ssh.",
 )  # fmt: skip
-@click.option("--python", default="", metavar="PATH", help="The Python of the hosts.")
+@click.option("--python", default="", metavar="PATH", help="The Python to use on the hosts.")
 @click.option(
     "--prolog", default="", metavar="COMMAND",
-    help="What the shell there runs first, such as 'module load python'.",
+    help="A shell command to run on the hosts before Python (module load ...).",
 )  # fmt: skip
-@click.option("--accept-new-host-keys", is_flag=True, help="Learn the keys of unknown hosts.")
+@click.option(
+    "--accept-new-host-keys",
+    is_flag=True,
+    help="Accept and remember the keys of hosts that SSH does not know yet.",
+)
 @click.option(
     "--external-address", default="", metavar="ADDRESS",
-    help="The address of this machine that hosts try to reach.  [default: by the route to each]",
+    help="The address at which the hosts try to reach this one.  [default: by the route to each]",
 )  # fmt: skip
-@click.option("--tunnel", is_flag=True, help="Try only the way through the SSH connection.")
+@click.option("--tunnel", is_flag=True, help="Check only the way back through the SSH connection.")
 @click.option(
     "--connect-timeout", type=click.FloatRange(min=0.1, max=600), default=10.0, show_default=True,
-    metavar="SECONDS", help="For each step of a login.",
+    metavar="SECONDS", help="The time limit for each step of a login.",
 )  # fmt: skip
 @json_option
 @click.pass_context
@@ -107,9 +111,10 @@ def command(  # noqa: PLR0913 - one parameter for each option
     connect_timeout: float,
     as_json: bool,
 ) -> None:
-    """Look at hosts: login, host key, Python, versions, disk, clock, limits, the way back.
+    """Check hosts before a run, and say what to change.
 
-    Nothing is changed on them. It ends with 0 if all can be used, with 75 otherwise.
+    Checked are login, host key, Python, versions, disk, clock, limits, and whether the host can connect
+    to this one. Nothing is changed on the hosts. The exit code is 0 if all can be used, otherwise 75.
     """
     hosts = _hosts(words, hostfile)
     options = SshOptions(

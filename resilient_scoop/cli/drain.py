@@ -20,10 +20,10 @@ Examples:
 @run_and_host_arguments
 @click.option(
     "--deadline", type=DURATION, metavar="DURATION",
-    help="End what still runs there after this time; it runs again elsewhere.  [default: none]",
+    help="After this time, end calls that still run there; they run again on other hosts.  [default: none]",
 )  # fmt: skip
 def command(*, run: str, host: str | None, deadline: float | None) -> None:
-    """Give HOST no more work; it leaves RUN when what it has begun is done."""
+    """Give HOST no new work; it leaves RUN when its work is done."""
     selected, name = run_and_host(run, host)
     check_live(selected, "drain")
     note(ask(selected.path, Drain(name, deadline), selected.id))

@@ -43,9 +43,9 @@ Examples:
 def command(*, run: RunDir, limit: int, no_traceback: bool, as_json: bool) -> None:
     """Show the failed calls of RUN.
 
-    Each is shown with its arguments, the number of attempts, and the worker's traceback. Your code
-    is not imported for that. Calls of tasks that have ended are no longer in the journal, unless
-    the run was started with --keep-history.
+    Each call is shown with its arguments, the number of attempts, and the worker's traceback, without
+    importing your code. The journal no longer has the calls of tasks that have ended, unless the run was
+    started with --keep-history.
     """
     info = run.load()
     view = open_view(run)

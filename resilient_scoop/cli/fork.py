@@ -63,16 +63,16 @@ Exit codes:
 @run_argument
 @click.option(
     "--at", metavar="BATCH",
-    help="Take everything before this batch of the script, named as in `rscoop status` (0.17).  "
-    "[default: take everything]",
+    help="Take the results before this batch of the script, named as in `rscoop status` (0.17).  "
+    "[default: take all]",
 )  # fmt: skip
 @click.option(
     "--at-checkpoint", metavar="N",
-    help="Take everything before this checkpoint of the script, and continue from it; `last` is the "
-    "newest. Two are kept.",
+    help="Take the results before this checkpoint of the script, and continue from it; `last` is the "
+    "newest. The last two are kept.",
 )  # fmt: skip
 @click.option("--block", metavar="NAME", help="The block of --at-checkpoint, if there are several.")
-@click.option("--name", metavar="NAME", help="A name for the new run, to be used like its id.")
+@click.option("--name", metavar="NAME", help="A name for the new run, usable like its id.")
 @json_option
 def command(
     *,

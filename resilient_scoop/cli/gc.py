@@ -55,10 +55,10 @@ Examples:
 )
 @click.option(
     "--finished-only/--all", default=True,
-    help="Only runs that finished, or also those that failed, were stopped or can't be read.  "
+    help="Remove only finished runs, or also those that failed, were stopped or cannot be read.  "
     "[default: --finished-only]",
 )  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Show what would be removed.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
 def command(*, older_than_s: float, keep: int, finished_only: bool, dry_run: bool) -> None:
     """Remove old runs with their journals, output and logs.
 

@@ -64,54 +64,54 @@ class Crew(NamedTuple):
 _OPTIONS: Final = (
     click.option(
         "--host", multiple=True, metavar="HOST[:N]",
-        help="Run workers on HOST, reached over SSH (user@host, host:N, node[01-16]); several are "
-        "possible. This host computes only if it is named: localhost:N.",
+        help="Run workers on HOST, reached over SSH (user@host, host:N, node[01-16]); may be given "
+        "several times. This host computes only if it is named: localhost:N.",
     ),
     click.option(
         "--hostfile", type=click.Path(), metavar="FILE",
-        help="Run workers on the hosts of FILE, one a line.",
+        help="Run workers on the hosts in FILE, one per line: `alice`, `bob:8`, `carol slots=4`.",
     ),
     click.option(
         "--min-hosts", type=click.IntRange(min=0), metavar="N",
-        help="Stop the run if fewer hosts than N can be reached at its start.  [default: 1]",
+        help="Stop the run if fewer than N hosts can be reached at its start.  [default: 1]",
     ),
     click.option(
         "--ssh", type=click.Choice(["paramiko", "system"]),
-        help="Log in by Python's paramiko, or by the program ssh.  [default: paramiko]",
+        help="Log in with the library paramiko, or with the program ssh.  [default: paramiko]",
     ),
     click.option(
         "--ssh-config", type=click.Path(), metavar="FILE",
-        help="OpenSSH's configuration.  [default: ~/.ssh/config]",
+        help="The SSH configuration to use.  [default: ~/.ssh/config]",
     ),
-    click.option("--python", metavar="PATH", help="The Python of the other hosts."),
+    click.option("--python", metavar="PATH", help="The Python to use on the other hosts."),
     click.option(
         "--prolog", metavar="COMMAND",
         help="A shell command to run on the other hosts before Python (module load ...).",
     ),
     click.option(
         "--tunnel", is_flag=True,
-        help="Send all traffic through the SSH connections: no other port need be open.",
+        help="Send all traffic through the SSH connections; no other port has to be open.",
     ),
     click.option(
         "--external-address", metavar="ADDRESS",
-        help="The address of this host that the other hosts can reach.",
+        help="The address at which the other hosts can reach this one.",
     ),
     click.option(
         "--accept-new-host-keys", is_flag=True,
-        help="Trust and remember the key of a host that SSH does not know yet.",
+        help="Accept and remember the keys of hosts that SSH does not know yet.",
     ),
     click.option(
         "--ship", is_flag=True,
-        help="Copy the script's folder to the hosts, which then need no shared file system.",
+        help="Copy the script's folder to the hosts; they need no shared file system.",
     ),
     click.option(
         "--orphan-timeout", type=DURATION, metavar="DURATION",
-        help="How long the other hosts continue, and keep their results, without this one.  "
+        help="How long the other hosts wait, with their results, if this host is lost.  "
         "[default: 15m]",
     ),
     click.option(
         "--nice", type=click.IntRange(0, 19), metavar="N",
-        help="Start processes on the other hosts with this niceness.",
+        help="The niceness of processes on the other hosts.",
     ),
 )  # fmt: skip
 

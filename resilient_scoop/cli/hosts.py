@@ -43,7 +43,7 @@ class HostList(msgspec.Struct, frozen=True):
     context_settings=SETTINGS,
     epilog="""\b
 Examples:
-    rscoop hosts                           of the newest run
+    rscoop hosts                           the newest run
     watch -n 2 rscoop hosts k3x0q7am
     rscoop hosts --json | jq -r '.hosts[] | select(.state != "up") | .name'
 """,
@@ -51,11 +51,11 @@ Examples:
 @run_argument
 @json_option
 def command(*, run: RunDir, as_json: bool) -> None:
-    """List the hosts of RUN: state, workers, last message; below, why a host is not there.
+    """List the hosts of RUN with state, workers and last message.
 
-    SEEN is the time since the host's last message, LOST counts items that other hosts took over because
-    it was lost. A host that failed is tried again as long as the run lasts; one that was lost repeatedly
-    is in quarantine before that.
+    Below the table, the command says why a host is missing. SEEN is the time since the host's last
+    message. LOST counts items that other hosts took over because the host was lost. A host that failed is
+    tried again until the run ends; if it was lost repeatedly, it first spends some time in quarantine.
     """
     run.load()
     is_live = run.is_held()

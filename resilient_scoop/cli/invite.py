@@ -18,16 +18,19 @@ from resilient_scoop.runs.folder import RunDir
     epilog="""\b
 Examples:
     rscoop invite | ssh carol rscoop join
-    rscoop invite --expires 1h --uses 8 evolve-7 > ticket      a file of mode 0600
+    rscoop invite --expires 1h --uses 8 evolve-7 > ticket      the file gets mode 0600
 """,
 )
 @run_argument
 @click.option(
-    "--host", metavar="NAME", default="", help="The host's name in the run.  [default: its own]"
+    "--host",
+    metavar="NAME",
+    default="",
+    help="The host's name in the run.  [default: its own name]",
 )
 @click.option(
     "--expires", type=DURATION, default="10m", metavar="DURATION",
-    help="How long the ticket may be used.  [default: 10m]",
+    help="How long the ticket is valid.  [default: 10m]",
 )  # fmt: skip
 @click.option(
     "--uses", type=click.IntRange(min=1), default=1, metavar="N",
@@ -35,14 +38,15 @@ Examples:
 )  # fmt: skip
 @click.option(
     "--external-address", metavar="ADDRESS", multiple=True,
-    help="The address of this host, as the other one reaches it.  [default: all of this host]",
+    help="The address at which the other host can reach this one.  [default: all addresses]",
 )  # fmt: skip
 def command(
     *, run: RunDir, host: str, expires: float, uses: int, external_address: tuple[str, ...]
 ) -> None:
-    """Print a ticket for RUN: one line of text, secret, on standard output.
+    """Print a secret ticket with which another host can join RUN.
 
-    Whoever holds it can join the run once, from any host that can reach this one, until it expires.
+    The ticket is one line of text. Any host that has it and can reach this host may use it with
+    `rscoop join`, once, until it expires.
     """
     from resilient_scoop.hosts.spec import ORPHAN_TIMEOUT_S, load
     from resilient_scoop.processes.ticket_extra import extra_for, settings_of

@@ -33,9 +33,10 @@ Examples:
 )  # fmt: skip
 @click.argument("ticket", type=click.File("rb"), default="-", metavar="[FILE]")
 def command(*, workers: int | None, ticket: IO[bytes]) -> int:
-    """Join a run with the ticket in FILE, or on standard input, until the run ends.
+    """Join a run with the ticket in FILE, or on standard input.
 
-    Ctrl-C leaves the run in order: what this host has begun is finished or given back.
+    This host runs calls until the run ends. Ctrl-C leaves the run cleanly: calls that have started here
+    are finished, or run on other hosts.
     """
     import msgspec
 

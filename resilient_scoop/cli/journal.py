@@ -95,7 +95,10 @@ Examples:
 )  # fmt: skip
 @json_option
 def verify(*, run: RunDir, depth: str, as_json: bool) -> int:
-    """Check RUN's journal for damage (exit code 74)."""
+    """Check RUN's journal for damage.
+
+    The exit code is 74 if there is damage.
+    """
     run.load()  # this version cannot check a newer format
     holder = writer_lock.holder(run.journal)
     if holder is not None:
@@ -158,7 +161,10 @@ Examples:
     help="Only this table, as `rscoop journal stats` lists them; may be given several times.",
 )  # fmt: skip
 def export(*, run: RunDir, tables: tuple[str, ...]) -> None:
-    """Print RUN's journal as JSON lines. Pickled values are printed as base64, never opened."""
+    """Print RUN's journal as JSON lines.
+
+    Pickled values are printed as base64, never opened.
+    """
     run.load()  # this version cannot check a newer format
     with JournalView.open(run.journal) as view:
         for table in Table:

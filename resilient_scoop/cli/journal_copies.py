@@ -79,8 +79,8 @@ Examples:
 def restore(*, source: Path, as_json: bool) -> None:
     """Restore a run from SOURCE, which `backup` wrote.
 
-    Then it can be resumed. The signature is checked before anything in the copy is opened. If the run
-    still exists, the command stops.
+    The restored run can be resumed. The signature is checked before anything in the copy is opened. If
+    the run still exists, the command stops.
     """
     manifest = read_manifest(source.absolute(), read_key(key_path()))
     if not manifest.id.isalnum():

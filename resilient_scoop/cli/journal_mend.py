@@ -72,14 +72,13 @@ Examples:
 @run_argument
 @click.option(
     "--timeout", "timeout_s", type=DURATION, default="10m", metavar="DURATION",
-    help="How long to wait for a live run to do it.  [default: 10m]",
+    help="How long to wait for a live run.  [default: 10m]",
 )  # fmt: skip
 @json_option
 def compact(*, run: RunDir, timeout_s: float, as_json: bool) -> None:
     """Return free space in RUN's journal to the disk.
 
-    A run does this itself when half of its journal is free. A live run does it on request, and
-    continues meanwhile.
+    A run does this by itself when half of its journal is free. A live run continues meanwhile.
     """
     run.load()  # this version cannot change a newer format
     check_begun(run)
@@ -112,7 +111,7 @@ Examples:
 def repair_command(*, run: RunDir, as_json: bool) -> None:
     """Make a new journal of RUN's undamaged records.
 
-    The damaged one is kept beside it. `rscoop resume` computes again what is lost.
+    The damaged journal is kept beside the new one. `rscoop resume` computes lost results again.
     """
     info = run.load()
     if is_live(run):

@@ -29,7 +29,7 @@ _Write = Callable[[bytes], None] | None
     epilog="""\b
 Examples:
     rscoop logs > output.txt         the script's output; the rest on the terminal
-    rscoop logs --tasks              what tasks printed
+    rscoop logs --tasks              the output of tasks
     rscoop logs evolve-7 --worker w3
     rscoop logs -f --all
 """,
@@ -37,7 +37,7 @@ Examples:
 @run_argument
 @click.option("--output", "output", is_flag=True, help="Only the script's standard output.")
 @click.option("--errors", "errors", is_flag=True, help="Only the script's standard error.")
-@click.option("--tasks", "tasks", is_flag=True, help="Only what tasks printed.")
+@click.option("--tasks", "tasks", is_flag=True, help="Only the output of tasks.")
 @click.option(
     "--worker", "names", multiple=True, metavar="NAME", help="The log of a process: w1, broker."
 )
@@ -55,9 +55,9 @@ def command(  # noqa: PLR0913  one parameter per option
 ) -> None:
     """Print what RUN's script and tasks wrote.
 
-    The script's standard output goes to standard output. Its standard error, and what tasks printed,
-    each line with its time and `[worker item function]`, go to standard error. Output that an option
-    selects goes to standard output.
+    The script's standard output goes to standard output. Its standard error, and the output of tasks,
+    go to standard error; each line of a task starts with its time and `[worker item function]`. With
+    an option, only the selected output is printed, on standard output.
     """
     display = Display(sys.stdout, sys.stderr, run.id, tty=False, quiet=True)
     if sum((output, errors, tasks, bool(names or everything))) > 1:

@@ -143,17 +143,17 @@ Every option can be set in the environment: RSCOOP_WORKERS=8 is `run -n 8`.""",
     "--state-dir",
     metavar="FOLDER",
     type=click.Path(readable=False),  # a wrong value is reported where it is used
-    help="Where runs are kept, on a local disk.  [default: ~/.local/state/rscoop]",
+    help="The folder of the runs, on a local disk.  [default: ~/.local/state/rscoop]",
 )
 @click.version_option(__version__, prog_name="rscoop", message="%(prog)s %(version)s")
 def cli(state_dir: str | None) -> None:  # noqa: ARG001 - read by `state_folder`
-    """Run Python scripts that use futures on many cores, and finish them whatever crashes.
+    """Run Python scripts that use futures on many cores and hosts, and finish them after any crash.
 
-    If a run is cut short (a crash, a reboot, the end of a batch job), `rscoop resume` continues it:
-    results that were computed are not computed again.
+    If a run ends early (a crash, a reboot, the end of a batch job), `rscoop resume` continues it:
+    finished results are not computed again.
 
-    RUN in the commands below is an id, the beginning of one, a name, a folder, or `last`, the
-    newest run. It may be left out and means `last` then.
+    RUN in the commands below is an id, the beginning of an id, a name, a folder, or `last` (the
+    newest run). The default is `last`.
     """
     if os.environ.get("NO_COLOR"):
         click.get_current_context().color = False

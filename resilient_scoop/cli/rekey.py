@@ -13,10 +13,10 @@ from resilient_scoop.runs.folder import RunDir
 @click.command(context_settings=SETTINGS)
 @run_argument
 def command(*, run: RunDir) -> None:
-    """Replace the keys of RUN, for example because a ticket was seen by somebody.
+    """Replace the keys of RUN, because someone else may know one.
 
-    All hosts are cut off. Those that RUN reaches over SSH come back with new keys by themselves; others
-    need a new `rscoop invite`.
+    All hosts are disconnected. Those that RUN reaches over SSH come back with new keys by themselves;
+    others need a new ticket of `rscoop invite`.
     """
     check_live(run, "rekey")
     note(ask(run.path, Rekey(), run.id))

@@ -55,10 +55,10 @@ Exit codes:
 )  # fmt: skip
 @click.option(
     "--reuse-changed", multiple=True, metavar="[=FUNCTION]",
-    help="Do not count changed code of tasks as a difference: of all, or of FUNCTION.",
+    help="Changed code of tasks is no difference: of all tasks, or of FUNCTION.",
 )  # fmt: skip
 @env_option
-@click.option("--output", "shows", is_flag=True, help="Show the script's own output.")
+@click.option("--output", "shows", is_flag=True, help="Show the output of the script.")
 @json_option
 def command(
     *,
@@ -69,16 +69,16 @@ def command(
     shows: bool,
     as_json: bool,
 ) -> int:
-    """Check that the code still does what RUN's journal says.
+    """Check that the code still makes the calls in RUN's journal.
 
     The script, and every unfinished task that makes calls, runs from the top and gets its results
-    from the journal. Their calls, arguments, answers and output are compared. No task is computed and
+    from the journal. Calls, arguments, answers and output are compared. No call is computed and
     nothing is journaled, but THE SCRIPT'S OWN CODE RUNS: its effects on files or the network outside
     of tasks and `futures.once` are repeated.
 
-    The replay of an unfinished run ends at the end of its history. RUN may be live, or the folder
+    The replay of an unfinished run ends where its history ends. RUN may be live, or the folder
     of a copied run. The environment, umask and limits are those of the run, as for `rscoop resume`;
-    with --code they are this shell's.
+    with --code they are those of this shell.
     """
     info = run.load()
     view = open_view(run)

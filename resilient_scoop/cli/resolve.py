@@ -51,21 +51,21 @@ Examples:
     rscoop resolve '0.3[17]' --again              it had no effect: run it again
     rscoop resolve '0.3[17]' --done '{"receipt": 4711}'
     rscoop resolve '0.3[17]' --failed             its parent gets WorkerLostError
-Quote the brackets: shells match them
-with file names.
+Quote the brackets: a shell would
+take them for a file name pattern.
 \b
 Exit codes:
     0    the decision is recorded, or the list is printed
-    2    the command cannot be executed as given: the item is not in doubt, the value is not JSON
+    2    the command cannot be executed as given (the item is not in doubt, the value is not JSON)
     73   the run is live
-    74   the journal is damaged, or the disk refuses
+    74   the journal is damaged, or the disk has an error
 """,
 )
 @run_and_path_arguments
 @click.option(
     "--again", is_flag=True, help="Run it again: it had no effect, or repeating it is harmless."
 )
-@click.option("--done", "value", metavar="JSON", help="It had its effect; this is its value.")
+@click.option("--done", "value", metavar="JSON", help="It had its effect, and its value is JSON.")
 @click.option("--failed", is_flag=True, help="End it as failed: its parent gets WorkerLostError.")
 @json_option
 def command(
@@ -77,13 +77,13 @@ def command(
     failed: bool,
     as_json: bool,
 ) -> None:
-    """Record what happened to an item of RUN in doubt.
+    """Record what happened to an item of RUN that is in doubt.
 
     An item of an idempotent=False call is in doubt if its start is in the journal and its outcome
     is not: its worker, or the whole run, was lost in between. rscoop never starts such an item a
-    second time; a resume ends it as WorkerLostError. If you have checked whether it had its effect,
-    record that here. An item that has already ended as WorkerLostError can be resolved too, until
-    the run has finished. Without an ID, all such items are listed.
+    second time; a resume ends it with WorkerLostError. Check whether the item had its effect, and
+    record that here. An item that has already ended with WorkerLostError can be resolved too, until
+    the run has finished. Without ID, the command lists all such items.
     """
     run, path = run_and_path(run, path)
     info = run.load()

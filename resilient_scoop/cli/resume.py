@@ -46,6 +46,7 @@ class ResumeCommand(click.Command):
 @click.command(
     cls=ResumeCommand,
     context_settings=SETTINGS,
+    short_help="Resume RUN: rerun its script with its finished results.",
     epilog=f"""\b
 Examples:
     rscoop resume                            the newest run
@@ -71,7 +72,7 @@ Examples:
 @click.option("--retry-failed", is_flag=True, help="Compute failed calls again.")
 @click.option(
     "--dry-run", is_flag=True,
-    help="Show what would be kept and computed, and what that saves and costs; change nothing.",
+    help="Show which results would be kept, what would be computed, and the time for that.",
 )  # fmt: skip
 @env_option
 @click.option(
@@ -80,7 +81,7 @@ Examples:
 )  # fmt: skip
 @click.option(
     "--new-limits", is_flag=True,
-    help="Take this shell's resource limits (ulimit), not those that the run began with.",
+    help="Use the resource limits (ulimit) of this shell, not those of the run.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: print one JSON value.")
 @click.option("--detach", is_flag=True, help="Resume the run in the background.")
@@ -112,8 +113,8 @@ def command(  # noqa: PLR0913  one parameter per option
 ) -> int:
     """Resume RUN: rerun its script, taking finished results from the journal.
 
-    If the code of functions has changed since, they are listed, and you decide whether their results
-    are still valid.
+    If the code of functions with results has changed, the command lists these functions and asks
+    whether to keep their results.
     """
     info = run.load()
     check_flags(reuse_changed, recompute_changed)

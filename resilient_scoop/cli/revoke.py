@@ -12,9 +12,9 @@ from resilient_scoop.runs.asked import Revoke, ask
 @click.command(context_settings=SETTINGS)
 @run_and_host_arguments
 def command(*, run: str, host: str | None) -> None:
-    """Cut HOST off from RUN: its connections are closed, and its key is not taken any more.
+    """Disconnect HOST from RUN at once, and reject its key.
 
-    What it was computing runs again elsewhere. `rscoop invite` lets it in again.
+    Its calls run again on other hosts. It can join again with a ticket of `rscoop invite`.
     """
     selected, name = run_and_host(run, host)
     check_live(selected, "revoke")

@@ -64,24 +64,26 @@ Examples:
     "-n", "--workers", type=click.IntRange(min=1), metavar="N",
     help="Worker processes.  [default: one per core that this process may use]",
 )  # fmt: skip
-@click.option("--name", metavar="NAME", help="A name for the run, to be used like its id.")
+@click.option("--name", metavar="NAME", help="A name for the run, usable like its id.")
 @click.option(
     "--seed", type=click.IntRange(0, 2**SEED_BITS - 1), metavar="NUMBER",
     help="Seed of all random streams: the same seed gives the same answer with any number of "
-    "workers.  [default: random, and kept for resume]",
+    "workers.  [default: random; a resume uses the same]",
 )  # fmt: skip
 @click.option("--strict", is_flag=True, help="Stop (70) when a replay differs from the journal.")
 @click.option(
     "--keep-history", is_flag=True,
-    help="Keep records that a resume no longer needs: those of calls made by tasks that have ended, "
-    "and results that a checkpoint covers. The journal grows with the run.",
+    help="Keep records that a resume does not need: calls of tasks that have ended, and results that "
+    "a checkpoint covers. The journal then grows with the run.",
 )  # fmt: skip
-@click.option("--detach", is_flag=True, help="Start the run in the background; print its id.")
+@click.option("--detach", is_flag=True, help="Start the run in the background and print its id.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @task_output_option
 @time_limit_option
 @determinism_options
-@click.option("-m", "as_module", is_flag=True, help="SCRIPT is a module's name, as python -m.")
+@click.option(
+    "-m", "as_module", is_flag=True, help="SCRIPT is the name of a module, as in python -m."
+)
 @click.argument("script", type=click.Path(readable=False), metavar="SCRIPT")
 @click.argument(
     "args", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...", shell_complete=file_names
@@ -108,7 +110,7 @@ def command(  # noqa: PLR0913  one parameter per option
     """Run SCRIPT, a Python script that uses futures.
 
     SCRIPT's output goes to standard output, progress and messages go to standard error. Ctrl-C stops
-    the run in order, and a second Ctrl-C at once; `rscoop resume` continues it.
+    the run cleanly, a second Ctrl-C stops it at once; `rscoop resume` continues it.
     """
     folder = working_folder()
     target = _target(script, folder, as_module=as_module)

@@ -104,7 +104,7 @@ Examples:
 def command(*, run: RunDir, as_json: bool) -> None:
     """Show the figures of RUN, and what to do next.
 
-    It reads the journal only: it does not slow the run down, and it works on runs that have ended.
+    The command only reads: it does not slow the run down, and also works on runs that have ended.
     """
     info = run.load()
     status = read_status(run, info)

@@ -70,8 +70,8 @@ def time_limit_option(command: _Command) -> _Command:
     """Give a command its --time-limit."""
     return click.option(
         "--time-limit", type=TimeLimitParam(), metavar="DURATION",
-        help="Save checkpoints and stop after this time (23h50m, 90s, HH:MM:SS), to be resumed; none: "
-        "no limit.  [default: two minutes before the batch system ends the job]",
+        help="Save checkpoints and stop after this time (23h50m, 90s, HH:MM:SS); `none`: no limit.  "
+        "[default: two minutes before the batch system ends the job]",
     )(command)  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def limit_of(given: TimeLimit | None) -> Limit | None:
     margin_s = min(MARGIN_S, _SHARE * left_s)
     note(
         f"time limit from {source}: saves checkpoints and stops in {duration(left_s - margin_s)}, "
-        f"{duration(margin_s)} before the job ends (--time-limit none: not)"
+        f"{duration(margin_s)} before the job ends (--time-limit none turns this off)"
     )
     return Limit(left_s - margin_s, _GRACE_SHARE * margin_s)
 

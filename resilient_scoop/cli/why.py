@@ -41,8 +41,8 @@ Examples:
     rscoop why evolve-7 0.3         the batch as a whole
     rscoop why                      the script
     rscoop why '0.3[17]' --json | jq -r .answer.how
-Quote the brackets: shells match them
-with file names.
+Quote the brackets: a shell would
+take them for a file name pattern.
 \b
 Exit codes:
     0    the answer is printed
@@ -56,9 +56,9 @@ Exit codes:
 def command(*, run: RunDir | str, path: str | None, as_json: bool) -> int:
     """Explain the current state of an item or a batch of RUN.
 
-    ID is its path, as error messages and `rscoop status` show it; without one, the script is
-    explained. The answer comes from the journal and from what the workers execute now. It does not
-    slow the run down, and it works on runs that have ended. Nothing is unpickled: an exception is
+    ID is the item's name in error messages and in `rscoop status`; without ID, the script is
+    explained. The answer comes from the journal and from what the workers execute now. The command does
+    not slow the run down, and also works on runs that have ended. Nothing is unpickled: an exception is
     shown as its worker stored it.
     """
     run, path = run_and_path(run, path)

@@ -132,7 +132,7 @@ def test_the_newest_run_is_meant_where_none_is_named(tmp_path: Path) -> None:
     assert rscoop(tmp_path, "why", "0.1").stdout.startswith("0.1 evaluate: partly done")
     assert rscoop(tmp_path, "why").stdout.startswith("0 the script: done")
     assert rscoop(tmp_path, "resolve").exit_code == 0
-    assert "names a future" in rscoop(tmp_path, "why", "0.1", "0.2").stderr
+    assert "is the ID of an item" in rscoop(tmp_path, "why", "0.1", "0.2").stderr
     for command in ("journal verify", "replay", "attach", "resume", "cancel", "checkpoint", "fork"):
         assert "[RUN]" in rscoop(tmp_path, *command.split(), "--help").stdout
 
