@@ -5,10 +5,10 @@ RscoopError                 exit 1
     RunNotFoundError        no run has this name                                  exit 2
     NoRunsError             the newest run is asked for, and there is none        exit 2
     JournalPlaceError       the run folder is not a safe place for a journal      exit 2
-  ReplayDivergedError       a parent does something else than its history         exit 70
+  ReplayDivergedError       a replayed parent differs from its history            exit 70
     DiscardError            a resume would discard much computing                  exit 75
-    BegunBeforeError        another call in place of one that must not run twice exit 70
-    StrangeFutureError      a state waits for a call that was not made           exit 70
+    BegunBeforeError        another call in place of one that must not run twice  exit 70
+    StrangeFutureError      a state waits for a call that was not made            exit 70
   InvariantError            a bug of ours; never caught                           exit 70
   RunBusyError              the journal is in use by a live run                   exit 73
     SessionOpenError        the same process has the session open already           exit 73
@@ -22,8 +22,8 @@ RscoopError                 exit 1
   RunStoppedError           the run was stopped and can be resumed                exit 75
   SessionClosedError        a call of a session that is closed                    exit 1
   PlaceError                a place cannot start or reach an agent                exit 75
-    PlaceRefusedError       for good: another try is of no use                    exit 75
-    PlaceBusyError          for now                                               exit 75
+    PlaceRefusedError       until the user changes something                      exit 75
+    PlaceBusyError          for a time                                            exit 75
   CheckpointUnusableError   one generation of a checkpoint cannot be used         exit 70
     CheckpointsLostError    no generation can, and their history is dropped       exit 70
   ConstExistsError          `shared.setConst` of a name that is set (TypeError)   exit 1
@@ -32,7 +32,7 @@ RscoopError                 exit 1
     WorkerLostError         the worker of an `idempotent=False` item was lost
     TaskTimeoutError        the item ran longer than its `timeout=` (TimeoutError)
     PicklingFailedError     a value cannot be pickled (pickle.PicklingError)
-    UnpicklingFailedError   a value cannot be had here
+    UnpicklingFailedError   a value cannot be loaded here
     UnpicklableExceptionError   replaces an error that cannot be pickled
     ProgressRefusedError    a value given to `futures.progress` cannot be saved
     ScriptGuardError        the script makes calls while it is being imported
@@ -119,7 +119,7 @@ class JournalPlaceError(UsageError):
 
 
 class ReplayDivergedError(RscoopError):
-    """A replayed parent did something else than in its history (raised under `--strict`)."""
+    """A replayed parent differs from its history (raised under `--strict`)."""
 
     exit_code = 70
 
@@ -132,8 +132,8 @@ class ReplayDivergedError(RscoopError):
     def __str__(self) -> str:
         return (
             f"replay of {self.path} diverged: the journal has {self.expected}, the code now has "
-            f"{self.found}; put what varies (time, files, network) into `futures.once`, or resume "
-            f"without --strict to compute it again"
+            f"{self.found}; read values that vary (time, files, network) through `futures.once`, or "
+            f"resume without --strict to compute it again"
         )
 
 
@@ -142,14 +142,14 @@ class StrangeFutureError(ReplayDivergedError):
 
     def __str__(self) -> str:
         return (
-            f"{self.path} is {self.expected}, made before the block, and the code now makes {self.found} "
-            f"in its place, so its outcome cannot be computed; undo the change before the block and "
-            f"resume, or start a new run"
+            f"the checkpoint's state waits for {self.path}, which was made before the block; the code now "
+            f"makes {self.found} there, so this outcome cannot be computed; undo the change before the "
+            f"block and resume, or start a new run"
         )
 
 
 class DiscardError(ReplayDivergedError):
-    """A resume would throw away much computing, and the user has not said that it may."""
+    """A resume would discard much computing, and the user has not allowed that."""
 
     exit_code = 75
 
@@ -161,20 +161,20 @@ class DiscardError(ReplayDivergedError):
     def __str__(self) -> str:
         return (
             f"the resume stopped at {self.path}: {self.expected} from what is journaled, so results that "
-            f"took {self.seconds} s to compute would be computed again; nothing has been thrown away. "
+            f"took {self.seconds} s to compute would have to be computed again; no result is lost. "
             f"Resume with --recompute-changed to compute them again, or undo the change and resume"
         )
 
 
 class BegunBeforeError(ReplayDivergedError):
-    """The replay asks for another call where one stood that must not be started twice."""
+    """The replay makes another call in place of one that must not be started twice."""
 
     def __str__(self) -> str:
         return (
-            f"{self.path}: the journal has {self.expected} there, and the code now asks for "
-            f"{self.found}. It is idempotent=False and was started, so nothing is done in its place: "
-            "undo what was changed before it and resume, or begin a new run. What varies (time, "
-            "files, network) and is an argument of such a call goes through `futures.once`"
+            f"{self.path}: the journal has {self.expected} there, and the code now makes {self.found}. "
+            "The call in the journal is idempotent=False and was started, so no call may replace it: undo "
+            "the change before it and resume, or start a new run. If an argument of such a call varies "
+            "(time, files, network), get it through `futures.once`"
         )
 
 
@@ -237,7 +237,10 @@ class RunNotMadeError(JournalError):
     """There was no space for a new run: nothing of it is left, and there is nothing to resume."""
 
     def __str__(self) -> str:
-        return f"no run was made in {self.directory}: {self.reason}; nothing of it is left"
+        return (
+            f"no run was made in {self.directory}: {self.reason}; no file of it is left: free some space, "
+            "then start it again"
+        )
 
 
 class JournalDamagedError(JournalError):
@@ -297,7 +300,7 @@ class JournalGoneError(JournalError):
 
     def __str__(self) -> str:
         return (
-            f"{self.directory} was deleted or moved while its run was under way, so the run was ended. "
+            f"{self.directory} was deleted or moved during its run, so the run was ended. "
             f"If it was moved, resume the run by the folder's new name; if it was deleted, its results are "
             f"lost: start a new run"
         )
@@ -347,11 +350,11 @@ class PlaceError(RscoopError):
 
 
 class PlaceRefusedError(PlaceError):
-    """A place refuses for good: another try is of no use until the user has changed something."""
+    """A place refuses: another try can only succeed when the user has changed something."""
 
 
 class PlaceBusyError(PlaceError):
-    """A place refuses for now; `retry_after_s` is when to try again, if it is known."""
+    """A place refuses for a time; `retry_after_s` is when to try again, if it is known."""
 
     def __init__(self, text: str, retry_after_s: float | None = None) -> None:
         super().__init__(text, retry_after_s)
@@ -387,8 +390,8 @@ class CheckpointsLostError(CheckpointUnusableError):
     def __str__(self) -> str:
         advice = self.advice or "make it loadable again"
         return (
-            f"{self.what} cannot continue: {self.reason}. The results before its checkpoints are dropped, "
-            f"so it cannot start again in this run; nothing was changed: {advice}, then `rscoop resume`"
+            f"{self.what} cannot continue: {self.reason}. The results before its checkpoints were removed, "
+            f"so it cannot start from the beginning; nothing was changed: {advice}, then `rscoop resume`"
         )
 
 
@@ -462,8 +465,8 @@ class WorkerLostError(TaskError):
 
     def __str__(self) -> str:
         return (
-            f"item {self.path} ({self.name}) was started and its worker was lost; it is marked "
-            f"idempotent=False and was therefore not started again: check whether it had its effect"
+            f"item {self.path} ({self.name}) was started and its worker was lost; it is idempotent=False, "
+            f"so it was not started again: check whether it had its effect"
         )
 
 
@@ -513,8 +516,8 @@ class UnpicklableExceptionError(TaskError):
 
     def __str__(self) -> str:
         return (
-            f"{self.type_name}: {self.text} (this exception cannot be pickled, so it is shown and "
-            f"not raised; keep locks and files out of it)\n{self.traceback_text}"
+            f"{self.type_name}: {self.text} (this exception cannot be pickled, so this error "
+            f"replaces it; keep locks and files out of it)\n{self.traceback_text}"
         )
 
 
@@ -558,8 +561,8 @@ class ScriptGuardError(TaskError):
     def __str__(self) -> str:
         return (
             f"{self.script} calls futures while it is being imported by a worker; "
-            f'put these calls under `if __name__ == "__main__":` at the top level of the script (workers '
-            "see this guard where `__name__` itself is compared, not in a function or by another name)"
+            f'put these calls under `if __name__ == "__main__":` at the top level of the script (in a '
+            "function, or with another name than `__name__`, workers do not see this guard)"
         )
 
 

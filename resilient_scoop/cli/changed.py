@@ -95,13 +95,13 @@ def _settle_edits(run: RunDir, looked: CodeSurvey) -> None:
     if len(looked.edits) > _SHOWN_MAX:
         edits += f", and {len(looked.edits) - _SHOWN_MAX} more"
     what = (
-        f"code was edited since run {run.id} last ran: {edits}; no function with results is known to use "
-        f"it, but one may"
+        f"code was edited since run {run.id} last ran: {edits}; rscoop knows no function with results that "
+        f"uses it, but one may"
     )
     if not is_terminal():
         raise UsageError(
-            f"{what}; add --reuse-changed to keep all results, or undo the edit; to compute everything "
-            f"again, start a new run"
+            f"{what}; add --reuse-changed to keep all results, undo the edit, or start a new run to "
+            f"compute everything again"
         )
     note(what)
     if not click.confirm("Keep all results?", err=True):
@@ -183,7 +183,7 @@ def _remind(before: Decision, title: str, results: int) -> None:
     note(
         f"{title}: {counted(results, 'result')} of earlier code {'is' if results == 1 else 'are'} "
         f"{what}, as decided on "
-        f"{utc(before.decided_at)}; --{other}-changed={title} decides otherwise"
+        f"{utc(before.decided_at)}; to change that: --{other}-changed={title}"
     )
 
 
@@ -203,6 +203,8 @@ def _resolve(
         names += [each.name for each in known.values() if word in (each.title, each.name)]
         if word != ALL and not names:
             titles = ", ".join(each.title for each in changed) or "none"
-            note(f"{flag}={word}: run {run.id} has no such changed function (changed: {titles})")
+            note(
+                f"{flag}={word}: no changed function of run {run.id} has this name (changed: {titles})"
+            )
         found += [word, *names]
     return tuple(dict.fromkeys(found))

@@ -142,11 +142,11 @@ _WHAT = {
 }
 _ADVICE = {
     "code": "`rscoop resume` would ask whether the results still count; if they do: --reuse-changed",
-    "arguments": "`rscoop resume` would compute that item again; what varies (time, files, network) "
-    "belongs into futures.once",
+    "arguments": "`rscoop resume` would compute that item again; read values that vary (time, files, "
+    "network) through futures.once",
 }
 for _each in _WHAT:
     _ADVICE.setdefault(
-        _each, "what varies (time, files, network) belongs into futures.once; if the code was changed "
-        "on purpose, `rscoop resume` computes what differs",
+        _each, "read values that vary (time, files, network) through futures.once; if the code was "
+        "changed on purpose, `rscoop resume` computes what differs",
     )  # fmt: skip

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 _LIMITS = {
     errno.EMFILE: "too many open files; `ulimit -n` raises it",
     errno.ENFILE: "too many open files on this host",
-    errno.EAGAIN: "no more processes or threads; see `ulimit -u`",
+    errno.EAGAIN: "too many processes or threads; see `ulimit -u`",
     errno.ENOMEM: "no more memory; see `ulimit -v`",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
     errno.EROFS: "read-only file system",
     errno.ENOSPC: "no space left on the disk",
     errno.EDQUOT: "no space left in the disk quota",
-    errno.EFBIG: "a file may not grow so large; see `ulimit -f`",
+    errno.EFBIG: "a file has reached the limit of its size; see `ulimit -f`",
 }
 
 
@@ -66,10 +66,10 @@ def script_dies(deaths: Sequence[ProcessLost], run_id: str) -> str:
     died = how(last.exit) + (", out of memory" if last.reason == "oom" else "")
     if last.exit == -signal.SIGKILL:
         what = f"the script's process was ended {times} ({died})"
-        why = "look for what kills it there: the system (out of memory), a limit, or the script itself"
+        why = "find out what kills it: the system (out of memory), a limit, or the script itself"
     else:
         what = f"the script ended its own process {times} ({died})"
-        why = "look for native code that crashes, or os._exit, outside of tasks"
+        why = "look outside of tasks for native code that crashes, or for os._exit"
     return (
         f"{what} and made no progress in between: the run stops, and nothing is lost; {why}. "
         f"`rscoop resume {run_id}` starts it again"

@@ -194,7 +194,7 @@ def resuming(run_id: str, report: Report) -> list[str]:
     found = (
         f"resuming run {run_id}: {counted(report.recovered, 'result')} recovered, "
         f"{report.found_open} in flight; "
-        f"replaying them takes about {took}, besides the script's own time"
+        f"the replay takes about {took}, and the time of the script's own code"
     )
     if not report.doubts:
         return [found]
@@ -202,9 +202,9 @@ def resuming(run_id: str, report: Report) -> list[str]:
     named = ", ".join(report.doubted) + (f" and {more} more" if more else "")
     are, ends = ("It is", "ends") if report.doubts == 1 else ("They are", "end")
     doubt = (
-        f"{report.doubts} in doubt, started and without an outcome: {named}. {are} not started again, "
-        f"being idempotent=False, and {ends} as WorkerLostError. If you know "
-        "what happened to one, stop the run and record it: "
+        f"{report.doubts} in doubt, started and without an outcome: {named}. {are} idempotent=False, so "
+        f"not started again, and {ends} with WorkerLostError. If you know what happened to one, stop the "
+        "run and record it: "
         f"rscoop resolve {run_id} '{first}' --again | --done JSON"
     )
     return [found, doubt]
@@ -214,7 +214,9 @@ def started(run_id: str, title: str, workers: int, hosts: int = 0) -> str:
     """Return the first line of a run whose progress is not drawn; `workers` 0: not known yet."""
     who = [counted(workers, "worker")] if workers else ["all cores"]
     who += [f"of {counted(hosts, 'host')}"] if hosts else []
-    return f"run {run_id}: {title} on {' '.join(who)}; from elsewhere: rscoop attach {run_id}"
+    return (
+        f"run {run_id}: {title} on {' '.join(who)}; to watch it elsewhere: rscoop attach {run_id}"
+    )
 
 
 def finished(

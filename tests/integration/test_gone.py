@@ -35,7 +35,7 @@ def test_a_run_whose_folder_is_deleted_ends_within_seconds(place: Place, gone: s
     done = finish(process, timeout_s=10.0)
     done.expect(74)
     assert f"{run}" in done.err
-    assert done.err.count("was deleted or moved while its run was under way") == 1
+    assert done.err.count("was deleted or moved during its run") == 1
     wait_until(lambda: not place.processes(), 5.0, lambda: f"left: {place.processes()}")
 
 

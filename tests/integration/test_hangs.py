@@ -65,7 +65,7 @@ def test_workers_that_die_while_they_import_stop_the_run_and_it_can_be_resumed(
         "if not IS_ORIGIN: import fatal\n" + BODY.format(end="pass")
     )
     done.expect(70)
-    assert "cannot start: it ended 5 times before it began (killed by SIGKILL)" in done.err
+    assert "cannot start: it ended 5 times during its start (killed by SIGKILL)" in done.err
     (place.folder / "well").touch()
     assert place.rscoop("resume", "-q", "last").expect() == "285\nend\n"
 

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from resilient_scoop.core.parent.call import Call, ReusedOutcome
     from resilient_scoop.wire import messages as wire
 
-_CURE = "; `rscoop replay` shows the line and both values; put what varies into futures.once"
+_CURE = (
+    "; `rscoop replay` shows the line and both values; read values that vary through futures.once"
+)
 
 
 class Policy(msgspec.Struct):
@@ -218,7 +220,7 @@ class Judge:
                 if ids.digests_of(part.digests, at, at + 1) in theirs:
                     where = ids.batch_path(self._path, outcome.call)
                     place = ids.item_path(self._path, call.number, part.start + at)
-                    expected = f"the very call of {self._short_name(call)}"
+                    expected = f"this call of {self._short_name(call)}"
                     self._refuse_begun(where, expected, f"it as {place}")
 
     def say_moved(self, call: Call) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def text_of(note: agent.Note, logs: Path, run_id: str) -> str:  # noqa: C901, PLR0911, PLR0912 - one text each
-    """Return the text of a note; of a long import the process itself is asked where it is."""
+    """Return the text of a note; that of a long import says where the process is."""
     match note:
         case agent.CannotStart(name=name, why=why):
             return f"{name} cannot start: {why}; trying again every second"
@@ -24,7 +24,9 @@ def text_of(note: agent.Note, logs: Path, run_id: str) -> str:  # noqa: C901, PL
         case agent.Stillborn():
             return _stillborn(note, logs, run_id)
         case agent.Died(role="origin", code=code):
-            return f"the script's process died ({how(code)}); it starts again where it was"
+            return (
+                f"the script's process died ({how(code)}); it is started again and continues there"
+            )
         case agent.Died(name=name, code=code, oom=oom):
             died_of = "out of memory" if oom else how(code)
             return f"{name} died ({died_of}); it is replaced, and its calls run again"
@@ -48,19 +50,19 @@ def text_of(note: agent.Note, logs: Path, run_id: str) -> str:  # noqa: C901, PL
             return f"{who(name, pid)} runs again"
         case agent.EndsLate(name=name):
             return (
-                f"{name} did not end within {agent.EXIT_S:.0f} s of the run's end: an exit "
-                "handler, a finalizer or a thread of the script's code keeps it; killed"
+                f"{name} was killed: an exit handler, a finalizer or a thread of the script's code was "
+                f"still running {agent.EXIT_S:.0f} s after the end of the run"
             )
         case agent.Slept(seconds=seconds):
             return (
-                f"this host did not run for {seconds:.0f} s (asleep, or stopped); its workers ask before "
-                "they start anything"
+                f"this host was asleep or stopped for {seconds:.0f} s; its workers ask the broker before "
+                "they start a call"
             )
         case agent.NotKept():
             return (
-                "neither memory nor disk of this host has space for more copies of results that the run's "
-                "broker has not acknowledged: only the workers have them, and a worker that dies now loses "
-                "what it had finished; free space in /var/tmp there, or name another folder with "
+                "neither memory nor disk of this host has space for more copies of results that the broker "
+                "has not acknowledged: if a worker dies now, its finished results are lost and computed "
+                "again; free some space in /var/tmp on this host, or name another folder with "
                 "RSCOOP_HOST_DIR"
             )
         case agent.DamagedCopies(bundles=bundles):
@@ -70,7 +72,7 @@ def text_of(note: agent.Note, logs: Path, run_id: str) -> str:  # noqa: C901, PL
             )
         case agent.Orphaned(seconds=seconds):
             return (
-                f"no message of the run's broker for {seconds:.0f} s: the agent ends. `rscoop resume "
+                f"no message from the broker for {seconds:.0f} s: the agent ends. `rscoop resume "
                 f"{run_id}` continues the run"
             )
         case _:
@@ -80,7 +82,7 @@ def text_of(note: agent.Note, logs: Path, run_id: str) -> str:  # noqa: C901, PL
 def _stillborn(note: agent.Stillborn, logs: Path, run_id: str) -> str:
     death = how(note.code) + (", out of memory" if note.oom else "")
     return (
-        f"{note.name} cannot start: it ended {counted(note.times, 'time')} before it began "
+        f"{note.name} cannot start: it ended {counted(note.times, 'time')} during its start "
         f"({death}), most likely while it imported the script; see the logs in {logs}. Nothing "
         f"is lost: correct the cause, then `rscoop resume {run_id}`"
     )

@@ -23,18 +23,18 @@ def text_of(note: places.Note, run_id: str) -> str:  # noqa: PLR0911 - one text 
         case places.CannotTell(host=host, why=why):
             return f"host {host} cannot be reached: {reason_of(host, why)}; it is tried again"
         case places.Came(host=host):
-            return f"host {host} is there"
+            return f"host {host} is connected"
         case places.Quarantined():
             return (
                 f"host {note.host} was lost {counted(note.times, 'time')} within "
-                f"{duration(places.FLAP_S)}: it is not started again for {duration(note.seconds)}. "
+                f"{duration(places.FLAP_S)}: no agent is started there for {duration(note.seconds)}. "
                 "Nothing is lost: other hosts take over its items"
             )
         case places.Unreached(host=host, has_come=True):
             return (
-                f"the agent of host {host} is there, but the broker has not heard of it for "
+                f"the agent of host {host} is running, but the broker has had no message from it for "
                 f"{duration(places.REACH_S)}: the network between them is cut, or the agent is stopped. "
-                "Nothing is lost: other hosts take over its items, and it continues when it is heard again"
+                "Nothing is lost: other hosts take over its items; the host continues when it is connected"
             )
         case places.Unreached(host=host):
             return (
@@ -44,24 +44,24 @@ def text_of(note: places.Note, run_id: str) -> str:  # noqa: PLR0911 - one text 
             )
         case places.TooFew():
             return (
-                f"{note.have} of at least {counted(note.wanted, 'host')} (--min-hosts) have come, not "
-                f"{named(note.missing)}; the run is given up in {duration(note.rest_s)}"
+                f"{note.have} of at least {counted(note.wanted, 'host')} (--min-hosts) connected; missing: "
+                f"{named(note.missing)}; the run stops in {duration(note.rest_s)}"
             )
         case places.Unnamed(host=host):
             return (
-                f"host {host} is not named any more; an agent of this run that still lives there "
-                "ends by itself"
+                f"host {host} is no longer one of the run's hosts; an agent of this run that is still "
+                "there ends by itself"
             )
         case places.NotStopped(hosts=hosts):
             return (
-                f"it is not known whether the agents of {named(hosts)} have ended; those that still live "
+                f"it is not known whether the agents of {named(hosts)} have ended; those that still run "
                 f"end by themselves. To see them: rscoop hosts {run_id}"
             )
         case _:
             assert_never(note)
 
 
-_UNSAID: Final = "its place does not say why"
+_UNSAID: Final = "the reason is not known"
 
 
 def _ended(note: places.NeverCame | places.UnitEnded) -> str:
@@ -80,9 +80,9 @@ def reason_of(host: str, why: str) -> str:
 def given_up(action: places.GiveUp, run_id: str) -> str:
     """Return the text for a run that too few hosts have joined."""
     return (
-        f"the run stops: {action.have} of at least {counted(action.wanted, 'host')} (--min-hosts) have "
-        f"come, not {named(action.missing)}. Nothing is lost: correct the cause (`rscoop hosts {run_id}` "
-        f"shows it), or ask for fewer, then `rscoop resume {run_id}`"
+        f"the run stops: {action.have} of at least {counted(action.wanted, 'host')} (--min-hosts) "
+        f"connected; missing: {named(action.missing)}. Nothing is lost: correct the cause (`rscoop hosts "
+        f"{run_id}` shows it), or lower --min-hosts, then `rscoop resume {run_id}`"
     )
 
 

@@ -19,7 +19,7 @@ TEXTS: dict[Note, str] = {
         "the run stops, because its worker cannot be started: no memory"
     ),
     agent.Stillborn("w1", 5, -9, oom=True): (
-        "w1 cannot start: it ended 5 times before it began (killed by SIGKILL, out of memory), most "
+        "w1 cannot start: it ended 5 times during its start (killed by SIGKILL, out of memory), most "
         "likely while it imported the script; see the logs in /run/logs. Nothing is lost: correct "
         "the cause, then `rscoop resume abc`"
     ),
@@ -30,7 +30,7 @@ TEXTS: dict[Note, str] = {
         "w1 died (out of memory); it is replaced, and its calls run again"
     ),
     agent.Died("origin", "origin", 3, oom=False): (
-        "the script's process died (exit status 3); it starts again where it was"
+        "the script's process died (exit status 3); it is started again and continues there"
     ),
     agent.Freed("w1"): (
         "w1 is restarted, because its tasks wait for each other's locks; from now on it runs the "
@@ -50,23 +50,23 @@ TEXTS: dict[Note, str] = {
     ),
     agent.Continued("w1", 7): "worker w1 (process 7) runs again",
     agent.Slept(3600.4): (
-        "this host did not run for 3600 s (asleep, or stopped); its workers ask before they start anything"
+        "this host was asleep or stopped for 3600 s; its workers ask the broker before they start a call"
     ),
     agent.Orphaned(900.0): (
-        "no message of the run's broker for 900 s: the agent ends. `rscoop resume abc` continues the run"
+        "no message from the broker for 900 s: the agent ends. `rscoop resume abc` continues the run"
     ),
     agent.NotKept(): (
-        "neither memory nor disk of this host has space for more copies of results that the run's broker "
-        "has not acknowledged: only the workers have them, and a worker that dies now loses what it had "
-        "finished; free space in /var/tmp there, or name another folder with RSCOOP_HOST_DIR"
+        "neither memory nor disk of this host has space for more copies of results that the broker has not "
+        "acknowledged: if a worker dies now, its finished results are lost and computed again; free some "
+        "space in /var/tmp on this host, or name another folder with RSCOOP_HOST_DIR"
     ),
     agent.DamagedCopies(2): (
         "2 files with results of a worker that has ended cannot be read on this host; they are computed "
         "again"
     ),
     agent.EndsLate("w1"): (
-        "w1 did not end within 10 s of the run's end: an exit handler, a finalizer or a thread of "
-        "the script's code keeps it; killed"
+        "w1 was killed: an exit handler, a finalizer or a thread of the script's code was still running "
+        "10 s after the end of the run"
     ),
 }
 

@@ -20,9 +20,9 @@ NOTES: list[tuple[places.Note, str]] = [
     ),
     (
         places.CannotTell("ws1", ""),
-        "host ws1 cannot be reached: its place does not say why; it is tried again",
+        "host ws1 cannot be reached: the reason is not known; it is tried again",
     ),
-    (places.Came("ws1"), "host ws1 is there"),
+    (places.Came("ws1"), "host ws1 is connected"),
 ]
 
 
@@ -57,7 +57,7 @@ def test_every_note_has_a_text() -> None:
 
 def test_a_run_that_is_given_up_names_the_hosts_and_how_to_continue() -> None:
     text = given_up(places.GiveUp(0, 2, ("b", "c")), "r1")
-    assert "0 of at least 2 hosts (--min-hosts) have come, not b, c" in text
+    assert "0 of at least 2 hosts (--min-hosts) connected; missing: b, c" in text
     assert "rscoop resume r1" in text
 
 
