@@ -203,7 +203,7 @@ class Checkup:
         if not found:
             output = " ".join(output.split())[-200:].rstrip(".")
             self._problem(
-                f"the login shell runs no commands of ours; it says: {output or 'nothing'}. Give the "
+                f"the login shell runs no commands; its output: {output or 'none'}. Give the "
                 "account a shell such as /bin/sh, and correct what --prolog runs"
             )
             return None
@@ -247,7 +247,7 @@ class Checkup:
         answer = probe.read_answer(done.lines)
         if answer is None:
             output = " ".join(done.output.split())[-300:]
-            self._problem(f"{python.path} does not run our program; it says: {output or 'nothing'}")
+            self._problem(f"{python.path} does not run the check; its output: {output or 'none'}")
             return None
         ahead = answer.at - after if answer.at > after else min(answer.at - before, 0.0)
         self._note(clock_s=round(ahead, 3))
@@ -283,8 +283,8 @@ class Checkup:
             )
         if answer.home_why:
             self._problem(
-                f"its home folder {answer.home} cannot be written to ({answer.home_why}); make room "
-                "there or correct its owner: agents keep results there until they are acknowledged"
+                f"its home folder {answer.home} cannot be written to ({answer.home_why}); free some "
+                "space there or correct its owner: programs that tasks use may need it"
             )
         if answer.byte_order != sys.byteorder:
             self._problem(
@@ -321,7 +321,7 @@ class Checkup:
         why = "no answer" if answer is None else answer.routes.get(host, "no answer")
         if why:
             self._problem(
-                f"a tunnel through SSH carries nothing ({why}); look at AllowTcpForwarding and "
+                f"a tunnel through SSH does not work ({why}); check AllowTcpForwarding and "
                 "PermitListen in "
                 "its sshd_config"
             )
@@ -360,7 +360,7 @@ def _shortages(answer: probe.ProbeAnswer, workers: int) -> Iterator[str]:
         (answer.tmp, answer.tmp_free_bytes),
     ):
         if free < FREE_BYTES_MIN:
-            yield f"{sized(free)} free in {folder}; make room there, or agents wait when it is full"
+            yield f"{sized(free)} free in {folder}; free some space: programs fail or wait when it is full"
     if answer.tmp_why:
         yield f"{answer.tmp} cannot be written to ({answer.tmp_why}); set TMPDIR with --prolog"
     elif answer.tmp_exec_why:

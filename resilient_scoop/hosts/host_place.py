@@ -209,7 +209,7 @@ class HostPlace:
         if not found:
             output = " ".join(done.output.split())[-200:].rstrip(".")
             raise PlaceRefusedError(
-                f"{self.name}: the login shell runs no commands of ours; it says: {output or 'nothing'}. "
+                f"{self.name}: the login shell runs no commands; its output: {output or 'none'}. "
                 "Give the account a shell such as /bin/sh, and correct what --prolog runs"
             )
         what = "; ".join(each.text for each in found)

@@ -65,7 +65,7 @@ def closed_at_login(to: Target) -> PlaceBusyError:
 def not_ssh(to: Target) -> PlaceRefusedError:
     """Something else listens there."""
     return PlaceRefusedError(
-        f"{to.name}: what listens on port {to.port} of {to.hostname} is not sshd; give the right port "
+        f"{to.name}: the server on port {to.port} of {to.hostname} is not sshd; give the right port "
         "(port= in the hostfile)"
     )
 
@@ -118,7 +118,7 @@ def login_refused(to: Target, tried: str, locked: str = "", hint: str = "") -> P
 def no_agreement(to: Target, reason: str) -> PlaceRefusedError:
     """No common algorithm."""
     return PlaceRefusedError(
-        f"{to.name}: sshd on {to.hostname} offers no algorithm that we accept ({reason}); update "
+        f"{to.name}: sshd on {to.hostname} offers no algorithm that this host accepts ({reason}); update "
         "sshd, or use the ssh program: --ssh system"
     )
 
@@ -126,7 +126,7 @@ def no_agreement(to: Target, reason: str) -> PlaceRefusedError:
 def no_commands(to: Target, output: str) -> PlaceRefusedError:
     """The login succeeds, and no command can be run."""
     return PlaceRefusedError(
-        f"{to.name}: {to.who} lets us in and runs no command ({output or 'it says nothing'}); the account "
+        f"{to.name}: {to.who} accepts the login and runs no command ({output or 'no output'}); the account "
         "needs a login shell such as /bin/sh, and no forced command (authorized_keys, ForceCommand)"
     )
 

@@ -162,7 +162,7 @@ def test_a_tunnel_that_leads_elsewhere_is_a_problem(
         monkeypatch.setattr(lab.sshd, "listen", lambda *_: port)
         monkeypatch.setattr(probe, "CONNECT_S", 0.5)
         report = look(lab, ThisMachine({}, is_tunneled=True))
-    assert "carries nothing" in texts(report, Level.PROBLEM)
+    assert "a tunnel through SSH does not work" in texts(report, Level.PROBLEM)
     assert not report.is_usable
 
 

@@ -366,7 +366,7 @@ def test_something_else_than_ssh_is_named(lab: Lab) -> None:
 
 def test_an_account_without_commands_is_named(lab: Lab) -> None:
     lab.sshd.runs_commands = False
-    with pytest.raises(PlaceRefusedError, match="lets us in and runs no command"):
+    with pytest.raises(PlaceRefusedError, match="accepts the login and runs no command"):
         lab.door().run("true")
 
 
