@@ -85,7 +85,7 @@ def _ask(run: RunDir, verdict: ChangedCode, changed: list[Changed]) -> str:
         "Keep these results, compute them again, or stop?", type=choice, default="stop", err=True
     )
     if answer == "stop":
-        raise RunStoppedError(run.id, "you chose not to resume it; nothing has changed")
+        raise RunStoppedError(run.id, "you chose not to resume it; nothing was changed")
     return answer
 
 
@@ -105,7 +105,7 @@ def _settle_edits(run: RunDir, looked: CodeSurvey) -> None:
         )
     note(what)
     if not click.confirm("Keep all results?", err=True):
-        raise RunStoppedError(run.id, "you chose not to resume it; nothing has changed")
+        raise RunStoppedError(run.id, "you chose not to resume it; nothing was changed")
 
 
 def _named(verdict: ChangedCode, changed: list[Changed]) -> str:

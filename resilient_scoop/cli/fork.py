@@ -148,9 +148,9 @@ def _place(run: RunDir, at: str | None, at_checkpoint: str | None, block: str | 
     from resilient_scoop.runs import fork
 
     if at is not None and at_checkpoint is not None:
-        raise UsageError("--at and --at-checkpoint name two places: give one of them")
+        raise UsageError("--at and --at-checkpoint cannot be used together: give one of them")
     if block is not None and at_checkpoint is None:
-        raise UsageError(f"--block {block}: it goes with --at-checkpoint")
+        raise UsageError(f"--block {block}: use it with --at-checkpoint only")
     root = _script_of(run)
     if at_checkpoint is not None:
         name, kept = _checkpoint(run, root, at_checkpoint, block)
@@ -173,7 +173,7 @@ def _script_of(run: RunDir) -> ParentFacts:
 
     view = open_view(run)
     if view is None:
-        raise UsageError(f"run {run.id} has not begun: there is nothing to share yet")
+        raise UsageError(f"run {run.id} has not begun: there are no results to fork")
     with view:
         return read_state(view, view.run).parent(ids.ROOT)
 
@@ -203,7 +203,7 @@ def _at_call(run: RunDir, root: ParentFacts, text: str) -> Point:
     if not fork.check_point(root, point):
         first = fork.first_call(root)
         raise UsageError(
-            f"--at 0.{call}: results before it were dropped, since checkpoints made later cover "
+            f"--at 0.{call}: results before it were removed, because later checkpoints cover "
             f"them; from 0.{first} on, use any batch, or a checkpoint: --at-checkpoint with one of "
             f"{_known(root)}"
         )
@@ -224,7 +224,7 @@ def _checkpoint(run: RunDir, root: ParentFacts, text: str, block: str | None) ->
         raise UsageError(f"--at-checkpoint {text}: a number, or `last`; there are {_known(root)}")
     names = {name for name, _ in root.blocks}
     if block is None and len(names) > 1:
-        raise UsageError(f"say which block with --block: there are {_known(root)}")
+        raise UsageError(f"name the block with --block: there are {_known(root)}")
     name = next(iter(names)) if block is None else block
     found = [
         kept
@@ -240,7 +240,7 @@ def _checkpoint(run: RunDir, root: ParentFacts, text: str, block: str | None) ->
     kept = max(found, key=lambda each: each.seq)
     if not fork.check_point(root, fork.Point(kept.calls, kept.observations, kept.seq)):
         raise UsageError(
-            f"checkpoint {kept.gen} of block {name!r} needs results that were dropped when "
+            f"checkpoint {kept.gen} of block {name!r} needs results that were removed when "
             f"later checkpoints were made; there are {_known(root)}"
         )
     return _Made(name, kept)

@@ -178,14 +178,16 @@ def _say_shares(spec: GridSpec, shares: Shares) -> None:
     if shares.missing:
         room = (spec.workers or 0) - shares.missing
         note(
-            f"-n {spec.workers}: the hosts have room for {room}; give them more (HOST:N, max_slots=N), or "
-            "name more hosts"
+            f"-n {spec.workers}: the hosts take only {room} workers; raise their numbers (HOST:N, "
+            "max_slots=N), or name more hosts"
         )
     for each in spec.hosts:
         if shares.workers[each.name] == 0 or (
             shares.workers[each.name] is None and shares.limit == 0
         ):
-            note(f"host {each.name} gets no worker, since -n {spec.workers} is used up before it")
+            note(
+                f"host {each.name} gets no worker: the hosts before it take all of -n {spec.workers}"
+            )
 
 
 def hosts_before(run: RunDir) -> GridSpec | None:
@@ -211,14 +213,12 @@ def save_hosts(run: RunDir, spec: GridSpec, script: str | None, cwd: str) -> Non
         folder = Path(script).resolve().parent if script else Path(cwd)
         if not Path(cwd).resolve().is_relative_to(folder):
             raise UsageError(
-                f"--ship sends {folder}, and tasks would not find {cwd}, in which the run is started: "
+                f"--ship sends {folder}, so hosts do not get {cwd}, in which the run is started: "
                 f"change to {folder} first, or move the script to {cwd}"
             )
         manifest = pack(folder, run.path)
         files = counted(len(manifest.files), "file")
-        note(
-            f"each host is sent {files} of {folder}, {size(manifest.size_bytes)}, unless it has them"
-        )
+        note(f"each host gets {files} of {folder}, {size(manifest.size_bytes)}, unless it has them")
 
 
 def _hostfile(path: str | None) -> tuple[str, str]:

@@ -64,7 +64,7 @@ def command(*, run: RunDir, as_json: bool) -> None:
     if as_json:
         print_json(HostList(SCHEMA, run.id, is_live, rows))
     elif not rows:
-        note(f"run {run.id} has no hosts but the one where it was started")
+        note(f"run {run.id} uses no other host")
     else:
         if not is_live:
             note(f"run {run.id} is not running; these are its hosts as they were last seen")

@@ -49,7 +49,7 @@ def command(*, workers: int | None, ticket: IO[bytes]) -> int:
         found = read_ticket(line)
     except msgspec.MsgspecError as error:
         raise UsageError(
-            f"this is no ticket ({error}): give the line that `rscoop invite` prints, whole"
+            f"this is not a ticket ({error}): give the whole line that `rscoop invite` prints"
         ) from error
     if workers is not None:
         found = msgspec.structs.replace(found, extra={**found.extra, "workers": workers})

@@ -169,7 +169,7 @@ def _ask(run: RunDir, timeout_s: float) -> None:
     try:
         while wanted.exists():
             if not is_live(run):
-                raise UsageError(f"run {run.id} has just ended; ask again")
+                raise UsageError(f"run {run.id} has just ended; run the command again")
             if time.monotonic() > until:
                 raise JournalError(str(run.journal), "compacting", f"not done in {timeout_s:g} s")
             time.sleep(_POLL_S)
@@ -180,7 +180,9 @@ def _ask(run: RunDir, timeout_s: float) -> None:
         refused.unlink(missing_ok=True)
         raise JournalError(str(run.journal), "compacting", reason)
     if read_generation(run.journal).data == before:
-        raise UsageError(f"run {run.id} ended before it had compacted its journal; ask again")
+        raise UsageError(
+            f"run {run.id} ended before it had compacted its journal; run the command again"
+        )
 
 
 def _size_bytes(run: RunDir) -> int:

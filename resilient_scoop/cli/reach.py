@@ -47,8 +47,8 @@ def check_live(run: RunDir, command: str) -> None:
     """Raise UsageError unless the run is live on this host; `command` is that of the user."""
     if not is_live(run):
         raise UsageError(
-            f"run {run.id} is not live: it has ended, or it was stopped, as `rscoop status {run.id}` says; "
-            f"a stopped one continues with: rscoop resume {run.id}"
+            f"run {run.id} is not live: it has ended or was stopped (`rscoop status {run.id}` shows it); "
+            f"to continue a stopped run: rscoop resume {run.id}"
         )
     whom_to_ask(run, command)
 
@@ -79,4 +79,4 @@ def send(pidfd: int, number: int) -> None:
     except ProcessLookupError:
         return
     except PermissionError as error:
-        raise UsageError("the run belongs to another user; only they can ask it") from error
+        raise UsageError("the run belongs to another user; only they can do that") from error

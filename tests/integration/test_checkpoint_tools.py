@@ -179,7 +179,7 @@ def test_a_fork_where_history_is_gone_is_refused_with_what_there_is(place: Place
     assert words(place.rscoop("resume", "last").expect())[-1] == "end"
     ambiguous = place.rscoop("fork", "--at-checkpoint", "last", "last")
     ambiguous.expect(2)
-    assert "say which block with --block" in ambiguous.err
+    assert "name the block with --block" in ambiguous.err
     report = json.loads(
         place.rscoop("fork", "--at-checkpoint", "3", "--block", "second", "last", "--json").expect()
     )

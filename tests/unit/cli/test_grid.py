@@ -106,7 +106,7 @@ def test_a_total_smaller_than_the_hosts_leaves_hosts_out(
 def test_a_total_larger_than_the_hosts_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     hands = crew(wish(host=("alice:2", "localhost:1")), 9)
     assert (hands.here, hands.total) == (1, 3)
-    assert "-n 9: the hosts have room for 3" in capsys.readouterr().err
+    assert "-n 9: the hosts take only 3 workers" in capsys.readouterr().err
 
 
 def test_hosts_with_unknown_cores_make_a_total_that_is_not_known() -> None:

@@ -121,7 +121,7 @@ def test_a_run_that_is_over_shows_its_hosts_as_last_seen(tmp_path: Path) -> None
 def test_a_run_without_hosts_says_so(tmp_path: Path) -> None:
     new(tmp_path)
     done = rscoop(tmp_path, "hosts")
-    assert "has no hosts but the one" in done.stderr
+    assert "uses no other host" in done.stderr
     assert json.loads(rscoop(tmp_path, "hosts", "--json").stdout)["hosts"] == []
 
 
@@ -142,4 +142,4 @@ def test_the_table_and_the_reasons_fit_the_terminal(
 def test_a_file_that_is_damaged_is_taken_for_none(tmp_path: Path) -> None:
     run = new(tmp_path)
     (run.path / LIVE_FILE).write_bytes(b"{")
-    assert "has no hosts" in rscoop(tmp_path, "hosts").stderr
+    assert "uses no other host" in rscoop(tmp_path, "hosts").stderr
