@@ -104,14 +104,14 @@ def _lines(run: RunDir, info: RunInfo, report: DryRunReport) -> list[str]:
         f"  saved      {saved} of computing; {counted(report.output_bytes, 'byte')} of output kept",
         f"  needed     about {needed} of computing for calls in flight or to be recomputed{more}",
         "             plus the calls that the script makes next, which are unknown",
-        f"  replay     about {_time(found.replay_s)}, besides the script's own time",
+        f"  replay     about {_time(found.replay_s)}, and the time of the script's own code",
         "  arguments  are compared during the replay; items whose arguments differ are recomputed",
     ]
     if found.movable:
         can = "result depends" if found.movable == 1 else "results depend"
         lines.append(
             f"             ({found.movable:,} {can} only on function and arguments: equal calls at "
-            "other places reuse them)"
+            "other positions reuse them)"
         )
     if renewed := int(found.total("renewed")):
         lines.append(f"             (an earlier replay had {counted(renewed, 'such item')})")
@@ -121,7 +121,7 @@ def _lines(run: RunDir, info: RunInfo, report: DryRunReport) -> list[str]:
         )
     if doubt := int(found.total("in_doubt")):
         lines.append(
-            f"  in doubt   {counted(doubt, 'idempotent=False item')}, to end as WorkerLostError; or "
+            f"  in doubt   {counted(doubt, 'idempotent=False item')}, to end with WorkerLostError; or "
             f"record what happened: rscoop resolve {run.id}"
         )
     for each in report.undecided:

@@ -54,7 +54,7 @@ class ExecutingProcess:
         if self.imports_s > IMPORT_SAY_S:
             return (
                 f"{self.who} has been importing the script for {self.imports_s:.0f} s; where it is: "
-                f"`rscoop logs --worker {self.name}`; if it hangs: stop the run, correct it, then resume"
+                f"`rscoop logs --worker {self.name}`; if it hangs: stop the run, correct the import, resume"
             )
         return ""
 

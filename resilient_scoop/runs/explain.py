@@ -180,8 +180,8 @@ class Inquiry:
         doubt = index in parent.intents.get(batch.call, ())
         if not self.live and doubt:
             return How.DOUBT, (
-                "it is marked idempotent=False and a worker has begun it, and its outcome is not "
-                "known; a resume ends it as WorkerLostError unless you record what happened"
+                "it is idempotent=False and was started, and its outcome is not known; a resume ends it "
+                "with WorkerLostError unless you record what happened"
             ), f"rscoop resolve {self.run.id} '{path}' --again | --done JSON | --failed"  # fmt: skip
         if not self.live:
             return How.STOPPED, f"it is not done, and run {self.run.id} is stopped", self._advice()
@@ -190,11 +190,11 @@ class Inquiry:
             return How.WAITING, f"it is a parent: {self._waits_for(own)}", ""
         text = "it waits for a worker"
         if doubt:
-            text = "a worker begins it (idempotent=False: it will not be started twice)"
+            text = "a worker is starting it (idempotent=False: it will not be started twice)"
         details = [each.text for each in self.busy if each.name != "origin"]
         more = len(details) - _SHOWN_MAX
         details = details[:_SHOWN_MAX] + ([counted(more, "other")] if more > 0 else [])
-        return How.READY, f"{text}: {', '.join(details) or 'no worker is there'}", ""
+        return How.READY, f"{text}: {', '.join(details) or 'no worker is connected'}", ""
 
     def _waits_for(self, parent: ParentFacts) -> str:
         waits = [
@@ -249,7 +249,7 @@ class Inquiry:
             details.append(f"not done: {_some(path, undone)}; of the first: {first.text}")
         details += self.troubles
         if not undone and not batch.last:
-            details.append(f"waits for {parent} to ask for more of it, or to say that this is all")
+            details.append(f"{parent} has not given the last item of this batch yet")
         return Why(path, name, How.PARTLY, text, details, "" if self.live else self._advice())
 
     def _survey(self, parent: ParentFacts, call: int) -> tuple[str, list[int], int]:
@@ -349,7 +349,7 @@ class Story(LogVisitor):
     def cut_off(self, _parent: str, call: int, stop: int) -> None:
         """Its batch ends before it, if `stop` is not above it."""
         if call == self.call and self.index >= stop and self._made_by is not None:
-            self.events.append("its batch was called again, and ends before it")
+            self.events.append("its batch was made again, with fewer items")
             self._made_by = self.outcome = None
             self.is_given_up = False
 
@@ -366,7 +366,7 @@ class Story(LogVisitor):
     def began(self, record: wire.Intent) -> None:
         """It began, or did not after all."""
         if record.call == self.call and 0 <= self.index - record.start < record.count:
-            begins = "it was given back without having begun" if record.void else "it began, once"
+            begins = "its worker returned it before it had started" if record.void else "it started"
             self.events.append(f"{begins} (idempotent=False)")
 
     def given_up(self, record: wire.Abandoned) -> None:
@@ -384,9 +384,9 @@ class Story(LogVisitor):
             what = (
                 "its code has changed" if now[0] != self._made_by[0] else "its arguments differed"
             )
-            self.events.append(f"it was called again, to be recomputed: {what}")
+            self.events.append(f"it was called again, to be computed again: {what}")
         elif self.outcome is not None and part.fresh:
-            self.events.append("it was called again, to be recomputed")
+            self.events.append("it was called again, to be computed again")
         else:
             return
         self._made_by, self.outcome = now, None
@@ -399,7 +399,7 @@ class Story(LogVisitor):
         who = (
             "by the broker"
             if item.task is None
-            else (f"by attempt {item.task.no} of broker life {item.task.epoch}")
+            else (f"by attempt {item.task.no} (epoch {item.task.epoch} of the broker)")
         )
         self.events.append(f"it {'failed' if self.failed else 'was done'}, {who}{self.spent}")
 
@@ -417,7 +417,7 @@ def _covered(path: str, parent: ParentFacts, call: int) -> Why:
 
 def _death(crashed: wire.Crashed) -> str:
     if crashed.reason == "timeout" and not crashed.exit:
-        return "it ran into its timeout= while it waited for its own calls"
+        return "it exceeded its timeout= while it waited for its own calls"
     how = exit_text(crashed.exit)
     when = ""
     if crashed.at:

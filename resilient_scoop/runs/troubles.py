@@ -34,7 +34,7 @@ def troubles(run: RunDir, everybody: list[ExecutingProcess]) -> list[str]:
         found.append(
             f"the launcher (process {holder.pid}) is stopped; to let it continue: kill -CONT {holder.pid}"
         )
-    found += [f"host {each.name} is not there: {each.why}" for each in read_missing(run.path)]
+    found += [f"host {each.name} is missing: {each.why}" for each in read_missing(run.path)]
     if alone := _no_host_left(run, everybody):
         found.append(alone)
     waiting = [each for each in everybody if each.needed_bytes]

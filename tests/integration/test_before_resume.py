@@ -205,7 +205,7 @@ def test_a_dry_run_foretells_what_the_resume_then_does_and_changes_nothing(place
     assert found["work"]["needed_s"] > 0
     assert (found["pay"]["in_doubt"], found["deep"]["unmeasured"]) == (1, 1)
     text = place.rscoop("resume", "--dry-run", "last").expect()
-    assert "1 idempotent=False item, to end as WorkerLostError" in text
+    assert "1 idempotent=False item, to end with WorkerLostError" in text
     before = ledger(place)
     place.rscoop("resolve", "last", "0.2[0]", "--again").expect()
     (place.folder / "go").touch()

@@ -252,7 +252,7 @@ class Stopping:
         if report.left:
             self.say(
                 f"{report.left} of {counted(report.named, 'parent')} did not commit in time: a resume "
-                "replays what they did since their last checkpoint"
+                "replays them from their last checkpoint"
             )
         elif not report.whole:
             self.say("not every process answered in time; a resume replays what was not saved")

@@ -65,7 +65,7 @@ def test_an_item_s_story_is_told_in_its_order() -> None:
 
 def test_an_item_called_again_says_why() -> None:
     found = story(asked(), outcomes(0, 0, 3), asked(4, fresh=True))
-    assert found.events[-1] == "it was called again, to be recomputed: its arguments differed"
+    assert found.events[-1] == "it was called again, to be computed again: its arguments differed"
     assert found.outcome is None
     same = story(asked(), outcomes(0, 0, 3), asked())
     assert same.outcome == b"Vvalue1"
@@ -74,7 +74,7 @@ def test_an_item_called_again_says_why() -> None:
 def test_an_item_beyond_the_end_of_a_batch_that_is_called_shorter_is_gone() -> None:
     cut = story(asked(), outcomes(0, 0, 3), wire.Calls("0", NOW, [part(0, 0, 1)]))
     assert cut.outcome is None
-    assert cut.events[-1] == "its batch was called again, and ends before it"
+    assert cut.events[-1] == "its batch was made again, with fewer items"
     kept = story(asked(), outcomes(0, 0, 3), wire.Calls("0", NOW, [part(0, 0, 2)]))
     assert kept.outcome == b"Vvalue1"
 
