@@ -197,7 +197,7 @@ class Block:
                     self._title(), "its checkpoint", f"a block that {changed}"
                 )
         elif record.code != self._code:
-            changed = "has other code around it than when its checkpoint was made"
+            changed = "is surrounded by code that has changed since its checkpoint was made"
         else:
             return
         Process.say(f"replay: {self._title()} {changed}; its state is used as it was saved")
@@ -249,13 +249,14 @@ class Block:
         parent = at.parent
         if parent is not self._at.parent:
             raise UsageError(
-                f"{self._title()} was committed in {parent.path}: each future commits its own blocks"
+                f"{self._title()} was committed in {parent.path}: only the script or task that opened a "
+                "block may commit it"
             )
         if parent.durable.open[-1] is not block:
             inner = parent.durable.open[-1].key[0]
             raise UsageError(
-                f"{self._title()} was committed while {inner!r}, opened inside of it, is open: "
-                f"leave that one first, or keep its values in this one's state"
+                f"{self._title()} was committed while block {inner!r} inside of it is open: "
+                f"leave the inner block first, or keep its values in the state of the outer one"
             )
         if at.context.work is not None and not (
             parent.calls.next or parent.history.next_observation

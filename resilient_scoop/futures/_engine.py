@@ -65,7 +65,7 @@ _DEFINITIONS_MAX = 512
 SLOW_S = 0.3
 """If checking for changes takes longer than this, the user is told."""
 IN_THREAD = (
-    "futures were used in a thread of your own ({}): only the main thread, which has made it, can wait "
+    "futures were used in a thread of your own ({}): only the main thread, which made this, can wait "
     "for it; pass its result to the thread, or, in the script, make the call in the thread that waits"
 )
 _CALL_IN_THREAD = (

@@ -315,7 +315,7 @@ def _check_is_leaf(context: Context) -> None:
     what = "it has made calls" if context.work is not None else "it is the script itself"
     raise ProgressRefusedError(
         context.path,
-        f"resume= is for calls that make none, and {what}",
+        f"resume= is for tasks that make no calls, and {what}",
         "keep its state with `resilient_scoop.checkpoint`; done and total are allowed",
     )
 
@@ -325,9 +325,8 @@ def _dump(value: Any, path: str, name: str, book: rng.StreamBook | None = None) 
     if len(encoded) > RESUME_BYTES_MAX:
         raise ProgressRefusedError(
             path,
-            f"its resume payload is {len(encoded):,} bytes, more than the {RESUME_BYTES_MAX:,} "
-            "that may be kept",
-            "keep less, or write it to a file of your own and keep the file's name",
+            f"its resume= value has {len(encoded):,} bytes, more than the {RESUME_BYTES_MAX:,} allowed",
+            "save less, or write it to a file of your own and save the file's name",
         )
     given = b"" if book is None else pickle.dumps(book.save_steps(), 5)
     return msgspec.msgpack.encode(_Payload(encoded, pickle.dumps(rng.save(), 5), given))

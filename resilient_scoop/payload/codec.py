@@ -71,7 +71,7 @@ class _WaryPickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         """Refuse what workers cannot find by its name."""
         if isinstance(obj, FunctionType | type) and class_keys.is_guarded(obj):
-            raise pickle.PicklingError(f"{obj.__qualname__} is not there in workers")
+            raise pickle.PicklingError(f"{obj.__qualname__} does not exist in workers")
         return NotImplemented
 
 
