@@ -160,7 +160,7 @@ def test_a_fork_where_history_is_gone_is_refused_with_what_there_is(place: Place
         ("--at-checkpoint", "3"): "there are 8 and 9 of block 'main'",
         ("--at-checkpoint", "x"): "a number, or `last`; there are 8 and 9",
         ("--at-checkpoint", "9", "--block", "other"): "checkpoint 9 of block 'other' is not",
-        ("--at-checkpoint", "9", "--at", "0.5"): "two places",
+        ("--at-checkpoint", "9", "--at", "0.5"): "cannot be used together",
         ("--at", "0.5"): "--at-checkpoint with one of 8 and 9 of block 'main'",
     }
     errors = ""

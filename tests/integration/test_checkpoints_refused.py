@@ -135,7 +135,7 @@ def test_bad_use_is_told_what_to_do(place: Place) -> None:
 
     assert "futures.progress(done, total, resume=" in lines["leaf"]
     assert "'main' of 0 is already open" in lines["twice"]
-    assert "'outer' of 0 was committed while 'inner'" in lines["outer"]
+    assert "'outer' of 0 was committed while block 'inner'" in lines["outer"]
     assert "checkpoint.value(" in lines["initial"]
     assert "is not open" in lines["late"]
     assert "checkpoint.restore(default, name='never')" in lines["lone"]
@@ -279,7 +279,7 @@ def test_with_no_checkpoint_left_the_run_refuses_and_keeps_all(place: Place) -> 
 
     refused = resumed(place)
     assert refused.code == 70, str(refused)
-    assert "cannot start again in this run; nothing was changed" in refused.err
+    assert "cannot start from the beginning; nothing was changed" in refused.err
 
     for name, content in kept.items():
         (folder / name).write_bytes(content)
