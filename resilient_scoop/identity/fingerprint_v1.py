@@ -23,6 +23,7 @@ from resilient_scoop.adapters.canonical import Canon
 from resilient_scoop.hashing import blake2b
 from resilient_scoop.values import source
 from resilient_scoop.values.user_code import describe, version
+from resilient_scoop.values.user_modules import file_of
 
 FINGERPRINT_BYTES: Final = 16
 
@@ -52,7 +53,7 @@ def _is_user_module(name: str) -> bool:
         return True
     if top in sys.stdlib_module_names or top == __name__.partition(".")[0]:
         return False
-    file = getattr(sys.modules.get(name), "__file__", None) or ""
+    file = file_of(name) or ""
     return "site-packages" not in file and "dist-packages" not in file
 
 

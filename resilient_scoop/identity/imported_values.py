@@ -16,6 +16,7 @@ from typing import Any, Final
 from resilient_scoop.identity import script_changes
 from resilient_scoop.values.containers import content_of, is_container
 from resilient_scoop.values.user_code import is_user_code, is_user_module
+from resilient_scoop.values.user_modules import loaded, scope_of
 from resilient_scoop.values.values import (
     MISSING,
     Describer,
@@ -46,7 +47,7 @@ def note(typed: str = "") -> None:
     whose `assert` statements pytest has rewritten they have other code.
     """
     forget()
-    for name, module in list(sys.modules.items()):
+    for name, module in loaded():
         if name == typed or _is_rewritten(module):
             _noted.add(name)
         elif is_user_module(name):
@@ -67,7 +68,7 @@ def _note_libraries() -> None:
     named = {
         id(value): value
         for name in _noted
-        for value in list(vars(sys.modules[name]).values())
+        for value in list(scope_of(name).values())
         if isinstance(value, ModuleType) and not is_user_module(value.__name__)
     }
     _note_library(builtins)
@@ -163,7 +164,9 @@ def is_unchanged(home: str, value: Any, digest: bytes) -> bool:
     name, _, key = home.partition(":")
     if not is_user_module(name):
         module = sys.modules.get(name)
-        patched = module is not None and "." not in key and is_patched(module, key, value)
+        patched = (
+            isinstance(module, ModuleType) and "." not in key and is_patched(module, key, value)
+        )
         return not patched and not is_user_code(value)
     if home in _own_homes and own_home(value) != _own_homes[home]:
         return False  # its former name now refers to another object

@@ -46,6 +46,7 @@ from resilient_scoop.values.user_code import (
     is_user_module,
     version,
 )
+from resilient_scoop.values.user_modules import file_of, scope_of
 from resilient_scoop.values.values import (
     ABSENT,
     CACHED,
@@ -76,7 +77,6 @@ _ENVIRONMENT: Final = frozenset({"environ", "environb", "getenv", "getenvb", "ex
 _IMPORTERS: Final = frozenset({"import_module", "modules"})
 _OURS: Final = __name__.partition(".")[0]
 ABSENT_DIGEST: Final = digest_of(b"absent")
-_NONE: Final = ModuleType("none")
 _PLAIN: Final = SCALARS | {list, tuple, dict, set, frozenset}
 
 
@@ -322,7 +322,7 @@ class _Survey:
     ) -> None:
         """Describe what a function refers to by global names."""
         module = str(scope.get("__name__", ""))
-        is_module = vars(sys.modules.get(module, _NONE)) is scope
+        is_module = scope_of(module) is scope
         passed_on = module_source.passed_on(code)
         for name in sorted(names):
             value = scope.get(name, MISSING)
@@ -388,7 +388,7 @@ class _Survey:
                 self._add("", label, digest, b"", flags=AS_IMPORTED)
         for name, names in module_source.imports_of(code, package):
             module = sys.modules.get(name)
-            if module is None or not is_user_module(name):
+            if not isinstance(module, ModuleType) or not is_user_module(name):
                 continue
             if not names or "*" in names:
                 self._any_of(module)
@@ -509,7 +509,7 @@ class _Survey:
 
     def _data(self, home: str, label: str, value: Any) -> None:
         module, _, name = home.partition(":")
-        file = getattr(sys.modules.get(module), "__file__", None) or ""
+        file = file_of(module) or ""
         binding = module_source.bindings(file).get(name) if is_user_module(module) else None
         at = "" if binding is None else f"{os.path.basename(file)}:{binding.line}"  # noqa: PTH119
         found = (self._describer.inline if type(value) is CACHED else self._describer.value)(value)

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 
 from resilient_scoop.values import source, source_text
 from resilient_scoop.values.user_code import is_user_file
+from resilient_scoop.values.user_modules import file_of
 
 _VOLATILE_TEXT: Final = """
     time time_ns perf_counter perf_counter_ns monotonic monotonic_ns process_time process_time_ns
@@ -235,8 +236,8 @@ def _absolute(module: str, level: int, package: str) -> str:
 
 def _file_of(module: str) -> str | None:
     """Return the source file of a module without importing it or its packages."""
-    loaded = getattr(sys.modules.get(module), "__file__", None)
-    if isinstance(loaded, str):
+    loaded = file_of(module)
+    if loaded is not None:
         return loaded
     path: list[str] | None = None
     spec, name = None, ""

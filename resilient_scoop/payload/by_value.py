@@ -21,6 +21,7 @@ from typing import IO, Any, Final
 
 from resilient_scoop.adapters import deap_classes, former_names
 from resilient_scoop.payload import class_keys, classes, functions
+from resilient_scoop.values.user_modules import scope_of
 from resilient_scoop.values.values import own_home
 
 _PROTOCOL: Final = 5
@@ -150,9 +151,9 @@ class _Reducer:
         if id(obj) in self._forced:
             if isinstance(obj, types.FunctionType):
                 scope = obj.__globals__
-                module = sys.modules.get(str(scope.get("__name__")), types)
                 # dill copies a namespace that is no module's.
-                return functions.reduce(obj) if vars(module) is scope else NotImplemented
+                is_module = scope_of(str(scope.get("__name__"))) is scope
+                return functions.reduce(obj) if is_module else NotImplemented
         elif class_keys.is_importable(obj):
             return obj.__qualname__
         elif isinstance(obj, types.FunctionType) and _is_wrapper_of_another_module(obj):
@@ -170,7 +171,7 @@ def _is_wrapper_of_another_module(function: types.FunctionType) -> bool:
     module = function.__globals__.get("__name__")
     if module == function.__module__ or not isinstance(module, str):
         return False
-    return vars(sys.modules.get(module, types)) is function.__globals__
+    return scope_of(module) is function.__globals__
 
 
 def _standard_streams() -> tuple[object, ...]:

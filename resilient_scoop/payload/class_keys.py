@@ -20,6 +20,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from resilient_scoop.values.user_modules import scope_of
+
 
 class Key(NamedTuple):
     """The key of a class in all processes of a run."""
@@ -152,8 +154,8 @@ def remember(cls: type, key: Key, *, born_here: bool, is_bare: bool = False) -> 
 def _global_name(cls: type) -> tuple[str, str] | None:
     """Return (module, name) of the global variable that holds a class here and in every worker."""
     for module in dict.fromkeys((cls.__module__, "__main__")):
-        for name, value in list(vars(sys.modules.get(module, types)).items()):
-            if value is cls and module in sys.modules:
+        for name, value in list(scope_of(module).items()):
+            if value is cls:
                 return None if module == "__main__" and name in guarded else (module, name)
     return None
 

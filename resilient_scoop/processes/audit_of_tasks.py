@@ -15,7 +15,7 @@ import sys
 import types
 from typing import Any, Final
 
-from resilient_scoop.values.user_modules import is_users
+from resilient_scoop.values.user_modules import is_users, loaded
 
 _SKIPPED: Final = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, random.Random)
 _CACHE: Final = type(functools.cache(len))
@@ -47,7 +47,7 @@ class Shared:
 
 def _marks() -> dict[str, Any]:
     marks: dict[str, Any] = {}
-    for module in list(sys.modules.values()):
+    for _, module in loaded():
         if not is_users(module):
             continue
         marks[f"{module.__name__}:"] = None  # it is known

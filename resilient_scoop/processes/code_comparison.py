@@ -27,6 +27,7 @@ from resilient_scoop.processes.here import Process
 from resilient_scoop.processes.starting import take_settings
 from resilient_scoop.task_state import overlay
 from resilient_scoop.values.user_code import is_user_module
+from resilient_scoop.values.user_modules import loaded
 from resilient_scoop.wire.callables import AS_IMPORTED, Define, Reference
 
 _KEYWORDS: Final = 2  # of `Define.style`: arguments are given by name
@@ -133,7 +134,7 @@ def _differences(then: _Keyed, now: _Keyed) -> list[ChangedReference]:
 def _fingerprints() -> dict[bytes, str]:
     """Return the names of the user's functions by fingerprint, to find one that was renamed."""
     found: dict[bytes, str] = {}
-    for name, module in list(sys.modules.items()):
+    for name, module in loaded():
         if not is_user_module(name):
             continue
         for value in list(vars(module).values()):

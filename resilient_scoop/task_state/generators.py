@@ -21,7 +21,7 @@ import types
 from typing import TYPE_CHECKING, Any, Final
 
 from resilient_scoop.hashing import blake2b
-from resilient_scoop.values.user_modules import is_users
+from resilient_scoop.values.user_modules import is_users, loaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -127,11 +127,7 @@ def look(modules: Iterable[types.ModuleType] | None = None) -> list[TrackedGener
     """Search modules for generators, by default all of the user's; return new ones."""
     if not _Known.on:
         return []
-    wanted = (
-        [each for each in list(sys.modules.values()) if is_users(each)]
-        if modules is None
-        else modules
-    )
+    wanted = [module for _, module in loaded() if is_users(module)] if modules is None else modules
     new = [
         TrackedGenerator(each)
         for each in _found([vars(module) for module in wanted])

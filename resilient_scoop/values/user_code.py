@@ -15,7 +15,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
 from resilient_scoop.adapters.canonical import module_name
-from resilient_scoop.values.user_modules import is_users_file
+from resilient_scoop.values.user_modules import file_of, is_users_file
 
 _HEAP_TYPE, _IMMUTABLE = 1 << 9, 1 << 8
 _OURS: Final = __name__.partition(".")[0]
@@ -47,8 +47,8 @@ def is_user_module(name: str) -> bool:
         return True
     if top == _OURS:
         return False
-    file = getattr(sys.modules.get(name), "__file__", None)
-    if isinstance(file, str):
+    file = file_of(name)
+    if file is not None:
         return is_user_file(file)
     return top not in sys.stdlib_module_names and top not in sys.builtin_module_names
 
@@ -92,7 +92,8 @@ def version(top: str) -> str:
     """Return the version of a package by its top-level name; empty if it has none."""
     if top in sys.stdlib_module_names or top == "__main__":
         return ""
-    found = getattr(sys.modules.get(top), "__version__", None)
+    module: object = sys.modules.get(top)
+    found = getattr(module, "__version__", None) if isinstance(module, ModuleType) else None
     if isinstance(found, str):
         return found
     from importlib import metadata

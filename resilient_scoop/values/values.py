@@ -29,6 +29,7 @@ from resilient_scoop.adapters.canonical import Canon, module_name
 from resilient_scoop.hashing import blake2b
 from resilient_scoop.values import source, source_text
 from resilient_scoop.values.user_code import describe, is_user_code, version
+from resilient_scoop.values.user_modules import scope_of
 
 DIGEST_BYTES: Final = 12
 SCALARS: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
@@ -310,8 +311,7 @@ def carried(function: Any) -> Iterator[tuple[str, Any]]:
 def own_names(function: Any) -> Iterator[tuple[str, Any]]:
     """Yield the globals that a function uses from its own namespace, which is not a module (`exec`)."""
     scope = function.__globals__
-    module = sys.modules.get(str(scope.get("__name__")))
-    if module is None or vars(module) is not scope:
+    if scope_of(str(scope.get("__name__"))) is not scope:
         for name in sorted(source_text.global_loads(function.__code__)):
             if name in scope:
                 yield name, scope[name]
