@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from resilient_scoop.futures._shared import SharedCalls, SharedFuture
     from resilient_scoop.processes.in_process import InProcess
+    from resilient_scoop.progress_bar import ProgressBar
     from resilient_scoop.runs.folder import RunDir, RunInfo
     from resilient_scoop.wire.messages import Options
 
@@ -65,6 +66,7 @@ class Session:
         workers: worker processes; None: one per core that this process may use.
         seed: seed of the random streams of tasks; None: random, and kept with the run.
         state_dir: folder in which runs are kept; None: `RSCOOP_STATE_DIR`, or the user's.
+        progress: whether to show a progress bar of its calls, by tqdm if it is installed, else by rich.
 
     Raises:
         ValueError: `workers` is less than 1, or the seed out of its range. TypeError: they are no
@@ -81,6 +83,7 @@ class Session:
         workers: SupportsIndex | None = None,
         seed: SupportsIndex | None = None,
         state_dir: str | os.PathLike[str] | None = None,
+        progress: bool = False,
     ) -> None:
         count, drawn = _count(workers), _seed(seed)
         _refuse_in_import()
@@ -108,6 +111,7 @@ class Session:
         self._dropped.atexit = False
         about = weakref.ref(self), self._calls, self._process
         threading.Thread(target=_mind, args=about, name="rscoop-session", daemon=True).start()
+        self._bar = _bar(run or self.id, self._calls) if progress else None
         _register(self)
 
     # --- calls --------------------------------------------------------------------------------
@@ -204,6 +208,8 @@ class Session:
             _open.discard(self)
             self._dropped.detach()
             self._calls.close(error)
+            if self._bar is not None:
+                self._bar.close()
             self._process.close()
             if self.name is None:
                 _remove(self._run)
@@ -252,6 +258,12 @@ def _end_dropped(calls: SharedCalls, process: InProcess, run: RunDir, name: str 
             _remove(run)
 
     threading.Thread(target=end, name="rscoop-dropped").start()
+
+
+def _bar(title: str, calls: SharedCalls) -> ProgressBar:
+    from resilient_scoop.progress_bar import ProgressBar
+
+    return ProgressBar(title, calls.counts)
 
 
 def _kept(_session: Session, values: Iterator[T]) -> Iterator[T]:

@@ -45,7 +45,7 @@ HOMES = {
     "tblib": ["payload/exceptions.py"],
     "platformdirs": ["cli/*.py", "runs/catalog.py", "runs/folder.py"],
     "click": ["cli/*.py"],
-    "rich": ["cli/*.py"],
+    "rich": ["cli/*.py", "progress_bar.py"],
 }
 """Each library is met in one place: replacing it, or a bug in it, touches that place only."""
 

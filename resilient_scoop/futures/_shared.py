@@ -212,6 +212,7 @@ class SharedCalls:
         self._due: deque[Callable[[], None]] = deque()
         self._lock = threading.RLock()  # one call is being encoded at a time
         self._cancelling = threading.Lock()  # one cancellation at a time
+        self._made_count = 0
         self._idle = True  # no outcome is being delivered
         self._closed: BaseException | None = None
         known = machine.callables.known
@@ -269,6 +270,7 @@ class SharedCalls:
             if not self._open(future, _Made(define, digests, payloads, files, arg)):
                 future.note_done()
                 self._check()
+            self._made_count += 1
         if _engine.has_enough(at):
             self.pumping.wait_for(lambda: self.refusal() is not None or not _engine.has_enough(at))
         return future
@@ -297,6 +299,11 @@ class SharedCalls:
                 self.pumping.announce()
         self.pumping.wake()
         return True
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many calls have their outcome, and how many were made; callable from any thread."""
+        made = self._made_count
+        return max(0, made - len(self._waiting)), made
 
     def _open_again(self, future: SharedFuture[Any], made: _Made) -> None:
         """Make a call that an earlier attempt canceled, as the next equal one (SH3)."""

