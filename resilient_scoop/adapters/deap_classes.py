@@ -20,7 +20,7 @@ import sys
 from types import BuiltinMethodType, MethodType
 from typing import Any, Final
 
-from resilient_scoop.adapters import former_names
+from resilient_scoop.adapters import bound_methods, former_names
 
 _PROTOCOL: Final = 5
 _GLOBAL_RANDOM: Final = random.random.__self__  # type: ignore[attr-defined]  # a bound method
@@ -97,7 +97,7 @@ def _reduce_method(method: Any) -> Any:
     module = global_stream(owner)
     if module is not None:
         return random_function, (module, method.__name__)
-    return method.__reduce__()
+    return bound_methods.reduce(method)
 
 
 def _reduce_creator(cls: Any) -> Any:

@@ -19,7 +19,7 @@ import types
 from collections.abc import Callable, Container
 from typing import IO, Any, Final
 
-from resilient_scoop.adapters import deap_classes, former_names
+from resilient_scoop.adapters import bound_methods, deap_classes, former_names
 from resilient_scoop.payload import class_keys, classes, functions
 from resilient_scoop.values.user_modules import scope_of
 from resilient_scoop.values.values import own_home
@@ -139,6 +139,8 @@ class _Reducer:
         if isinstance(obj, types.MethodType | types.BuiltinMethodType):
             if deap_classes.global_stream(obj.__self__) is not None:
                 return deap_classes.dispatch_table()[type(obj)](obj)
+            if type(obj) is types.MethodType and not bound_methods.has_own_name(obj):
+                return bound_methods.reduce(obj)
             return NotImplemented
         if isinstance(obj, _REFUSED) and obj not in _standard_streams():
             raise pickle.PicklingError(f"cannot pickle {type(obj).__name__!r} object")
