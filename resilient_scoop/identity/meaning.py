@@ -76,6 +76,8 @@ _CARRYING: Final = (MethodType, functools.partial, FunctionType, type, CACHED)
 _ENVIRONMENT: Final = frozenset({"environ", "environb", "getenv", "getenvb", "expandvars"})
 _IMPORTERS: Final = frozenset({"import_module", "modules"})
 _OURS: Final = __name__.partition(".")[0]
+_OF_EACH_PROCESS: Final = frozenset({"stdin", "stdout", "stderr", "modules"})
+"""Attributes of `sys` that are each task's or each process's own."""
 ABSENT_DIGEST: Final = digest_of(b"absent")
 _PLAIN: Final = SCALARS | {list, tuple, dict, set, frozenset}
 
@@ -289,7 +291,6 @@ class _Survey:
         if value is holder:
             self._add("", label, digest_of(b"again"), b"")
             self.is_root_named = True
-            self.is_root_named = True
             return
         found = self._describer.part(value)
         self.guard.value(value, found)
@@ -407,7 +408,21 @@ class _Survey:
         changed = imported_values.changed_in(module)
         for name in sorted(vars(module)):
             if not name.startswith("__"):
-                self._watched(module, name, is_changed=name in changed)
+                is_changed = name in changed and not self._is_bound_here(module, name)
+                self._watched(module, name, is_changed=is_changed)
+
+    def _is_bound_here(self, module: ModuleType, name: str) -> bool:
+        """Return whether a name is new, and its value can only be used in this process (a future).
+
+        A function that may use any name of the module is not refused for it: workers lack the name.
+        """
+        value = vars(module).get(name)
+        if isinstance(value, FunctionType | type | CACHED):
+            return False
+        return (
+            not imported_values.had(f"{module.__name__}:{name}")
+            and self._describer.value(value) is None
+        )
 
     def _watched(self, module: ModuleType, name: str, *, is_changed: bool) -> None:
         value = vars(module).get(name, MISSING)
@@ -429,7 +444,7 @@ class _Survey:
                 continue
             self._modules.add((name, attribute))
             value = vars(module).get(attribute, MISSING)
-            if attribute.startswith("__"):
+            if attribute.startswith("__") or (name == "sys" and attribute in _OF_EACH_PROCESS):
                 continue
             if value is MISSING:
                 self._add_missing(module, attribute, of_user=of_user)

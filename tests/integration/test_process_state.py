@@ -171,3 +171,36 @@ def test_signals_that_a_task_blocks_wait_for_it_and_its_trace_function_stays(pla
     """)
     signals = [("SIGUSR1", 2, 2 + sum(range(x))) for x in range(4)]
     assert done.expect() == f"{signals}\n"
+
+
+def test_what_is_each_task_s_own_in_sys_is_not_sent_with_a_function(place: Place) -> None:
+    """The output that a task redirects stays redirected while functions run that write to `sys.stdout`."""
+    done = place.run(
+        """
+        import contextlib, io, sys
+        from resilient_scoop import futures
+
+        def leaf(x):
+            sys.stdout.write("")
+            return x, "colorsys" in sys.modules
+
+        def parent(x):
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                print("before", x)
+                list(futures.map(leaf, range(3)))
+                print("after", x)
+            return out.getvalue().split()
+
+        if __name__ == "__main__":
+            for each in [futures.submit(parent, x) for x in range(3)]:
+                print(each.result())
+            with contextlib.redirect_stdout(io.StringIO()):
+                import colorsys
+                found = list(futures.map(leaf, range(2)))
+            print(found)
+        """,
+        workers=1,
+    )
+
+    lines = [str(["before", str(x), "after", str(x)]) for x in range(3)]
+    assert done.expect().splitlines() == [*lines, "[(0, False), (1, False)]"]

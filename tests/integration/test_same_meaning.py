@@ -335,3 +335,22 @@ def test_edits_behind_decorators_contexts_enums_and_imports_are_noticed(place: P
         "bled(x)", "bled(size)"
     )
     assert resumed(USING, renamed, USING, "script.py") == ""
+
+
+def test_a_function_that_imports_by_name_is_not_refused_for_futures_of_the_script(
+    place: Place,
+) -> None:
+    done = place.run("""
+        import importlib, sys
+        from resilient_scoop import futures
+        def work(x):
+            main = vars(sys.modules["__main__"])
+            return importlib.import_module("math").floor(x), main.get("LIMIT"), "calls" in main
+        if __name__ == "__main__":
+            calls = [futures.submit(work, x) for x in range(2)]
+            generator = (each for each in calls)
+            LIMIT = 4
+            print(sorted(each.result()[0] for each in calls))
+            print(list(futures.map(work, range(2))))
+    """)
+    assert done.expect() == "[0, 1]\n[(0, 4, False), (1, 4, False)]\n"
