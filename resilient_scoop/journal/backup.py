@@ -19,6 +19,8 @@ included only if a checkpoint waits for their calls; a restored run makes the ot
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import hmac
 import os
@@ -116,6 +118,7 @@ def make_key(path: Path) -> bytes:
         draft = path.with_name(f"{path.name}.{os.getpid()}")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            draft.unlink(missing_ok=True)  # of an earlier process of our number, which was killed
             fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(fd, "wb") as file:
                 file.write(os.urandom(KEY_BYTES))
@@ -159,10 +162,11 @@ def write_backup(run: Path, target: Path, key: bytes) -> BackupManifest:
 @contextmanager
 def _staged(run: Path) -> Iterator[Path]:
     """Yield a folder beside the journal with links to the files for the backup."""
-    for rest in run.glob(".backup-*"):
-        if not Path(f"/proc/{rest.name.rpartition('-')[2]}").exists():
-            shutil.rmtree(rest, ignore_errors=True)
     stage = run / f".backup-{os.getpid()}"
+    for rest in run.glob(".backup-*"):
+        # One of our own number is of an earlier process: containers give the same numbers again.
+        if rest == stage or not Path(f"/proc/{rest.name.rpartition('-')[2]}").exists():
+            shutil.rmtree(rest, ignore_errors=True)
     try:
         for tries_left in reversed(range(_TRIES)):
             stage.mkdir(mode=0o700)
@@ -234,18 +238,40 @@ def _write_folder(stage: Path, names: list[str], target: Path) -> None:
 
 def _write_tar(stage: Path, names: list[str], target: Path) -> None:
     draft = target.with_name(target.name + ".tmp")
-    try:
-        with draft.open("xb") as file:
-            draft.chmod(0o600)
-            with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                for name in names:
-                    tar.add(stage / name, arcname=name, recursive=False)
-            file.flush()
-            os.fsync(file.fileno())
+    with _draft(draft) as file:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            for name in names:
+                tar.add(stage / name, arcname=name, recursive=False)
+        file.flush()
+        os.fsync(file.fileno())
         draft.rename(target)
-    finally:
-        draft.unlink(missing_ok=True)
     sync_folder(target.parent)
+
+
+@contextmanager
+def _draft(path: Path) -> Iterator[BinaryIO]:
+    """Open a draft that no other process writes; one of a killed process is begun again.
+
+    Raises:
+        OSError: another process writes it.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = path.stat().st_ino == os.fstat(fd).st_ino  # the other one has just named it
+        except (BlockingIOError, FileNotFoundError):
+            is_ours = False
+        if not is_ours:
+            raise OSError(errno.EBUSY, "another process writes it", str(path))
+        is_whole = False
+        try:
+            os.ftruncate(fd, 0)
+            yield file
+            is_whole = True
+        finally:
+            if not is_whole:
+                path.unlink(missing_ok=True)
 
 
 # --- bringing one back ------------------------------------------------------------------------

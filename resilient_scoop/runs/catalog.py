@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
@@ -226,7 +227,8 @@ def remove(run: RunDir) -> None:
     """
     with run.hold():
         run.remove_socket_dir()
-        gone = run.path.with_name(f"{_GONE}{run.id}")
+        # A run of this id may have been removed before, and restored since.
+        gone = run.path.with_name(f"{_GONE}{run.id}-{secrets.token_hex(4)}")
         run.path.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
 
@@ -276,12 +278,20 @@ def remove_rests(state: Path) -> int:
         path
         for path in runs.iterdir()
         if path.name.startswith(_GONE)
-        or (path.name.startswith(_DRAFT) and path.lstat().st_mtime < fresh)
+        or (path.name.startswith(_DRAFT) and _is_older(path, fresh))
         or (path.name.startswith(_RESTORE) and not _maker_lives(path))
     ]
     for path in rests:
         shutil.rmtree(path, ignore_errors=True)
     return len(rests)
+
+
+def _is_older(path: Path, than: float) -> bool:
+    """Return whether a folder was not changed since a time; one that is a run by now is not older."""
+    try:
+        return path.lstat().st_mtime < than
+    except FileNotFoundError:
+        return False
 
 
 def _maker_lives(draft: Path) -> bool:

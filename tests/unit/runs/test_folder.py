@@ -258,3 +258,13 @@ def test_runs_of_one_id_are_told_apart_by_their_number_and_their_folder(tmp_path
         RunDir(link / made.id).key(was),  # the same folder
     }
     assert len(keys) == 3
+
+
+def test_a_run_is_removed_though_one_of_its_id_was_removed_halfway_before(tmp_path: Path) -> None:
+    run = new(tmp_path)
+    rest = run.path.with_name(f".gone-{run.id}")
+    (rest / "journal").mkdir(parents=True)
+    catalog.remove(run)
+    assert not run.path.exists()
+    assert catalog.remove_rests(tmp_path) == 1
+    assert names_in(tmp_path / "runs") == []
