@@ -1,11 +1,13 @@
 """The script's folder on a host that has no file system in common with the run's (`hosts.shipping`).
 
-Contents come from the host's cache, or else from the run's host. Each agent makes the folder in its own
-one; the paths of the script's settings then point there.
+Contents come from the host's cache, or else from the run's host. One that a killed agent or a power cut
+has left unfinished is noticed by its digest. Each agent makes the folder in its own one; the paths of the
+script's settings then point there.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
@@ -41,13 +43,14 @@ def receive(run_dir: Path, uplink: Uplink, spec: ScriptSpec) -> ScriptSpec:
     cache = _cache()
     for each in manifest.files:
         content = folder / each.digest
-        if content.exists():
+        if _is_whole(content, each.digest):
             continue
         if cache is not None and (cache / each.digest).exists():
-            with suppress(OSError):  # another agent has removed it
+            with suppress(OSError):  # another agent has removed it, or the disk is full
                 shutil.copyfile(cache / each.digest, content)
                 os.utime(cache / each.digest)
-                continue
+                if _is_whole(content, each.digest):
+                    continue
         _fetch(uplink, f"{shipping.FOLDER}/{each.digest}", until)
         if cache is not None:
             with suppress(OSError):  # no room: the next run fetches it again
@@ -59,6 +62,14 @@ def receive(run_dir: Path, uplink: Uplink, spec: ScriptSpec) -> ScriptSpec:
     if cache is not None:
         _trim(cache)
     return moved(spec, manifest.root, str(tree))
+
+
+def _is_whole(content: Path, digest: str) -> bool:
+    try:
+        with content.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == digest
+    except FileNotFoundError:
+        return False
 
 
 def follow(run_dir: Path, uplink: Uplink, spec: ScriptSpec) -> ScriptSpec | None:
