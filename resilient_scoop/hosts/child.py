@@ -87,6 +87,8 @@ class ChildPipe:
     def kill(self) -> None:
         """End the process and what else is in its session, at once."""
         self._is_closed = True
+        if self._process.returncode is not None:
+            return  # its number may be another process's by now
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, 9)
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -247,14 +247,14 @@ class AgentShell:
 
     def _reap(self, name: str, child: Child) -> None:
         """A process has ended: end its group, and tell the machine."""
+        with contextlib.suppress(ProcessLookupError):  # it left nothing
+            os.killpg(child.popen.pid, signal.SIGKILL)  # before its number can be another's
         code = child.popen.wait()
         del self.children[name]
         self.socket.unwatch(child.pidfd)
         os.close(child.pidfd)
         flight = child.record.look()
         child.record.close()
-        with contextlib.suppress(ProcessLookupError):  # it left nothing
-            os.killpg(child.popen.pid, signal.SIGKILL)
         ooms, self.ooms = self.ooms, host.oom_kills()
         why = host.reported_reason(self.machine.slots[name], code, self.logs)
         at = time.time()  # noqa: TID251  a label for display

@@ -1,0 +1,34 @@
+"""Commands in child processes: their end."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from resilient_scoop.hosts.child import ChildPipe
+
+
+def test_a_command_is_killed_with_what_it_has_started() -> None:
+    pipe = ChildPipe(["/bin/sh", "-c", "sleep 60 & echo begun; wait"])
+    lines = pipe.lines()
+    assert next(lines) == "begun"
+    pipe.kill()
+    assert list(lines) == []  # whoever could write is gone
+    pipe.close()
+    assert pipe._process.returncode == -signal.SIGKILL
+
+
+def test_no_one_is_killed_under_the_number_of_a_command_that_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A place closes its pipes at the end of the run, hours later."""
+    pipe = ChildPipe(["/bin/true"])
+    assert list(pipe.lines()) == []
+    assert pipe.status() == 0
+    killed: list[int] = []
+    monkeypatch.setattr(os, "killpg", lambda pid, _: killed.append(pid))
+    pipe.kill()
+    pipe.close()
+    assert killed == []
