@@ -613,3 +613,54 @@ def test_a_run_that_starts_outside_of_the_shipped_folder_is_refused(grid: Grid) 
     assert done.code == 2
     assert "change to" in done.err
     assert grid.place.runs() == []
+
+
+def test_a_resume_finds_the_agents_whose_guardians_were_killed(grid: Grid) -> None:
+    process = grid.start(SLOW.replace("80", "200"))
+    computing(grid)
+    for pid in grid.agents("host"):
+        os.kill(pid, signal.SIGKILL)
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not grid.agents("broker"), 10.0)
+    before = {*grid.agents(), *grid.agents("worker")}
+    assert len(before) == 4
+    resumed = grid.place.start("resume")
+    seen = set[int]()
+    while resumed.poll() is None:
+        seen |= {*grid.agents(), *grid.agents("worker")}
+        time.sleep(0.05)
+    assert finish(resumed).expect() == f"{sum(n * n for n in range(200))}\n"
+    assert seen == before
+    grid.assert_nothing_left()
+
+
+PRINTING = """
+    import os, signal, time
+    from resilient_scoop import futures
+
+    def slow(x):
+        print("item", x, flush=True)
+        if x == 40 and not os.path.exists("killed"):
+            open("killed", "w").close()
+            os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(0.05)
+        return x * x
+
+    if __name__ == "__main__":
+        print(sum(futures.map(slow, range(80))))
+"""
+
+
+def test_the_log_of_a_host_has_what_tasks_print_under_the_agent_that_replaces_another(
+    grid: Grid,
+) -> None:
+    path = grid.place.write(PRINTING)
+    options = [*grid.options[:4], "--external-address", "127.0.0.1"]
+    done = grid.place.rscoop("run", *options, path.name, timeout_s=TIMEOUT_S)
+    assert done.expect() == SLOW_OUT
+    (run,) = grid.place.runs()
+    text = (run / "logs" / "alice:w1.log").read_text()
+    printed = {int(line.rpartition(" ")[2]) for line in text.splitlines() if "item " in line}
+    assert printed >= {*range(10), *range(42, 80)}
+    grid.assert_nothing_left()
