@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -57,7 +58,8 @@ def copy(store: JournalStore, path: Path) -> None:
     """Write a compact copy of one moment of a store; it is synced on return."""
     failed: list[lmdb.Error] = []
     reading, writing = os.pipe2(os.O_CLOEXEC)
-    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    with suppress(OSError):  # the user has many pipes: keep the present size
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     def read() -> None:
         try:
