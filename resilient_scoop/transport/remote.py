@@ -197,7 +197,7 @@ class RemoteRouter(Socket):
                 open_wire.shutdown(socket.SHUT_RDWR)
 
     def forget(self, routing: bytes) -> None:
-        """Forget the connection of an agent that has ended."""
+        """Forget a connection that is not used any more."""
         self._wires.pop(routing, None)
 
     def close(self) -> None:

@@ -198,6 +198,7 @@ class RemoteDoor:
 
     def _answer(self, parcel: Parcel, message: enrol.Enrolled | enrol.NotEnrolled) -> None:
         self._router.send(parcel.routing, [ENROL, enrol.encode(message)])
+        self._router.forget(parcel.routing)  # its ticket is used: the agent connects anew
 
     # --- sending ------------------------------------------------------------------------------
 

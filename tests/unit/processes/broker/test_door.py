@@ -330,3 +330,11 @@ def test_a_host_is_shut_out_though_the_disk_is_full(house: House) -> None:
     again = tickets.KeyRing(house.folder)
     assert list(again.gone.values()) == ["it was revoked"]
     assert list(again.hosts.values()) == ["bob"]
+
+
+def test_nothing_is_kept_of_connections_of_before(house: House) -> None:
+    for _ in range(3):
+        agent = house.agent("alice")
+        agent.send([b"M", b"w1", b"mine"])
+        assert len(house.hear()) == 1
+    assert len(house.door._router._wires) == 1
