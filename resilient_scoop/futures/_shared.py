@@ -54,9 +54,9 @@ _DONE: Final = (_FINISHED, _CANCELED, "CANCELLED_AND_NOTIFIED")
 BUFFER: Final = 1024
 """Calls under way of a map over an iterable without a length."""
 _STRICT: Final = (
-    "futures were used {}: with --strict, a replay must repeat every call in its order, which threads "
-    "do not have; make calls and wait for them in the script's main thread, with resilient_scoop.futures, "
-    "or run without --strict"
+    "futures were used {}: with --strict, a replay must repeat every call in its order, which threads and "
+    "coroutines do not have; make calls and wait for them in the script's main thread, with "
+    "resilient_scoop.futures, or run without --strict"
 )
 
 
@@ -601,10 +601,13 @@ def here() -> SharedCalls | None:
     if session is None or session.role != "origin":
         return None
     if session.settings.options.stops_at_differences:
-        where = f"in thread {threading.current_thread().name}"
-        raise UsageError(
-            _STRICT.format(where if _engine.is_in_thread() else "by code that waits in a thread")
-        )
+        if _engine.is_in_thread():
+            where = f"in thread {threading.current_thread().name}"
+        elif _engine.loop_here() is not None:
+            where = "in an asyncio loop"
+        else:
+            where = "by code that waits in a thread"
+        raise UsageError(_STRICT.format(where))
     with _lock:
         found: SharedCalls | None = session.shared
         if found is None:

@@ -132,3 +132,18 @@ def test_awaited_calls_are_found_again_after_everything_was_killed(place: Place)
     (place.folder / "go").touch()
     assert resumed(place).expect().splitlines()[-1] == "10"
     assert [ledger(place).count(str(x)) for x in range(4)] == [1, 1, 1, 1]
+
+
+def test_a_strict_run_refuses_coroutines_of_the_script_that_wait_for_calls(place: Place) -> None:
+    path = place.write("""
+        import asyncio
+        from resilient_scoop import futures
+        async def main():
+            return await asyncio.wrap_future(futures.submit(abs, -1))
+        if __name__ == "__main__":
+            print(asyncio.run(main()))
+    """)
+    done = place.rscoop("run", "-q", "-n", "1", "--strict", path.name)
+    assert done.code == 1
+    assert "UsageError: futures were used in an asyncio loop: with --strict" in done.err
+    place.assert_nothing_left()
