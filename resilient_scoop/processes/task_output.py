@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from resilient_scoop.core.parent.parent import Parent
     from resilient_scoop.processes.connection import Connection
 
-_LINE: Final = rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (\[w\d+[^\n]*?\]) (.*)"
+_LINE: Final = rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (\[(?:[\w.-]+:)?w\d+[^\n]*?\]) (.*)"
+_LOG: Final = re.compile(r"(?:[\w.-]+:)?w\d.*\.log")
+"""The name of a worker's log; before it, the name of another host than the run's."""
 _HEAD_BYTES: Final = 1 << 20
 """A line that is longer is shown in parts."""
 
@@ -193,7 +195,7 @@ class TaskLogs(msgspec.Struct):
         return sorted(found, key=lambda line: line.at)
 
     def _paths(self) -> list[Path]:
-        return sorted(self.folder.glob("w[0-9]*.log"))
+        return sorted(path for path in self.folder.glob("*.log") if _LOG.fullmatch(path.name))
 
     def _parse(self, path: Path, line: bytes) -> TaskLine:
         marked = re.fullmatch(_LINE, line, re.DOTALL)

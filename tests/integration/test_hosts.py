@@ -663,4 +663,5 @@ def test_the_log_of_a_host_has_what_tasks_print_under_the_agent_that_replaces_an
     text = (run / "logs" / "alice:w1.log").read_text()
     printed = {int(line.rpartition(" ")[2]) for line in text.splitlines() if "item " in line}
     assert printed >= {*range(10), *range(42, 80)}
+    assert "[alice:w1 0.0[79] slow] item 79\n" in grid.place.rscoop("logs", "--tasks").expect()
     grid.assert_nothing_left()
