@@ -36,13 +36,13 @@ from resilient_scoop.processes.here import Process
 from resilient_scoop.runs.audit_findings import (
     CHANCE,
     CLOCK,
-    FILE,
     PROCESS,
     SHARED,
     SOCKET,
     UUID,
     WRITE,
     Finding,
+    name_of,
 )
 from resilient_scoop.task_state import unseeded
 from resilient_scoop.values.user_modules import is_users_file
@@ -105,7 +105,9 @@ class Audit:
 
     def __init__(self, session: Connection) -> None:
         self.session = session
-        self.file = Path(session.settings.run_dir) / "logs" / FILE
+        settings = session.settings
+        host = settings.node if settings.is_remote else ""
+        self.file = Path(settings.run_dir) / "logs" / name_of(host)
         self.watched = _watched()
         self.seed: CodeType = unseeded.ORIGINAL.__code__  # in Python, above the C one
         self.seen: set[tuple[str, int, str]] = set()

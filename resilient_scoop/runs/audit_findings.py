@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 FILE: Final = "audit.jsonl"
+"""Its name, after that of another host than the run's: `alice:audit.jsonl`."""
+_NAME: Final = re.compile(rf"(?:[\w.-]+:)?{re.escape(FILE)}")
 CLOCK, UUID, CHANCE, WRITE, SOCKET, PROCESS, SHARED = (
     "clock", "uuid", "chance", "write", "socket", "process", "shared",
 )  # fmt: skip
@@ -49,35 +53,44 @@ def read_findings(logs: Path) -> list[Finding]:
     return sorted(AuditTail(logs).new(), key=lambda each: (each.file, each.line, each.kind))
 
 
+def name_of(host: str) -> str:
+    """Return the name of the file of a host; empty: the run's own."""
+    return f"{host}:{FILE}" if host else FILE
+
+
+def _files(logs: Path) -> Iterator[Path]:
+    yield from (path for path in sorted(logs.glob(f"*{FILE}")) if _NAME.fullmatch(path.name))
+
+
 class AuditTail:
     """Reads findings as they are written."""
 
     def __init__(self, logs: Path) -> None:
-        self._file = logs / FILE
-        self._offset = 0
+        self._logs = logs
+        self._read_bytes: dict[str, int] = {}
         self._seen: set[tuple[str, int, str]] = set()
 
     @classmethod
     def start(cls, logs: Path) -> AuditTail:
         """Start a new audit: findings of an earlier one belong to the earlier code."""
-        (logs / FILE).unlink(missing_ok=True)
+        for path in _files(logs):
+            path.unlink(missing_ok=True)
         return cls(logs)
 
     def new(self) -> list[Finding]:
         """Return new findings since the last call, each place once."""
-        try:
-            with self._file.open("rb") as file:
-                file.seek(self._offset)
-                data = file.read()
-        except FileNotFoundError:
-            return []
+        return [finding for path in _files(self._logs) for finding in self._new_in(path)]
+
+    def _new_in(self, path: Path) -> Iterator[Finding]:
+        offset = self._read_bytes.get(path.name, 0)
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        found = []
+        self._read_bytes[path.name] = offset + len(whole)
         for line in whole.splitlines():
             finding = msgspec.json.decode(line, type=Finding)
             key = (finding.file, finding.line, finding.kind)
             if key not in self._seen:
                 self._seen.add(key)
-                found.append(finding)
-        return found
+                yield finding

@@ -665,3 +665,26 @@ def test_the_log_of_a_host_has_what_tasks_print_under_the_agent_that_replaces_an
     assert printed >= {*range(10), *range(42, 80)}
     assert "[alice:w1 0.0[79] slow] item 79\n" in grid.place.rscoop("logs", "--tasks").expect()
     grid.assert_nothing_left()
+
+
+AUDITED = """
+    import time
+    from resilient_scoop import futures
+
+    def leaf(x):
+        return x * x
+
+    def parent(n):
+        time.time()
+        return sum(futures.map(leaf, range(n)))
+
+    if __name__ == "__main__":
+        print(list(futures.map(parent, range(8))))
+"""
+
+
+def test_an_audit_tells_what_tasks_on_other_hosts_do(grid: Grid) -> None:
+    done = finish(grid.start(AUDITED, "--audit"), timeout_s=TIMEOUT_S)
+    assert done.expect() == f"{[sum(n * n for n in range(m)) for m in range(8)]}\n"
+    assert done.err.count("in parent: time.time reads the clock") == 1
+    grid.assert_nothing_left()

@@ -26,6 +26,7 @@ from resilient_scoop.adapters.free_space import NO_SPACE, free_bytes
 from resilient_scoop.core.transfers import Download, Upload
 from resilient_scoop.processes.kept_code import BEGAN
 from resilient_scoop.processes.kept_code import FOLDER as KEPT
+from resilient_scoop.runs.audit_findings import name_of
 from resilient_scoop.transport.sockets import socket_path
 from resilient_scoop.wire import files as wire
 from resilient_scoop.wire import local_files as local
@@ -61,13 +62,18 @@ class _Log:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.is_audit = path.suffix != ".log"
         self.begins: int | None = None  # in the run's log; None: it is not known yet
         self.arrived = 0
         self.asked_at = -1e9
 
     def hear(self, size: int) -> None:
         """Take in the size of the run's log."""
-        if self.begins is None or size < self.begins:  # less: it was removed there
+        if self.begins is not None and size < self.begins + self.arrived and self.is_audit:
+            self.begins = (
+                size - self.arrived
+            )  # a new launch has removed what belongs to earlier code
+        elif self.begins is None or size < self.begins:  # less: it was removed there
             self.begins = size
         self.arrived, self.asked_at = size - self.begins, -1e9
 
@@ -324,7 +330,8 @@ class AgentFiles:
 
     def _growing_logs(self) -> Iterator[tuple[Path, _Log, int]]:
         """Yield the logs of which a part has not arrived, and the size of the part."""
-        for path in (self._run_dir / "logs").glob("*.log"):
+        folder = self._run_dir / "logs"
+        for path in (*folder.glob("*.log"), *folder.glob(name_of("*"))):
             log = self._logs.setdefault(path.name, _Log(path))
             missing = path.stat().st_size - log.arrived
             if missing > 0:

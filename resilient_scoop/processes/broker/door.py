@@ -198,7 +198,7 @@ class RemoteDoor:
 
     def _answer(self, parcel: Parcel, message: enrol.Enrolled | enrol.NotEnrolled) -> None:
         self._router.send(parcel.routing, [ENROL, enrol.encode(message)])
-        self._router.forget(parcel.routing)  # its ticket is used: the agent connects anew
+        self._router.forget(parcel.routing)  # its ticket is used: the agent connects again
 
     # --- sending ------------------------------------------------------------------------------
 
@@ -239,7 +239,7 @@ class RemoteDoor:
         except OSError as error:
             self._say(
                 f"host {host} is cut off, but that could not be written down "
-                f"({error.strerror or error}): a new broker would let it in again; free some space, then: "
+                f"({error.strerror or error}): a new broker would let it in; free some space, then: "
                 f"rscoop revoke {self._run_id} {host}"
             )
         for key in keys:

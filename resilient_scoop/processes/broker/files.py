@@ -25,6 +25,7 @@ from resilient_scoop.adapters.synced_files import sync_folder
 from resilient_scoop.hosts.shipping import FOLDER as SHIP
 from resilient_scoop.hosts.shipping import MANIFEST
 from resilient_scoop.processes.kept_code import FOLDER as CODE
+from resilient_scoop.runs.audit_findings import FILE as AUDIT
 from resilient_scoop.runs.decisions import FILE as DECISIONS
 from resilient_scoop.runs.json_text import one_line
 from resilient_scoop.wire import files as wire
@@ -36,7 +37,7 @@ _PAYLOAD: Final = r"payloads/(?:arg|res)-[0-9a-f]{32}|checkpoints/[0-9a-f]{64}"
 _SHIPPED: Final = rf"{SHIP}/(?:[0-9a-f]{{64}}|{re.escape(MANIFEST)})"
 _READABLE: Final = re.compile(rf"{_PAYLOAD}|{CODE}/[0-9a-z]+|{re.escape(DECISIONS)}|{_SHIPPED}")
 _WRITABLE: Final = re.compile(_PAYLOAD)
-_LOG: Final = re.compile(r"(?P<host>[\w.-]+):w\d+\.log")
+_LOG: Final = re.compile(rf"(?P<host>[\w.-]+):(?:w\d+\.log|{re.escape(AUDIT)})")
 _INCOMING: Final = "incoming"
 _DIGESTS_MAX: Final = 256
 LOG_BYTES_MAX: Final = 1 << 20

@@ -25,9 +25,13 @@ from resilient_scoop.runs.audit_findings import AuditTail, read_findings
 
 @pytest.fixture
 def audit(tmp_path: Path) -> Audit:
-    (tmp_path / "logs").mkdir()
+    return made(tmp_path, is_remote=False)
+
+
+def made(tmp_path: Path, *, is_remote: bool) -> Audit:
+    (tmp_path / "logs").mkdir(exist_ok=True)
     context = SimpleNamespace(parent=object(), work=None, path="0")
-    settings = SimpleNamespace(run_dir=str(tmp_path))
+    settings = SimpleNamespace(run_dir=str(tmp_path), node="alice", is_remote=is_remote)
     session: Any = SimpleNamespace(settings=settings, context=context)
     return Audit(session)
 
@@ -125,3 +129,18 @@ def test_findings_are_read_as_they_come_and_half_a_line_is_left_for_later(audit:
     audit.file.write_bytes(data + data)
     assert len(tail.new()) == 1
     assert tail.new() == []
+
+
+def test_findings_of_other_hosts_are_read_too_and_each_place_once(
+    audit: Audit, tmp_path: Path
+) -> None:
+    there = made(tmp_path, is_remote=True)
+    assert there.file.name == "alice:audit.jsonl"
+    (tmp_path / "logs" / "x:y:audit.jsonl").write_text("not ours")
+    tail = AuditTail(tmp_path / "logs")
+    for each in (there, audit, there):
+        seen(each, lambda: time.time())
+        assert len(tail.new()) == (each is there and not audit.file.exists())
+    AuditTail.start(tmp_path / "logs")
+    assert not there.file.exists()
+    assert read_findings(tmp_path / "logs") == []

@@ -338,6 +338,22 @@ def test_a_log_that_was_removed_from_the_run_is_sent_again(both: Both) -> None:
     assert (both.run / "logs" / LOG).read_text() == "one\ntwo\n"
 
 
+def test_findings_of_an_audit_are_not_sent_again_to_a_new_launch(both: Both) -> None:
+    here, there = (folder / "logs" / "alice:audit.jsonl" for folder in (both.host, both.run))
+    here.write_text("of the code before\n")
+    send_all_logs(both)
+    assert there.read_text() == "of the code before\n"
+    there.unlink()
+    with here.open("a") as file:
+        file.write("of the code now\n")
+    send_all_logs(both)
+    with here.open("a") as file:
+        file.write("and more\n")
+    send_all_logs(both)
+    assert there.read_text().endswith("and more\n")
+    assert "before" not in there.read_text()
+
+
 def test_files_that_were_used_longest_ago_are_removed_first(
     both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
