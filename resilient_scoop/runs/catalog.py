@@ -50,6 +50,8 @@ LAST: Final = "last"
 """Selects the newest run; no run may have this name."""
 _MISTYPED: Final = str.maketrans("ilo", "110")
 _DRAFT, _GONE, _RESTORE = ".new-", ".gone-", ".restore-"
+_RESTORE_S: Final = 86_400.0
+"""How long a restore on another host may take."""
 _STEPS_MAX: Final = 1024
 
 
@@ -164,7 +166,8 @@ def restore(state: Path, run_id: str, fill: Callable[[Path], None]) -> RunDir:
                 f"into another folder with --state-dir"
             )
         runs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f"{_RESTORE}{os.getpid()}-", dir=runs))
+        maker = f"{os.getpid()}@{os.uname().nodename}"
+        draft = Path(tempfile.mkdtemp(prefix=f"{_RESTORE}{maker}-", dir=runs))
         fill(draft)
         (draft / "logs").mkdir(mode=0o700, exist_ok=True)
         sync_folder(draft)
@@ -273,13 +276,14 @@ def remove_rests(state: Path) -> int:
     runs = state / "runs"
     if not runs.is_dir():
         return 0
-    fresh = runs.stat().st_mtime - 60
+    now = runs.stat().st_mtime
+    fresh = now - 60
     rests = [
         path
         for path in runs.iterdir()
         if path.name.startswith(_GONE)
         or (path.name.startswith(_DRAFT) and _is_older(path, fresh))
-        or (path.name.startswith(_RESTORE) and not _maker_lives(path))
+        or (path.name.startswith(_RESTORE) and not _maker_lives(path, now))
     ]
     for path in rests:
         shutil.rmtree(path, ignore_errors=True)
@@ -294,9 +298,15 @@ def _is_older(path: Path, than: float) -> bool:
         return False
 
 
-def _maker_lives(draft: Path) -> bool:
-    """Return whether the process that restores a run is alive; a restore may take long."""
-    return Path("/proc", draft.name.removeprefix(_RESTORE).partition("-")[0]).is_dir()
+def _maker_lives(draft: Path, now: float) -> bool:
+    """Return whether the process that restores a run may be alive; a restore may take long.
+
+    Several hosts may share the folder of runs: those of others are known by their age only.
+    """
+    number, _, host = draft.name.removeprefix(_RESTORE).rpartition("-")[0].partition("@")
+    if host and host != os.uname().nodename:
+        return not _is_older(draft, now - _RESTORE_S)
+    return Path("/proc", number).is_dir()
 
 
 def _folders(state: Path) -> list[RunDir]:

@@ -268,3 +268,18 @@ def test_a_run_is_removed_though_one_of_its_id_was_removed_halfway_before(tmp_pa
     assert not run.path.exists()
     assert catalog.remove_rests(tmp_path) == 1
     assert names_in(tmp_path / "runs") == []
+
+
+def test_a_restore_that_another_host_is_making_is_left_alone(tmp_path: Path) -> None:
+    new(tmp_path)
+    runs, here = tmp_path / "runs", os.uname().nodename
+    names = {
+        "alive": f".restore-{os.getpid()}@{here}-a", "dead": f".restore-99999999@{here}-b",
+        "elsewhere": ".restore-99999999@another-host-c", "of before": ".restore-99999999@another-d",
+    }  # fmt: skip
+    for name in names.values():
+        (runs / name).mkdir()
+    os.utime(runs / names["of before"], (NOW, NOW))
+    assert catalog.remove_rests(tmp_path) == 2
+    left = [name for name in names_in(runs) if name.startswith(".restore-")]
+    assert left == sorted([names["alive"], names["elsewhere"]])
