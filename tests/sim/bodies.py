@@ -99,6 +99,9 @@ class Operations:
                 return lambda: (None,)
             case ("result", number, index):
                 return lambda: self._result(frame, number, index)
+            case ("threads", name, args):
+                made = self._share(name, args)
+                return lambda: self._shared_values(programs.FNS[name], args, made)
             case ("wait_any", pending):
                 return lambda: self._any(frame, pending)
             case ("once",):
@@ -188,6 +191,50 @@ class Operations:
         if frame.fns[number].large:
             del frame.calls[number]  # as a `Future` that has been read
         return (programs.read_outcome(payload, failed=failed),)
+
+    # --- calls of threads ---------------------------------------------------------------------
+
+    def _shared(self) -> Parent:
+        """Return the parent of the calls of the script's threads (`core.parent.by_content`)."""
+        shared = self.machine.parents.get(ids.SHARED)
+        if shared is None:
+            assert self.machine.root is not None
+            shared = Parent(ids.SHARED, self.machine.root, replaying=True, say=self._note)
+            self.machine.parents[ids.SHARED] = shared
+        return shared
+
+    def ask_shared(self) -> None:
+        """Ask for the history of threads' calls, as the thread that receives does."""
+        shared = self.machine.parents.get(ids.SHARED)
+        if shared is not None and shared.history.replaying:
+            wanted = shared.page_wanted()
+            if wanted is not None:
+                self.machine.out.append(wanted)
+
+    def _share(self, name: str, args: list[Any]) -> dict[int, Call]:
+        """Make a call for each argument, in the order in which threads happen to make them."""
+        fn, shared = programs.FNS[name], self._shared()
+        self.machine.define(fn.define())
+        made = {}
+        for at in self.world.rng.sample(range(len(args)), len(args)):
+            raw = programs.encode_arg(args[at])
+            digest = programs.digest(raw)
+            made[at] = shared.begin_found(fn.id, fn.id, digest)
+            shared.add(made[at], digest, [raw], last=True)
+        self.ask_shared()
+        return made
+
+    def _shared_values(self, fn: Fn, args: list[Any], made: dict[int, Call]) -> Ready:
+        found = []
+        for at, arg in enumerate(args):
+            chunk = made[at].find(0)
+            if chunk is None:
+                return None
+            payload, failed = chunk.values[0], 0 in chunk.failed
+            path = ids.item_path(ids.SHARED, made[at].number, 0)
+            self.world.checks.seen(fn, path, arg, payload, failed=failed)
+            found.append(programs.read_outcome(payload, failed=failed))
+        return (found,)
 
     def _recall(self, frame: Frame, kind: str) -> tuple[bool, Any]:
         """Return (whether to continue, what was told before or None)."""

@@ -46,7 +46,7 @@ class Leftovers:
         state, scheduler = shell.broker.state, shell.broker.scheduler
         forgotten = self._forgotten(shell.broker)
         left: dict[str, Any] = {
-            "parents": [path for path in state.parents if path != ids.ROOT],
+            "parents": [path for path in state.parents if path not in ids.SCRIPTS],
             "batches": [batch.call for batch in _undone(state) if batch not in forgotten],
             "kids": list(state.kids),
             "kid items": list(state.kid_items),
@@ -69,16 +69,16 @@ class Leftovers:
             left = {"arguments": [] if left["batches"] else left["arguments"]}
         if any(left.values()):
             raise Broken(f"growth: left at the end {left}")
-        root = ids.log_prefix(shell.broker.state.run, ids.ROOT)
-        strangers = [key for key, _ in shell.journal.scan(Table.LOG) if not key.startswith(root)]
+        ours = tuple(ids.log_prefix(shell.broker.state.run, path) for path in ids.SCRIPTS)
+        strangers = [key for key, _ in shell.journal.scan(Table.LOG) if not key.startswith(ours)]
         if strangers and not self.world.edited:
             raise Broken(f"growth: {len(strangers)} records of futures that are done")
 
 
 def _undone(state: DurableState) -> list[Batch]:
-    """Return the root's calls with items to do; of others, the end may not have been told any more."""
-    root = state.parents.get(ids.ROOT)
-    return [] if root is None else [batch for batch in root.batches.values() if batch.undone]
+    """Return the script's calls with items to do; of others, the end may not have been told any more."""
+    scripts = [state.parents[path] for path in ids.SCRIPTS if path in state.parents]
+    return [batch for each in scripts for batch in each.batches.values() if batch.undone]
 
 
 def _stands(state: DurableState, facts: Batch) -> bool:

@@ -60,6 +60,15 @@ def _lazy_step(chunks: list[int]) -> Body:
     yield _say("lazy", total)
 
 
+def _threads_step(fn: str, args: list[Any]) -> Body:
+    """Calls of threads, which begin in any order: a replay finds each by what it is."""
+    values = yield ("threads", fn, args)
+    total = 0
+    for value in values:
+        total = mix(total, value)
+    yield _say("threads", fn, total)
+
+
 def _steady_step(total: int) -> Body:
     answers: list[Any] = []
     running = steady(total, answers.append)
@@ -263,7 +272,7 @@ _STEPS: dict[str, Callable[..., Body]] = {
     "once": _once_step, "kept": _kept_step,
     "cancel": _cancel_step, "risky": _risky_step, "cancels": _cancels_step,
     "const": _const_step, "urgent": _urgent_step, "late": _late_step,
-    "ventures": _ventures_step, "glance": _glance_step,
+    "ventures": _ventures_step, "glance": _glance_step, "threads": _threads_step,
     "durable": _durable_step, "around": _around_step, "below": _below_step, "differing": _differing_step,
 }  # fmt: skip
 
@@ -350,6 +359,18 @@ def with_glances(rng: random.Random, steps: Sequence[Step]) -> list[Step]:
         step: Step = ("glance", fn if fn != "fan" else "slow", *sizes)
         if fn == "fan":
             step = ("map", "glance", [["leaf", *sizes], ["slow", *sizes]])
+        more.insert(rng.randint(0, len(more)), step)
+    return more
+
+
+def with_threads(rng: random.Random, steps: list[Step]) -> list[Step]:
+    """Return the script, in every fourth world with calls of threads at one or two places."""
+    if rng.random() < 0.75:
+        return steps
+    more = list(steps)
+    for _ in range(rng.randint(1, 2)):
+        args = rng.sample(range(12), rng.randint(1, 8))
+        step: Step = ("threads", rng.choice(["leaf", "slow", "slow", "pure", "long"]), args)
         more.insert(rng.randint(0, len(more)), step)
     return more
 

@@ -23,6 +23,7 @@ from tests.sim.mutants_moved import MOVED_MUTANTS
 from tests.sim.mutants_once import ONCE_MUTANTS
 from tests.sim.mutants_permission import PERMISSION_MUTANTS
 from tests.sim.mutants_relay import RELAY_MUTANTS
+from tests.sim.mutants_threads import THREAD_MUTANTS
 from tests.sim.planting import Mutant, found_by
 from tests.sim.programs import Step
 from tests.sim.world import Climate, World
@@ -33,7 +34,7 @@ TROUBLED_SEEDS = 60
 GRID_SEEDS = 80
 ALL = (*MUTANTS, *CALL_MUTANTS, *CHECKPOINT_MUTANTS, *COMPACTION_MUTANTS, *FORGET_MUTANTS,
        *PERMISSION_MUTANTS, *ONCE_MUTANTS, *MOVED_MUTANTS, *MISSING_MUTANTS, *AGENT_MUTANTS,
-       *CHOICE_MUTANTS, *GRID_MUTANTS, *RELAY_MUTANTS)  # fmt: skip
+       *CHOICE_MUTANTS, *GRID_MUTANTS, *RELAY_MUTANTS, *THREAD_MUTANTS)  # fmt: skip
 AT_ONCE = (*MUTANTS[:4], *AGENT_MUTANTS[:4], *GRID_MUTANTS[:4])
 MUTANT_SEEDS = 1200
 

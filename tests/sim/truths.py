@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from resilient_scoop import ids
+from resilient_scoop.core.parent.by_content import ByContent
 from tests.sim.programs import (
     FNS,
     Body,
@@ -16,7 +17,9 @@ from tests.sim.programs import (
     Op,
     RaisedError,
     Step,
+    digest,
     draw_value,
+    encode_arg,
     step_value,
     value_of,
 )
@@ -98,6 +101,7 @@ def check_output(steps: Sequence[Step], output: bytes) -> None:
 
 def _pure(body: Body, path: str, teller: _Teller, printed: bytearray | None) -> Any:
     calls: list[tuple[str, list[Any]]] = []
+    shared = ByContent()
     cancelled: set[tuple[int, int]] = set()
     answer: Any = None
     draws = 0
@@ -121,6 +125,8 @@ def _pure(body: Body, path: str, teller: _Teller, printed: bytearray | None) -> 
                     answer = Failed("cancelled")
                 else:
                     answer = _item(path, calls[call], call, index, teller)
+            case ("threads", fn, args):
+                answer = [_shared_item(shared, FNS[fn], arg) for arg in args]
             case ("print", data) if printed is not None:
                 printed += data
             case ("draw",):
@@ -138,6 +144,11 @@ def _pure(body: Body, path: str, teller: _Teller, printed: bytearray | None) -> 
                 answer = teller.next(op)
             case _:
                 pass  # takes time, and nothing else
+
+
+def _shared_item(shared: ByContent, fn: Fn, arg: Any) -> Any:
+    number = shared.number(fn.id, digest(encode_arg(arg)))
+    return truth(fn, ids.item_path(ids.SHARED, number, 0), arg)
 
 
 def _item(path: str, call: tuple[str, list[Any]], number: int, index: int, teller: _Teller) -> Any:

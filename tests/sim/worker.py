@@ -186,6 +186,7 @@ class WorkerShell(Operations, Process):
             self._start_root(machine.root_task)
         for frame in list(self.frames.values()):
             self._try(frame)
+        self.ask_shared()
         self._run()
         self._flush()
 

@@ -192,6 +192,8 @@ class World:
             self.steps = scripts.with_differing(differing, self.steps)
             ventures = random.Random(f"ventures of {self.seed}")
             self.steps = scripts.with_ventures(ventures, self.steps)
+            threads = random.Random(f"threads of {self.seed}")
+            self.steps = scripts.with_threads(threads, self.steps)
 
     def _add_compaction(self, *, drawn: bool) -> MemoryJournal:
         """Return the journal; whether it is compacted is drawn apart, too."""
