@@ -27,6 +27,7 @@ from resilient_scoop.journal.view import JournalView
 from resilient_scoop.payload import payload
 from resilient_scoop.payload.files import LargeStore
 from resilient_scoop.processes.connection import Connection, Context
+from resilient_scoop.processes.disk_space import Room
 from resilient_scoop.processes.here import Process
 from resilient_scoop.processes.replay.request import Difference, Played, SourceLine
 from resilient_scoop.processes.starting import ChildSettings
@@ -71,6 +72,7 @@ class ReplayConnection(Connection):
         self.machine.seed = settings.seed
         self._lock = threading.Lock()
         self.store = store
+        self.room = Room(self)
         self.context = Context(ids.ROOT, None)
         self.waiter = None
         self.flushed_at = self.pumped_at = 0.0
