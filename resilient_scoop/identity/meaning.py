@@ -195,7 +195,11 @@ class _Survey:
             self._root_home = home
         elif isinstance(root, FunctionType) and is_user_code(root):
             self._function("", _short(describe(root)), root)
-        elif isinstance(root, _CARRYING) or not hasattr(root, "__qualname__"):
+        elif (
+            isinstance(root, _CARRYING)
+            or not hasattr(root, "__qualname__")
+            or is_user_code(type(root))  # with the name of the function that it wraps
+        ):
             self._add("", _short(describe(root)), self._describer.part(root), b"")
             self.guard.value(root)
         else:

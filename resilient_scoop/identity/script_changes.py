@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -29,6 +31,20 @@ def apply(setting: Setting) -> None:
         sys.argv = list(setting.arguments)
     if setting.more:
         process_settings.apply(setting.more)
+
+
+@contextmanager
+def searching(setting: Setting | None) -> Iterator[None]:
+    """Look for modules where the script does, while a callable or an argument is loaded."""
+    if setting is None or not setting.search_path:
+        yield
+        return
+    before = list(sys.path)
+    sys.path[:] = setting.search_path
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 class _Base:

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from resilient_scoop.identity import script_changes
 from resilient_scoop.payload import payload
 from resilient_scoop.payload.missing import in_a_line, is_missing_module, is_missing_name
 from resilient_scoop.task_state import generators, overlay
@@ -108,8 +109,9 @@ class Functions:
 
     def _load(self, define: Define) -> Loaded:
         try:
-            overlaid = overlay.settle(define)
-            function = self.make(define)
+            with script_changes.searching(define.setting):
+                overlaid = overlay.settle(define)
+                function = self.make(define)
         except Exception as error:  # user code: unpickling runs it
             if is_missing_module(error) or is_missing_name(error):
                 unfit = self.describe_missing(f"function {define.name}", error)

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from resilient_scoop import ids
-from resilient_scoop.identity import fingerprint_v1
+from resilient_scoop.identity import fingerprint_v1, script_changes
 from resilient_scoop.identity.meaning import Meaning, fingerprint_of
 from resilient_scoop.payload import payload
 from resilient_scoop.payload.files import LargeStore
@@ -65,7 +65,8 @@ def compare(defines: list[Define], store: LargeStore, *, whole: bool) -> list[Co
     answers = []
     for define in defines:
         try:
-            answers.append(_compare(define, store))
+            with script_changes.searching(define.setting):
+                answers.append(_compare(define, store))
         except Exception:  # user code: unpickling runs it
             if whole and not known:
                 known = _fingerprints()

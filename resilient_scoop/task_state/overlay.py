@@ -18,7 +18,7 @@ import functools
 import importlib
 import sys
 from collections.abc import Iterable
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from resilient_scoop.counts import sized
@@ -26,6 +26,7 @@ from resilient_scoop.errors import MeaningError
 from resilient_scoop.identity.meaning import ABSENT_DIGEST, here_of
 from resilient_scoop.payload import codec
 from resilient_scoop.values.containers import copy_of, fill, is_container
+from resilient_scoop.values.user_code import is_user_code
 from resilient_scoop.values.user_modules import is_users
 from resilient_scoop.values.values import ABSENT, CACHED, MISSING
 from resilient_scoop.wire import payload_tags as tags
@@ -264,4 +265,6 @@ def shallow_bytes(value: Any) -> int:
 
 def _is_definition(value: Any) -> bool:
     """Return whether a value is code defined by a module, which every process gets by importing it."""
-    return callable(value) or isinstance(value, staticmethod | classmethod | property)
+    if isinstance(value, type | FunctionType | staticmethod | classmethod | property):
+        return True
+    return callable(value) and not is_user_code(type(value))  # else an object with a state

@@ -354,3 +354,54 @@ def test_a_function_that_imports_by_name_is_not_refused_for_futures_of_the_scrip
             print(list(futures.map(work, range(2))))
     """)
     assert done.expect() == "[0, 1]\n[(0, 4, False), (1, 4, False)]\n"
+
+
+def test_modules_are_found_on_a_search_path_that_the_script_has_changed(place: Place) -> None:
+    place.write(
+        "class Point:\n    def __init__(self, x): self.x = x\ndef work(x): return x + 1\n",
+        "late/one.py",
+    )
+    place.write("class Point:\n    def __init__(self, x): self.x = x\n", "late/two.py")
+    done = place.run("""
+        import os, sys
+        from resilient_scoop import futures
+        def look(point):
+            return type(point).__module__, point.x
+        if __name__ == "__main__":
+            sys.path.insert(0, os.path.join(os.path.dirname(__file__), "late"))
+            import one, two
+            print(list(futures.map(one.work, range(3))))
+            print(list(futures.map(look, [two.Point(1), one.Point(2)])))
+            print([type(each).__module__ for each in futures.map(two.Point, range(2))])
+    """)
+    assert done.expect() == "[1, 2, 3]\n[('two', 1), ('one', 2)]\n['two', 'two']\n"
+
+
+def test_callable_objects_with_the_name_of_a_function_have_their_present_state(
+    place: Place,
+) -> None:
+    text = """
+        import functools
+        from resilient_scoop import futures
+        class Cached:
+            def __init__(self, f):
+                functools.update_wrapper(self, f)
+                self.f, self.cache, self.calls = f, {}, 0
+            def __call__(self, x):
+                self.calls += 1
+                return self.cache.get(x, self.f(x))
+        @Cached
+        def double(x): return x * 2 + OFFSET
+        OFFSET = 0
+        class Tools:
+            triple = Cached(lambda x: x * 3)
+        def both(x): return double(x), Tools.triple(x)
+        if __name__ == "__main__":
+            print(list(futures.map(double, range(3))), list(futures.map(both, range(3))))
+            double.cache[1] = Tools.triple.cache[2] = "known"
+            print(list(futures.map(double, range(3))), list(futures.map(both, range(3))))
+            OFFSET = 5
+            print(list(futures.map(double, range(3))), list(futures.map(both, range(3))))
+    """
+    place.write(text)
+    assert place.run(text).expect() == as_python(place)

@@ -17,7 +17,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
-from resilient_scoop.adapters import former_names
 from resilient_scoop.adapters.flight_record import DEADLINE, INDEX
 from resilient_scoop.adapters.greenlets import GreenletExit
 from resilient_scoop.identity import script_changes
@@ -277,8 +276,10 @@ class SliceExecutor:
         try:
             try:
                 value = _loads(arg) if arg[0] == _PICKLE else self._load(loaded, arg)
-            except ModuleNotFoundError:  # a plain pickle may name it by a former name
-                value = former_names.load(arg)
+            except (
+                ModuleNotFoundError
+            ):  # it has a former name, or the script's search path is needed
+                value = self._load(loaded, arg)
             if loaded.is_pure and (type(value) in _PLAIN or isinstance(value, _BUILTIN)):
                 if type(value) not in _PLAIN:
                     _look_at(context, loaded, value)
@@ -338,7 +339,8 @@ class SliceExecutor:
 
     def _load(self, loaded: Loaded, arg: bytes) -> Any:
         what = f"argument of {loaded.define.name}"
-        return payload.loads(arg, self.session.store, what, is_call=True)
+        with script_changes.searching(loaded.define.setting):
+            return payload.loads(arg, self.session.store, what, is_call=True)
 
     def _dump(self, loaded: Loaded, value: Any) -> tuple[bytes, bool]:
         forked_children.end_if_child()
