@@ -281,8 +281,13 @@ class Checkup:
                 f"there, its own name {answer.hostname} leads to {answer.own_addresses[0]}; libraries that "
                 "ask for the host's address get one that others cannot reach: correct /etc/hosts there"
             )
-        if answer.home_why:
+        if answer.kept_why:
             self._problem(
+                f"it has no folder for the files of a run ({answer.kept_why}); free some space, or name "
+                "one: export RSCOOP_HOST_DIR=/some/local/folder (in --prolog)"
+            )
+        if answer.home_why:
+            self._warn(
                 f"its home folder {answer.home} cannot be written to ({answer.home_why}); free some "
                 "space there or correct its owner: programs that tasks use may need it"
             )
@@ -355,11 +360,12 @@ def _differences(differing: Mapping[str, str], here: ThisMachine) -> Iterator[st
 
 
 def _shortages(answer: probe.ProbeAnswer, workers: int) -> Iterator[str]:
-    for folder, free in (
-        (answer.home, answer.home_free_bytes),
-        (answer.tmp, answer.tmp_free_bytes),
-    ):
-        if free < FREE_BYTES_MIN:
+    looked = (
+        (answer.home, answer.home_free_bytes), (answer.tmp, answer.tmp_free_bytes),
+        (answer.kept, answer.kept_free_bytes),
+    )  # fmt: skip
+    for folder, free in dict(looked).items():
+        if folder and free < FREE_BYTES_MIN:
             yield f"{sized(free)} free in {folder}; free some space: programs fail or wait when it is full"
     if answer.tmp_why:
         yield f"{answer.tmp} cannot be written to ({answer.tmp_why}); set TMPDIR with --prolog"

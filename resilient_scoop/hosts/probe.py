@@ -13,6 +13,8 @@ import msgspec
 
 PREFIX: Final = "rscoop-probe: "
 CONNECT_S: Final = 5.0
+FREE_BYTES_MIN: Final = 16 << 20
+"""An agent keeps its files in the first folder that has so much space."""
 
 _PROGRAM: Final = r"""
 import json, os, platform, resource, shutil, socket, subprocess, sys, tempfile, time
@@ -39,6 +41,21 @@ def executable(folder):
         return ""
     finally:
         os.unlink(path)
+
+def place():
+    # where an agent would keep its files, as in processes/agent/guardian.py
+    named, why = os.environ.get("RSCOOP_HOST_DIR"), []
+    for base in [named] if named else [os.environ.get("TMPDIR"), "/var/tmp", tempfile.gettempdir()]:
+        there = base
+        while there and not os.path.isdir(there):
+            there = os.path.dirname(there)
+        if not base:
+            continue
+        failed = tried(lambda: writable(there))
+        if not failed and shutil.disk_usage(there).free >= ASKED["free_bytes_min"]:
+            return base, shutil.disk_usage(there).free, ""
+        why.append("%s: %s" % (base, failed or "no space"))
+    return "", 0, "; ".join(why)
 
 def connected(address, port):
     with socket.create_connection((address, port), timeout=ASKED["connect_s"]) as sock:
@@ -83,6 +100,7 @@ def number(value):
 at = time.time()
 home, tmp = os.path.expanduser("~"), tempfile.gettempdir()
 ours, mine = tried(rscoop), tried(own_addresses)
+kept, kept_free, kept_why = place()
 said = {
     "at": at, "python": "%d.%d.%d" % sys.version_info[:3], "executable": sys.executable,
     "rscoop": None if ": " in ours else ours, "rscoop_why": ours if ": " in ours else "",
@@ -92,6 +110,7 @@ said = {
     "home_why": tried(lambda: writable(home)),
     "tmp": tmp, "tmp_free_bytes": number(tried(lambda: shutil.disk_usage(tmp).free)),
     "tmp_why": tried(lambda: writable(tmp)), "tmp_exec_why": tried(lambda: executable(tmp)),
+    "kept": kept, "kept_free_bytes": kept_free, "kept_why": kept_why,
     "files_max": limits(resource.RLIMIT_NOFILE)[0], "processes_max": limits(resource.RLIMIT_NPROC)[0],
     "own_addresses": mine if isinstance(mine, list) else [],
     "routes": dict((address, tried(lambda: connected(address, port))) for address, port in ASKED["routes"]),
@@ -107,6 +126,7 @@ class ProbeTask(msgspec.Struct, frozen=True):
     routes: Sequence[tuple[str, int]] = ()  # addresses here to which it connects
     nonce: str = ""
     connect_s: float = msgspec.field(default_factory=lambda: CONNECT_S)
+    free_bytes_min: int = FREE_BYTES_MIN
 
 
 class ProbeAnswer(msgspec.Struct, frozen=True):
@@ -130,6 +150,9 @@ class ProbeAnswer(msgspec.Struct, frozen=True):
     tmp_free_bytes: int
     tmp_why: str
     tmp_exec_why: str
+    kept: str  # where an agent would keep its files; empty: nowhere
+    kept_free_bytes: int
+    kept_why: str
     files_max: int  # -1: no limit
     processes_max: int
     own_addresses: list[str]  # of the host's own name, as it resolves it

@@ -36,6 +36,7 @@ import msgspec
 from resilient_scoop.adapters import free_space
 from resilient_scoop.core.endings import STOPPED
 from resilient_scoop.errors import PlaceRefusedError, UsageError
+from resilient_scoop.hosts.probe import FREE_BYTES_MIN
 from resilient_scoop.processes import leftovers, starting
 from resilient_scoop.processes.agent.remote import CONTROL, tell
 from resilient_scoop.processes.failures import how
@@ -51,7 +52,6 @@ _ENTRY: Final = "resilient_scoop.processes.entry"
 _FOLDER: Final = "RSCOOP_HOST_DIR"
 _TICKET_S: Final = 60.0
 """How long the ticket may take to arrive."""
-_FREE_BYTES_MIN: Final = 16 << 20
 _LEFT_S: Final = 2.0
 _LOCK_S: Final = 20.0
 """How long a guardian before may take to remove its folder, which may hold gigabytes."""
@@ -227,7 +227,7 @@ def _make_folder(run_key: str, host: str) -> Path:
         except (OSError, UsageError) as error:
             why.append(f"{base}: {error.strerror if isinstance(error, OSError) else error}")
             continue
-        if free >= _FREE_BYTES_MIN:
+        if free >= FREE_BYTES_MIN:
             (inner / "logs").mkdir(mode=0o700, exist_ok=True)
             return inner
         why.append(f"{base}: {free >> 20} MB free")

@@ -187,10 +187,27 @@ def test_only_the_tunnel_is_tried_when_the_user_wants_one(lab: Lab) -> None:
     assert report.is_usable
 
 
-def test_a_home_that_cannot_be_written_to_is_a_problem(lab: Lab) -> None:
+def test_a_home_that_cannot_be_written_to_is_a_warning(lab: Lab) -> None:
     lab.sshd.environment["HOME"] = "/proc"
     report = look(lab)
-    assert "its home folder /proc cannot be written to" in texts(report, Level.PROBLEM)
+    assert "its home folder /proc cannot be written to" in texts(report, Level.WARNING)
+    assert report.is_usable
+
+
+def test_a_host_without_a_folder_for_the_files_of_a_run_is_a_problem(lab: Lab) -> None:
+    lab.sshd.environment["RSCOOP_HOST_DIR"] = "/proc/files"
+    report = look(lab)
+    assert "it has no folder for the files of a run (/proc/files: " in texts(report, Level.PROBLEM)
+    assert not report.is_usable
+
+
+def test_the_folder_for_the_files_of_a_run_is_that_of_the_agent(lab: Lab, tmp_path: Path) -> None:
+    lab.sshd.environment["TMPDIR"] = str(tmp_path / "not" / "made")
+    answer = answer_of(lab)
+    assert answer.kept == str(tmp_path / "not" / "made")
+    assert answer.kept_free_bytes > 0
+    lab.sshd.environment["TMPDIR"] = "/proc"
+    assert answer_of(lab).kept == "/var/tmp"
 
 
 def answer_of(lab: Lab, **changed: object) -> probe.ProbeAnswer:
@@ -213,6 +230,7 @@ def answer_of(lab: Lab, **changed: object) -> probe.ProbeAnswer:
     [
         ({"home_free_bytes": 7_000_000}, "7.0 MB free in"),
         ({"tmp_free_bytes": 0}, "0 B free in"),
+        ({"kept": "/full", "kept_free_bytes": 9}, "9 B free in /full"),
         ({"tmp_why": "PermissionError"}, "set TMPDIR"),
         ({"tmp_exec_why": "PermissionError: 13"}, "mounted noexec"),
         ({"files_max": 64}, "may open 64 files only"),
@@ -223,6 +241,7 @@ def test_a_shortage_is_named(lab: Lab, changed: dict[str, object], text: str) ->
     plenty = {
         "home_free_bytes": 1 << 40,
         "tmp_free_bytes": 1 << 40,
+        "kept_free_bytes": 1 << 40,
         "files_max": -1,
         "processes_max": -1,
     }
