@@ -60,11 +60,11 @@ def test_the_script_may_die_at_each_step_of_a_commit(place: Place, who: str) -> 
     where = steps(place, "origin", who, range(1, 13))
 
     assert {f"before {kind}" for kind in KINDS[:3]} <= set(where)
-    assert {f"behind {kind}" for kind in KINDS[:3]} <= set(where)
+    assert {f"after {kind}" for kind in KINDS[:3]} <= set(where)
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("who", ["one", "all"])
 def test_the_broker_may_die_at_each_commit_and_removal(place: Place, who: str) -> None:
     where = steps(place, "broker", who, range(1, 120))
-    assert {"before commit", "behind commit", "before unlink", "behind unlink"} <= set(where), where
+    assert {"before commit", "after commit", "before unlink", "after unlink"} <= set(where), where
