@@ -43,6 +43,7 @@ def install(session: Connection) -> None:
         )
         for each in _streams
     )  # fmt: skip
+    out.mode = err.mode = "w"  # type: ignore[misc]  # as Python does
     sys.stdout = sys.__stdout__ = out  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = err  # type: ignore[misc]
 
@@ -63,8 +64,11 @@ def finish() -> None:
 class _Marked(io.RawIOBase):
     """A descriptor to which whole lines are written, each after its mark."""
 
+    mode = "wb"
+
     def __init__(self, session: Connection, fd: int) -> None:
         super().__init__()
+        self.name = "<stdout>" if fd == 1 else "<stderr>"
         self._session = session
         self._fd = fd
         self._head = b""  # the unfinished line

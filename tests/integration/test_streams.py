@@ -298,3 +298,19 @@ def test_half_a_line_of_a_task_outlives_the_worker(place: Place) -> None:
     output = place.rscoop("logs", "--tasks", "last").expect()
     assert "half] half 0\n" in output
     assert "half] half 1\n" in output
+
+
+def test_the_standard_streams_have_the_names_and_modes_of_python(place: Place) -> None:
+    done = place.run("""
+        import sys
+        from resilient_scoop import futures
+        def look(streams):
+            return [(each.name, each.mode, each.buffer.name, each.buffer.mode) for each in streams]
+        def task(_):
+            return look((sys.stdout, sys.stderr))
+        if __name__ == "__main__":
+            print(look((sys.stdin, sys.stdout, sys.stderr)), *futures.map(task, [1]), sep="\\n")
+    """)
+    out = [(f"<{each}>", "w", f"<{each}>", "wb") for each in ("stdout", "stderr")]
+    found = [("<stdin>", "r", "<stdin>", "rb"), *out]
+    assert done.expect().splitlines() == [str(found), str(out)]

@@ -324,4 +324,6 @@ def script_stdin(pieces: Callable[[], InputPiece]) -> tuple[ScriptInput, io.Text
     encoding, errors = ("utf-8", "strict")
     if sys.stdin is not None:
         encoding, errors = sys.stdin.encoding, sys.stdin.errors or "strict"
-    return source, io.TextIOWrapper(source, encoding=encoding, errors=errors)
+    text = io.TextIOWrapper(source, encoding=encoding, errors=errors)
+    text.mode = "r"  # type: ignore[misc]  # as Python does
+    return source, text

@@ -39,6 +39,8 @@ _WIDE, _LINE_MAX = 400, 60  # bytes compared, characters shown
 class ScriptOutput(io.RawIOBase):
     """The script's standard output, on its way to the broker."""
 
+    name, mode = "<stdout>", "wb"
+
     def __init__(
         self, session: Connection, recorded: bytes, *, tty: bool, unbuffered: bool = False
     ) -> None:
@@ -200,6 +202,8 @@ class ScriptOutput(io.RawIOBase):
 class ScriptStdout(io.TextIOWrapper):
     """The script's `sys.stdout`; a line is sent at once, but does not count as a flush."""
 
+    mode = "w"
+
     def flush(self) -> None:
         """Flush, on request of the script."""
         super().flush()
@@ -249,6 +253,7 @@ def recorded_by_now(settings: ChildSettings, total_bytes: int) -> tuple[bytes, i
 class Errors(io.TextIOWrapper):
     """Standard error, silent while the script repeats itself."""
 
+    mode = "w"
     repeats: Callable[[], bool] = staticmethod(lambda: False)
     before: Callable[[], bytes] = staticmethod(lambda: b"")
 

@@ -100,6 +100,7 @@ class ReplayRunner:
             io.BufferedWriter(out), encoding=sys.stdout.encoding, errors=sys.stdout.errors,
             line_buffering=True,
         )  # fmt: skip
+        sys.stdout.mode = "w"  # type: ignore[misc]  # as Python does
         stage.session.output = out
         forked_children.watch(stage.session)
         stage.session.input, sys.stdin = script_stdin(self._pieces(stage).__next__)

@@ -105,6 +105,8 @@ class ReplayConnection(Connection):
 class Compared(io.RawIOBase):
     """The script's standard output, compared with what was recorded."""
 
+    name, mode = "<stdout>", "wb"
+
     def __init__(self, recorded: bytes, halt: Callable[[End], NoReturn], show_fd: int) -> None:
         super().__init__()
         self._recorded = recorded
