@@ -37,6 +37,8 @@ _KINDS: Final = {
 _FRAMES_MAX: Final = 200
 _LINKS_MAX: Final = 40
 _MEMBERS_MAX: Final = 500
+_NO_ID: Final = 0
+"""No object has this id: it makes the set of a group's members differ from that of its top."""
 _TEXT_MAX: Final = 20_000
 
 
@@ -158,6 +160,8 @@ def _tell(error: BaseException, seen: set[int]) -> _Node:
         return _tell(other, seen)
 
     members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    # The context of the outermost group is often one of its members: both keep their causes.
+    inside = {id(error), _NO_ID} if len(seen) == 1 else seen
     return _Node(
         type_name=f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins."),
         text=_text(error),
@@ -166,7 +170,7 @@ def _tell(error: BaseException, seen: set[int]) -> _Node:
         cause=link(error.__cause__),
         context=link(error.__context__),
         suppress=error.__suppress_context__,
-        members=[_tell(member, seen) for member in members[:_MEMBERS_MAX]],
+        members=[_tell(member, inside) for member in members[:_MEMBERS_MAX]],
     )
 
 

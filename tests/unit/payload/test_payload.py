@@ -326,6 +326,27 @@ def test_groups_come_back_with_their_members() -> None:
     ]
 
 
+def test_a_member_of_a_group_keeps_its_cause_if_it_is_also_the_context() -> None:
+    member = KeyError("member")
+    member.__cause__ = ValueError("cause")
+    group = ExceptionGroup("group", [member])
+    group.__context__ = member
+    back = sent(group)
+    assert isinstance(back, ExceptionGroup)
+    for each in (back.exceptions[0], back.__context__):
+        assert each is not None
+        assert repr(each.__cause__) == "ValueError('cause')"
+
+
+def test_groups_of_groups_stay_small() -> None:
+    error: Exception = ValueError("first")
+    for _ in range(30):
+        group = ExceptionGroup("again", [error])
+        group.__context__ = group.__cause__ = error
+        error = group
+    assert len(payload.dumps_exception(error, WHERE)) < 200_000
+
+
 def test_a_recursion_thousands_deep_comes_back_short() -> None:
     def dive(depth: int) -> int:
         return dive(depth + 1)
