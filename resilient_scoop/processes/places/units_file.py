@@ -7,6 +7,7 @@ disk. A torn last line was never acted upon, so it is dropped.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -40,32 +41,33 @@ class UnitsFile:
             OSError: it could not be written, and does not count.
         """
         written = WrittenTag(host, tag)
-        start = os.fstat(self._fd).st_size
-        try:
-            self._append(written)
-            os.fsync(self._fd)
-        except OSError:
-            os.ftruncate(self._fd, start)  # no later line joins a torn one
-            raise
+        self._append(written, sync=True)
         self._tags[host] = written
 
     def drop(self, host: str, tag: str) -> None:
         """Forget a tag, unless the host has another one by now."""
         if host in self._tags and self._tags[host].tag == tag:
             del self._tags[host]
-            start = os.fstat(self._fd).st_size
-            try:
+            with suppress(OSError):  # a full disk: the tag is searched once more
                 self._append(WrittenTag(host, ""))
-            except OSError:
-                os.ftruncate(self._fd, start)  # a full disk: the tag is searched once more
 
-    def _append(self, line: WrittenTag) -> None:
+    def _append(self, line: WrittenTag, *, sync: bool = False) -> None:
         if self._lines >= LINES_MAX + 2 * len(self._tags):
             self._compact()
         data = msgspec.json.encode(line) + b"\n"
+        start = os.fstat(self._fd).st_size
+        try:
+            self._put(data)
+            if sync:
+                os.fsync(self._fd)
+        except OSError:
+            os.ftruncate(self._fd, start)  # no later line joins a torn one
+            raise
+        self._lines += 1
+
+    def _put(self, data: bytes) -> None:
         if os.write(self._fd, data) != len(data):
             raise OSError(f"{self._path} is full")
-        self._lines += 1
 
     def _compact(self) -> None:
         lines = [msgspec.json.encode(each) + b"\n" for each in self._tags.values()]

@@ -99,3 +99,29 @@ def test_no_tag_is_found_twice(tmp_path: Path) -> None:
     again = UnitsFile(tmp_path)
     again.close()
     assert again.found == (WrittenTag("a", "2"),)
+
+
+def test_a_tag_that_cannot_be_synced_after_a_compaction_leaves_no_hole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units_file, "LINES_MAX", 10)
+    units = UnitsFile(tmp_path)
+    for number in range(12):
+        units.write("a", str(number))
+    sync, synced = os.fsync, []
+
+    def refuse_the_line(fd: int) -> None:
+        synced.append(fd)
+        if fd == units._fd and len(synced) > 1:  # the compaction was synced before
+            raise OSError(28, "No space left on device")
+        sync(fd)
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", refuse_the_line)
+        with pytest.raises(OSError, match="No space"):
+            units.write("b", "1")
+    units.write("c", "1")
+    units.close()
+
+    assert b"\0" not in (tmp_path / NAME).read_bytes()
+    assert found(tmp_path) == {"a": "11", "c": "1"}
