@@ -38,6 +38,7 @@ _values: dict[str, Any] = {}
 _digests: dict[str, bytes] = {}
 _own_homes: dict[str, str | None] = {}
 _attributes: dict[str, frozenset[str]] = {}
+_names: dict[str, frozenset[str]] = {}
 
 
 def note(typed: str = "") -> None:
@@ -116,6 +117,7 @@ def note_late(module: ModuleType) -> None:
 
 def _note_module(name: str, module: ModuleType) -> None:
     _noted.add(name)
+    _names[name] = frozenset(key for key in vars(module) if not key.startswith("__"))
     for key, value in list(vars(module).items()):
         if not key.startswith("__") or key == "__getattr__":
             _note(f"{name}:{key}", value)
@@ -145,13 +147,18 @@ def forget() -> None:
     """Drop the record."""
     _noted.clear()
     _libraries.clear()
-    for each in (_functions, _values, _digests, _own_homes, _attributes):
+    for each in (_functions, _values, _digests, _own_homes, _attributes, _names):
         each.clear()
 
 
 def had(home: str) -> bool:
     """Return whether the import of a module had set a value at a home."""
     return home in _functions or home in _values or home in _digests
+
+
+def deleted_from(module: ModuleType) -> list[str]:
+    """Return the names that a user's module had after its import and does not have now, in order."""
+    return sorted(_names.get(module.__name__, frozenset()) - vars(module).keys())
 
 
 def attributes_had(home: str) -> frozenset[str]:

@@ -414,6 +414,8 @@ class _Survey:
             if not name.startswith("__"):
                 is_changed = name in changed and not self._is_bound_here(module, name)
                 self._watched(module, name, is_changed=is_changed)
+        for name in imported_values.deleted_from(module):
+            self._deleted(f"{module.__name__}:{name}")
 
     def _is_bound_here(self, module: ModuleType, name: str) -> bool:
         """Return whether a name is new, and its value can only be used in this process (a future).
@@ -431,6 +433,8 @@ class _Survey:
     def _watched(self, module: ModuleType, name: str, *, is_changed: bool) -> None:
         value = vars(module).get(name, MISSING)
         self.guard.name(vars(module), name, None if value is MISSING else value)
+        if value is MISSING:
+            self._deleted(f"{module.__name__}:{name}")
         if value is MISSING or isinstance(value, ModuleType):
             return
         if is_changed:

@@ -405,3 +405,28 @@ def test_callable_objects_with_the_name_of_a_function_have_their_present_state(
     """
     place.write(text)
     assert place.run(text).expect() == as_python(place)
+
+
+def test_names_deleted_from_a_module_that_a_function_imports_are_missing_there(
+    place: Place,
+) -> None:
+    place.write("STATE, OTHER = {'k': 1}, 2\n", "plug.py")
+    text = """
+        from resilient_scoop import futures
+        def whole(_):
+            import plug
+            return getattr(plug, "STATE", None), getattr(plug, "OTHER", None)
+        def part(_):
+            try: from plug import OTHER
+            except ImportError: return "missing"
+            return OTHER
+        if __name__ == "__main__":
+            import plug
+            print(list(futures.map(whole, [1])), list(futures.map(part, [1])))
+            del plug.STATE
+            print(list(futures.map(whole, [1])), list(futures.map(part, [1])))
+            del plug.OTHER
+            print(list(futures.map(whole, [1])), list(futures.map(part, [1])))
+    """
+    place.write(text)
+    assert place.run(text).expect() == as_python(place)
