@@ -10,11 +10,15 @@ from tests.integration.runs import Place
 pytestmark = pytest.mark.real
 
 SCRIPT = """
-import random, numpy
+import os, random, time, numpy
 from pathlib import Path
 from resilient_scoop import checkpoint, futures
 def work(x): return x + random.random()
 def big(x): return bytes([x]) * 1_500_000
+def await_removal():
+    folder = Path(os.environ["RSCOOP_STATE_DIR"], "runs", os.environ["RSCOOP_RUN_ID"], "checkpoints")
+    until = time.monotonic() + 5
+    while len(list(folder.iterdir())) > 2 and time.monotonic() < until: time.sleep(0.01)
 if __name__ == "__main__":
     with checkpoint.durable(gen=0, pad=lambda: numpy.zeros(80_000), total=0.0, f=None) as s:
         while s.gen < 7:
@@ -25,7 +29,9 @@ if __name__ == "__main__":
             s.pad[:] = s.gen
             if s.gen == 4: Path("armed").touch()
             s.commit()
-            if s.gen == 5: Path("armed").unlink(missing_ok=True)
+            if s.gen == 5:
+                await_removal()
+                Path("armed").unlink(missing_ok=True)
     print(s.gen, s.pad.sum(), s.total, len(s.f.result()))
 """
 ARGS = ("run", "-q", "-n", "1", "--seed", "5", "script.py")
