@@ -208,7 +208,7 @@ class _Survey:
             self._add("", name, digest_of(b"named", name.encode(), made.encode()), b"")
 
     def _environment(self) -> None:
-        """Count the environment variables that the script has set, if something may read them."""
+        """Count the settings of the script, such as environment variables, that something may read."""
         found = self._given()
         self._carrier = 0  # set by the script
         if found is not None and self.reads_arguments and found.arguments:
@@ -217,6 +217,10 @@ class _Survey:
         if found is not None and found.more:
             for label, each in process_settings.about_results(found.more).items():
                 self._add("", label, self._describer.part(each), b"", text=_preview(each))
+            for home, each in process_settings.context_variables(found.more).items():
+                if home in self._seen:
+                    label = f"{_short(home)}.get()"
+                    self._add("", label, self._describer.part(each), b"", text=_preview(each))
         if not self.reads_environment or found is None:
             return
         for name, value in found.environ.items():

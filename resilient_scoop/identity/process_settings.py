@@ -271,6 +271,12 @@ def about_results(payload: bytes) -> dict[str, Any]:
     return {name: value for name, value in _loaded(payload).items() if name in _ABOUT_RESULTS}
 
 
+def context_variables(payload: bytes) -> dict[str, Any]:
+    """Return the changed context variables by home; results of functions that use them depend on them."""
+    found: dict[str, Any] = _loaded(payload).get("context", {})
+    return found
+
+
 def leaves_pure(payload: bytes) -> bool:
     """Return whether functions proven pure give the same results with and without these settings."""
     found = _loaded(payload)
