@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 
 import pytest
@@ -26,8 +27,10 @@ def square(n):
 
 
 def start(place: Place, text: str, *args: str, name: str = "program.py") -> subprocess.Popen[str]:
-    """Start a program with plain Python."""
-    path = place.write(text, name)
+    """Start a program with plain Python; one that is there may be read by another program now."""
+    path = place.folder / name
+    if not path.exists() or path.read_text() != textwrap.dedent(text):
+        path = place.write(text, name)
     return subprocess.Popen(
         [sys.executable, path.name, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, cwd=place.folder, env=place.env(), start_new_session=True,

@@ -17,6 +17,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
+from resilient_scoop.adapters import former_names
 from resilient_scoop.adapters.flight_record import DEADLINE, INDEX
 from resilient_scoop.adapters.greenlets import GreenletExit
 from resilient_scoop.identity import script_changes
@@ -276,10 +277,9 @@ class SliceExecutor:
         try:
             try:
                 value = _loads(arg) if arg[0] == _PICKLE else self._load(loaded, arg)
-            except (
-                ModuleNotFoundError
-            ):  # it has a former name, or the script's search path is needed
-                value = self._load(loaded, arg)
+            except ModuleNotFoundError:  # of a former name, or on the search path of the script
+                with script_changes.searching(loaded.define.setting):
+                    value = former_names.load(arg)
             if loaded.is_pure and (type(value) in _PLAIN or isinstance(value, _BUILTIN)):
                 if type(value) not in _PLAIN:
                     _look_at(context, loaded, value)
