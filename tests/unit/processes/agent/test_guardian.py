@@ -55,7 +55,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     monkeypatch.setenv("RSCOOP_HOST_DIR", str(tmp_path))
     monkeypatch.setattr(guardian, "_read_ticket", lambda _: TICKET)
     monkeypatch.setattr(guardian._Guardian, "serve", serve)
-    monkeypatch.setattr(guardian, "_FREE_BYTES_MIN", 0)
+    monkeypatch.setattr(guardian, "FREE_BYTES_MIN", 0)
     yield made
     for fd in made.locks:
         os.close(fd)
