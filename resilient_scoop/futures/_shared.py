@@ -591,6 +591,19 @@ def cancel_all(futures: Iterable[Any]) -> None:
 _lock: Final = threading.Lock()
 
 
+def check_order(session: Connection) -> None:
+    """Raise UsageError if the run is strict: what is used here has no order that a replay could repeat."""
+    if not session.settings.options.stops_at_differences:
+        return
+    if _engine.is_in_thread():
+        where = f"in thread {threading.current_thread().name}"
+    elif _engine.loop_here() is not None:
+        where = "in an asyncio loop"
+    else:
+        where = "by code that waits in a thread"
+    raise UsageError(_STRICT.format(where))
+
+
 def here() -> SharedCalls | None:
     """Return the shared calls of this process; None if it is not the script's.
 
@@ -600,14 +613,7 @@ def here() -> SharedCalls | None:
     session = Process.session
     if session is None or session.role != "origin":
         return None
-    if session.settings.options.stops_at_differences:
-        if _engine.is_in_thread():
-            where = f"in thread {threading.current_thread().name}"
-        elif _engine.loop_here() is not None:
-            where = "in an asyncio loop"
-        else:
-            where = "by code that waits in a thread"
-        raise UsageError(_STRICT.format(where))
+    check_order(session)
     with _lock:
         found: SharedCalls | None = session.shared
         if found is None:

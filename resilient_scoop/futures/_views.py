@@ -40,6 +40,10 @@ class Viewed(Waited, Protocol):
 
     callable: str
 
+    @property
+    def is_known(self) -> bool:
+        """Whether its parent knows its outcome."""
+
     def peek(self) -> tuple[Any, BaseException | None] | None:
         """Return the value and the error if the outcome has arrived; callable from any thread."""
 
@@ -125,7 +129,10 @@ def view_of(future: Viewed, at: Here | None) -> View[Any]:
     """
     if at is not None and at.session.role != "origin":
         future.wait_here()
-    if at is None or future.peek() is not None:
+    if at is None or future.is_known:
+        return View(future)
+    _shared.check_order(at.session)  # whether or not the outcome has arrived, which varies
+    if future.peek() is not None:
         return View(future)
     calls = _shared.here()
     assert calls is not None, "this is the script's process"

@@ -134,12 +134,17 @@ def test_awaited_calls_are_found_again_after_everything_was_killed(place: Place)
     assert [ledger(place).count(str(x)) for x in range(4)] == [1, 1, 1, 1]
 
 
-def test_a_strict_run_refuses_coroutines_of_the_script_that_wait_for_calls(place: Place) -> None:
-    path = place.write("""
-        import asyncio
+@pytest.mark.parametrize("waits_s", [0, 0.5])
+def test_a_strict_run_refuses_coroutines_of_the_script_whether_a_result_is_there_or_not(
+    place: Place, waits_s: float
+) -> None:
+    path = place.write(f"""
+        import asyncio, time
         from resilient_scoop import futures
         async def main():
-            return await asyncio.wrap_future(futures.submit(abs, -1))
+            call = futures.submit(abs, -1)
+            time.sleep({waits_s})
+            return await asyncio.wrap_future(call)
         if __name__ == "__main__":
             print(asyncio.run(main()))
     """)

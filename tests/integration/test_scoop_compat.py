@@ -102,10 +102,10 @@ KILLED = """
     def work(x):
         with open("ledger", "a") as file:
             file.write(f"{x}\\n")
-        while x == 7 and not os.path.exists("go"):
+        while x == 27 and not os.path.exists("go"):
             time.sleep(0.02)
         return x * shared.getConst("factor")
-    def deep(n): return sum(futures.map(work, range(n)))
+    def deep(n): return sum(futures.map(work, range(20, 20 + n)))
     if __name__ == "__main__":
         shared.setConst(factor=3)
         print(list(futures.map(work, range(5))))
@@ -118,8 +118,9 @@ KILLED = """
 def test_a_script_of_scoop_that_is_killed_resumes(place: Place) -> None:
     assert "[0, 3, 6, 9, 12]" in killed_at(place, KILLED, "seen")
     (place.folder / "go").touch()
-    assert resumed(place).expect().splitlines()[-1] == "84 27"
-    assert [ledger(place).count(str(x)) for x in (0, 1, 2, 3, 4)] == [2, 2, 2, 2, 2]
+    assert resumed(place).expect().splitlines()[-1] == "564 27"
+    # What was printed was journaled; of the nested calls, the last may not have been.
+    assert [ledger(place).count(str(x)) for x in (0, 1, 2, 3, 4)] == [1, 1, 1, 1, 1]
 
 
 def test_an_installed_scoop_is_imported_and_the_user_is_told(place: Place) -> None:
