@@ -21,6 +21,9 @@ pytestmark = [pytest.mark.grid, pytest.mark.timeout(120)]
 
 PAGE = Path(__file__).parents[2] / "docs" / "grid.md"
 COMMANDS = re.findall(r"^ +\$ (.*)$", PAGE.read_text(), re.MULTILINE)
+COMING_AND_GOING = re.findall(
+    r"^\| `(rscoop (?:invite|drain|revoke) .*?)` \|", PAGE.read_text(), re.MULTILINE
+)
 RUN = "rscoop run --hostfile hosts.txt ea.py"
 
 
@@ -57,6 +60,7 @@ def test_the_commands_of_the_page_work_as_written(lab: Lab, place: Place) -> Non
     script = rounds.script_of("plain_ea")
     (place.root / "ea.py").write_text(script.read_text())
     before, after = COMMANDS[: COMMANDS.index(RUN)], COMMANDS[COMMANDS.index(RUN) + 1 :]
+    assert len(COMING_AND_GOING) == 3
     printed = {text: typed(place, text) for text in before}
     assert printed["ssh alice hostname"] == "alice\n"
     assert printed["rscoop doctor --hostfile hosts.txt"].count(" ok ") == 3
@@ -68,7 +72,7 @@ def test_the_commands_of_the_page_work_as_written(lab: Lab, place: Place) -> Non
             stderr=err,
         )
     wait_until(lambda: list(states(place).values()) == ["up"] * 3 if place.run() else False, 30.0)
-    for text in after:
+    for text in (*after, *COMING_AND_GOING):
         typed(place, text)
     python = sys.executable
     joined = lab.start(
