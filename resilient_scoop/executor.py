@@ -181,7 +181,9 @@ class Executor(cf.Executor):
             first, self._shut = not self._shut, True
             pending = list(self._pending)
         if cancel_futures:
-            cancel_all(pending[::-1])  # the last first: no worker has it yet
+            # As in `ProcessPoolExecutor`, a call for each worker counts as begun.
+            begun = self._max_workers if self._owns else 0
+            cancel_all(pending[begun:][::-1])  # the last first: no worker has it yet
         if wait:
             for future in pending:
                 _await(future)
