@@ -32,9 +32,18 @@ class Drawing(Protocol):
 class ProgressBar:
     """Shows how many calls are done, of those that were made, until it is closed."""
 
-    def __init__(self, title: str, count: Callable[[], tuple[int, int]]) -> None:
-        """`count` returns how many calls are done, and how many were made; called in a thread."""
+    def __init__(
+        self,
+        title: str,
+        count: Callable[[], tuple[int, int]],
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`count` returns how many calls are done, and how many were made; called in a thread.
+
+        `is_over` says whether no more calls are made: the program may drop its session unclosed.
+        """
         self._title = title
+        self._is_over = is_over
         self._count = count
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rscoop-progress", daemon=True)
@@ -45,7 +54,7 @@ class ProgressBar:
         drawing: Drawing | None = None
         is_over = False
         while not is_over:
-            is_over = self._ends.wait(_EVERY_S)
+            is_over = self._ends.wait(_EVERY_S) or self._is_over()
             counts = self._count()
             if counts != shown:
                 shown = counts

@@ -263,7 +263,7 @@ def _end_dropped(calls: SharedCalls, process: InProcess, run: RunDir, name: str 
 def _bar(title: str, calls: SharedCalls) -> ProgressBar:
     from resilient_scoop.progress_bar import ProgressBar
 
-    return ProgressBar(title, calls.counts)
+    return ProgressBar(title, calls.counts, lambda: calls.is_closed)
 
 
 def _kept(_session: Session, values: Iterator[T]) -> Iterator[T]:

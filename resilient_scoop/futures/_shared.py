@@ -387,8 +387,9 @@ class SharedCalls:
         """Cancel the calls that no worker has started: one message asks for all of them."""
         parent, session = self.parent, self.session
         cancels = parent.cancels
+        asked: list[SharedFuture[Any]] = []
+        canceled: list[SharedFuture[Any]] = []
         with self._cancelling:
-            asked = []
             with session.turn():
                 if self._closed is not None:
                     return  # they have that error, and there is no connection any more
@@ -409,7 +410,9 @@ class SharedCalls:
                 with session.turn():
                     is_canceled = cancels.end(future.number, 0)
                 if is_canceled:
-                    future.withdraw()
+                    canceled.append(future)
+        for future in canceled:  # without the lock: callbacks may cancel others
+            future.withdraw()
 
     # --- outcomes -----------------------------------------------------------------------------
 

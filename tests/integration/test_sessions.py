@@ -702,3 +702,28 @@ def test_the_reason_why_a_run_cannot_be_held_is_in_the_error_whole(place: Place)
     done = python(place, NAMED)
     assert "the system refused a resource" in done.err
     assert "lock" in done.err
+
+
+def test_a_callback_of_a_canceled_call_may_cancel_others_and_a_dropped_session_ends_its_bar(
+    place: Place,
+) -> None:
+    done = python(
+        place,
+        """
+import gc, threading, time
+from resilient_scoop import Session
+
+if __name__ == "__main__":
+    session = Session(workers=1, progress=True)
+    running = session.submit(time.sleep, 0.5)
+    first, second = [session.submit(time.sleep, x) for x in (60, 61)]
+    first.add_done_callback(lambda _: second.cancel())
+    print(first.cancel(), second.cancelled(), running.result(20))
+    del session, running, first, second
+    gc.collect()
+    until = time.monotonic() + 20
+    while threading.active_count() > 1 and time.monotonic() < until: time.sleep(0.05)
+    print(threading.active_count())
+""",
+    )
+    assert done.expect() == "True True None\n1\n"
