@@ -10,6 +10,7 @@ left to the replay.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -212,6 +213,7 @@ def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> tuple[list[Compar
         run_key=run.key(info),
         run=bytes.fromhex(info.uuid),
         seed=info.seed,
+        hash_seed=starting.given_hash_seed(info, os.environ),
         streams=info.streams,
         script=starting.script_spec(run, info),
         options=RunOptions(workers=info.workers),

@@ -19,6 +19,7 @@ from resilient_scoop.runs import json_text
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Mapping
 
     from resilient_scoop.runs.folder import RunDir, RunInfo
 
@@ -26,6 +27,7 @@ LOCAL: Final = "local"
 """Name of the run's own host."""
 _VARIABLE: Final = "RSCOOP_CHILD"
 _PYTHONPATH_GIVEN: Final = "RSCOOP_PYTHONPATH_GIVEN"
+_HASH_SEED: Final = "PYTHONHASHSEED"
 _PDEATHSIG: Final = 1
 _AGENTS: Final = ("agent", "remote-agent")
 _FLAGS: Final = {
@@ -56,6 +58,7 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     run_key: str  # `RunDir.key`: what tells the run from all others
     run: bytes  # 16 bytes
     seed: int
+    hash_seed: str = ""  # PYTHONHASHSEED, if the user has set it to a number
     streams: int = 1  # how random streams are made (`task_state.rng.RULES`)
     script: ScriptSpec
     options: RunOptions
@@ -97,6 +100,7 @@ def settings_for(run: RunDir, info: RunInfo, options: RunOptions, *, adopt: bool
         run_key=run.key(info),
         run=bytes.fromhex(info.uuid),
         seed=info.seed,
+        hash_seed=given_hash_seed(info, os.environ),
         streams=info.streams,
         script=script_spec(run, info),
         options=options,
@@ -150,6 +154,13 @@ def absolute_path(text: str, cwd: str) -> str:
 def hash_seed(seed: int) -> str:
     """Return the PYTHONHASHSEED of a run's user processes: sets come in the same order everywhere."""
     return str(seed % 4294967295 + 1)
+
+
+def given_hash_seed(info: RunInfo, environ: Mapping[str, str]) -> str:
+    """Return the hash seed that the user has set to a number; empty: the run has one of its own."""
+    given = environ.get(_HASH_SEED, "")
+    # Processes of version 0.1 ignored it.
+    return given if info.around is not None and given != "random" else ""
 
 
 def _begin(parent: int, at_its_end: signal.Signals) -> None:
@@ -211,7 +222,7 @@ def _environ(settings: ChildSettings, *, user_code: bool) -> dict[str, str]:
     environ["RSCOOP_RUN_ID"] = settings.run_id
     if user_code:
         environ[leftovers.VARIABLE] = settings.mark
-        environ["PYTHONHASHSEED"] = hash_seed(settings.seed)
+        environ[_HASH_SEED] = settings.hash_seed or hash_seed(settings.seed)
         for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB", "NUMBA", "BLIS"):
             environ.setdefault(f"{library}_NUM_THREADS", "1")
     return environ

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from resilient_scoop.processes.options import RunOptions
-from resilient_scoop.processes.starting import settings_for
+from resilient_scoop.processes.starting import given_hash_seed, settings_for
 
 if TYPE_CHECKING:
     from resilient_scoop.processes.starting import ChildSettings
@@ -28,7 +28,9 @@ def settings_of(run: RunDir, info: RunInfo) -> ChildSettings:
         options = msgspec.json.decode((run.socket_dir / LAUNCH).read_bytes(), type=RunOptions)
     except FileNotFoundError:
         options = RunOptions(workers=info.workers)
-    return settings_for(run, info, options, adopt=False)
+    settings = settings_for(run, info, options, adopt=False)
+    environ = {} if info.around is None else info.around.environ  # this shell may have another one
+    return msgspec.structs.replace(settings, hash_seed=given_hash_seed(info, environ))
 
 
 def extra_for(settings: ChildSettings, info: RunInfo, orphan_timeout_s: float) -> dict[str, Any]:

@@ -37,7 +37,7 @@ _HERE: Final = re.compile(
     | TMPDIR | TMP | TEMP
     | SLURM_.* | SLURMD_.* | PBS_.* | SGE_.* | JOB_ID | LSB_.* | LSF_.* | OMPI_.* | PMI_.* | PMIX_.*
     | (CUDA|NVIDIA|ROCR|HIP)_VISIBLE_DEVICES | GPU_DEVICE_ORDINAL
-    | RSCOOP_(?!AS_SCOOP$).* | PYTEST_.* | PYTHONHASHSEED
+    | RSCOOP_(?!AS_SCOOP$).* | PYTEST_.*
     """,
     re.VERBOSE,
 )
@@ -47,6 +47,7 @@ _LIMITS: Final = {
     for name in dir(resource)
     if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
 }
+_HASH_SEED_MAX: Final = 2**32 - 1
 _NAMED_MAX, _SHOWN_MAX = 6, 40
 
 
@@ -96,8 +97,17 @@ def parse(words: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
             raise UsageError(f"--env {word}: write NAME=VALUE, or NAME for its value in this shell")
         if not given and name not in environ:
             raise UsageError(f"--env {name}: it is not set in this shell; write {name}=VALUE")
+        if name == "PYTHONHASHSEED" and not _is_hash_seed(value if given else environ[name]):
+            raise UsageError(
+                f"--env {word}: Python takes a number from 0 to {_HASH_SEED_MAX}, or random"
+            )
         found[name] = value if given else environ[name]
     return found
+
+
+def _is_hash_seed(value: str) -> bool:
+    is_number = value.isascii() and value.isdecimal()
+    return value in ("", "random") or (is_number and int(value) <= _HASH_SEED_MAX)
 
 
 def restored(

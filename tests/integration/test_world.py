@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from typing import Final
 
 import pytest
@@ -196,6 +197,54 @@ def test_a_resume_has_the_surroundings_of_its_run(place: Place) -> None:
     finished = place.rscoop("resume", "last")
     assert finished.expect() == ""
     assert finished.err.count("\n") == 1, finished.err  # nothing starts, so nothing is said of it
+
+
+HASHED: Final = """
+import os
+from resilient_scoop import futures
+def hashed(_): return hash("a word")
+if __name__ == "__main__":
+    print(hashed(0), *futures.map(hashed, [1, 2]))
+    if not os.path.exists("go"):
+        raise SystemExit(5)
+"""
+
+
+def hashes(place: Place, seed: str) -> str:
+    """Return what Python itself gives for the numbers that `HASHED` prints."""
+    words = [sys.executable, "-c", "print(*[hash('a word')] * 3)"]
+    environ = place.env() | {"PYTHONHASHSEED": seed}
+    return subprocess.run(
+        words, env=environ, check=True, capture_output=True, text=True, timeout=40
+    ).stdout
+
+
+@pytest.mark.parametrize("seed", ["0", "7"])
+def test_a_hash_seed_that_the_user_has_set_is_that_of_all_processes(
+    place: Place, seed: str
+) -> None:
+    place.environ["PYTHONHASHSEED"] = seed
+    assert place.run(HASHED).expect(5) == hashes(place, seed)
+    assert f'"PYTHONHASHSEED": "{seed}"' in (place.runs()[0] / "run.json").read_text()
+    (place.folder / "go").touch()
+    place.environ["PYTHONHASHSEED"] = "8"
+    done = place.rscoop("resume", "-q", "last")
+    assert done.expect() == ""  # the same numbers as before
+    assert f"PYTHONHASHSEED='{seed}' (here '8')" in done.err
+
+
+@pytest.mark.parametrize("seed", ["random", None])
+def test_a_hash_seed_is_the_runs_own_without_a_number_from_the_user(
+    place: Place, seed: str | None
+) -> None:
+    environ = {k: v for k, v in place.env().items() if k != "PYTHONHASHSEED"}
+    if seed is not None:
+        environ["PYTHONHASHSEED"] = seed
+    place.write(HASHED)
+    first = place.rscoop("run", "-q", "-n", "1", "script.py", env=environ)
+    assert len(set(first.expect(5).split())) == 1
+    (place.folder / "go").touch()
+    assert place.rscoop("resume", "-q", "last", env=environ).expect() == ""
 
 
 def test_a_worker_that_cannot_import_while_others_can_is_tried_again(place: Place) -> None:

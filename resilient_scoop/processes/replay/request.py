@@ -7,6 +7,7 @@ written to the folder of the run.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -91,7 +92,8 @@ def replay(
         nested = open_parents(read_state(view, bytes.fromhex(info.uuid)))
     settings = starting.ChildSettings(
         run_dir=str(run.path), run_id=run.id, run_key=run.key(info), run=bytes.fromhex(info.uuid),
-        seed=info.seed, streams=info.streams, script=spec, name="replay",
+        seed=info.seed, hash_seed=starting.given_hash_seed(info, os.environ),
+        streams=info.streams, script=spec, name="replay",
         options=RunOptions(workers=info.workers, reuse_changed=tuple(reuse)),
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="rscoop-replay-") as scratch:

@@ -32,7 +32,9 @@ def test_a_secret_is_not_stored(name: str, value: str) -> None:
     assert (found.environ, found.withheld) == ({"DATA": "d"}, [name])
 
 
-@pytest.mark.parametrize("name", ["PATH", "PYTHONPATH", "LANG", "HOME", "OMP_NUM_THREADS", "PWD"])
+@pytest.mark.parametrize(
+    "name", ["PATH", "PYTHONPATH", "LANG", "HOME", "OMP_NUM_THREADS", "PWD", "PYTHONHASHSEED"]
+)
 def test_variables_that_affect_results_are_stored(name: str) -> None:
     assert not is_of_shell(name)
     assert not is_secret(name, "http://host/path@1")
@@ -79,3 +81,11 @@ def test_env_takes_a_value_or_a_name_of_this_shell() -> None:
     for wrong in ("=1", "D"):
         with pytest.raises(UsageError, match="--env"):
             parse([wrong], {})
+
+
+def test_a_hash_seed_that_python_refuses_is_refused() -> None:
+    for right in ("0", "4294967295", "random", ""):
+        assert parse([f"PYTHONHASHSEED={right}"], {}) == {"PYTHONHASHSEED": right}
+    for wrong in ("-1", "4294967296", "x"):
+        with pytest.raises(UsageError, match="a number from 0 to 4294967295, or random"):
+            parse([f"PYTHONHASHSEED={wrong}"], {})
