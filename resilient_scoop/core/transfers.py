@@ -1,9 +1,22 @@
 """Two machines of an agent that move one file each between its host and the run's folder.
 
 Messages may be lost with a connection, so every request can be repeated: what counts is how much has
-arrived in a row. Both ends
-continue from there, also with a new broker. A file is done when its SHA-256 is
-that of its source; if it is not, it begins again.
+arrived in a row. Both ends continue from there, also with a new broker. A file is complete when its
+SHA-256 is that of its source; if it is not, the transfer begins again.
+
+The life of a transfer (`_NEXT`), by what the other end answers:
+
+    state    PART     ALL      AGAIN    FAIL     FULL
+    BEGUN    MOVING   WHOLE    -        FAILED   FULL
+    MOVING   MOVING   WHOLE    MOVING   FAILED   FULL
+    WHOLE    WHOLE    WHOLE    MOVING   -        -
+    FAILED   -        -        -        -        -
+    FULL     -        -        -        -        -
+
+PART is an answer after which more is missing, or that repeats an earlier one; ALL the one after which
+nothing is missing; AGAIN says that what has arrived was lost, or is not what was sent; FULL that the disk
+of the other end has no space. FAILED and FULL are ends: the agent reports them to the process that waits,
+and drops the transfer. What is not listed is an error.
 
   TR1  What is written to a file is its content from the beginning, without gaps.
   TR2  At most `window` chunks are on their way, so that a slow network holds few of them.
@@ -12,6 +25,7 @@ that of its source; if it is not, it begins again.
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 from resilient_scoop.wire.files import CHUNK_BYTES
@@ -22,10 +36,52 @@ if TYPE_CHECKING:
 PATIENCE_S: Final = 5.0
 QUICK_S: Final = 0.5
 """A chunk that is answered sooner lets the window grow, a later one lets it shrink."""
-FULL_S: Final = 0.5
-"""How long to wait before a full disk is tried again."""
 WINDOW_MIN: Final = 2
 WINDOW_MAX: Final = 64
+
+
+class TransferState(Enum):
+    """How far a transfer is."""
+
+    BEGUN = auto()  # the other end has not answered
+    MOVING = auto()
+    WHOLE = auto()  # all of the file has arrived
+    FAILED = auto()
+    FULL = auto()
+
+
+class TransferEvent(Enum):
+    """What the other end answers."""
+
+    PART = auto()
+    ALL = auto()
+    AGAIN = auto()
+    FAIL = auto()
+    FULL = auto()
+
+
+_NEXT: Final[dict[TransferState, dict[TransferEvent, TransferState]]] = {
+    TransferState.BEGUN: {
+        TransferEvent.PART: TransferState.MOVING,
+        TransferEvent.ALL: TransferState.WHOLE,
+        TransferEvent.FAIL: TransferState.FAILED,
+        TransferEvent.FULL: TransferState.FULL,
+    },
+    TransferState.MOVING: {
+        TransferEvent.PART: TransferState.MOVING,
+        TransferEvent.ALL: TransferState.WHOLE,
+        TransferEvent.AGAIN: TransferState.MOVING,
+        TransferEvent.FAIL: TransferState.FAILED,
+        TransferEvent.FULL: TransferState.FULL,
+    },
+    TransferState.WHOLE: {
+        TransferEvent.PART: TransferState.WHOLE,
+        TransferEvent.ALL: TransferState.WHOLE,
+        TransferEvent.AGAIN: TransferState.MOVING,
+    },
+    TransferState.FAILED: {},
+    TransferState.FULL: {},
+}
 
 
 class _Window:
@@ -58,23 +114,37 @@ class _Window:
         self.size = WINDOW_MIN
 
 
-class Download:
-    """A file on its way to this host."""
+class Transfer:
+    """What both directions have in common: a file, and how far it is."""
 
-    def __init__(self, name: str, size: int, now: float) -> None:
-        """`size`: bytes that have arrived before."""
+    def __init__(self, name: str, now: float) -> None:
         self.name = name
-        self.size = size
-        self.total: int | None = None
-        self.digest = b""
+        self.state = TransferState.BEGUN
         self.error = ""
         self._window = _Window(now)
-        self._next = size
 
     @property
     def is_whole(self) -> bool:
         """Whether all of it has arrived."""
-        return self.total is not None and self.size == self.total
+        return self.state is TransferState.WHOLE
+
+    def enter(self, event: TransferEvent) -> None:
+        """Continue as the table says."""
+        after = _NEXT[self.state]
+        assert event in after, f"the transfer of {self.name} is {self.state.name} at {event.name}"
+        self.state = after[event]
+
+
+class Download(Transfer):
+    """A file on its way to this host."""
+
+    def __init__(self, name: str, size: int, now: float) -> None:
+        """`size`: bytes that have arrived before."""
+        super().__init__(name, now)
+        self.size = size
+        self.total: int | None = None
+        self.digest = b""
+        self._next = size
 
     def wanted(self, now: float) -> list[int]:
         """Return the offsets of the chunks to ask for now (TR2, TR3)."""
@@ -95,51 +165,49 @@ class Download:
     def take(self, chunk: Chunk, now: float) -> bytes:
         """Take in a chunk; return what to write at `size` as it was, which may be nothing (TR1)."""
         self._window.answered(chunk.offset, now)
-        if chunk.error:
-            self.error = chunk.error
-            return b""
-        if self.digest and chunk.digest != self.digest:
-            self.error = f"{self.name} changes while it is copied"
+        if self.is_whole:
+            return b""  # a repetition
+        changed = self.digest and chunk.digest != self.digest
+        self.error = chunk.error or (f"{self.name} changes while it is copied" if changed else "")
+        if self.error:
+            self.enter(TransferEvent.FAIL)
             return b""
         self.total, self.digest = chunk.total, chunk.digest
-        if chunk.offset != self.size or self.size + len(chunk.data) > chunk.total:
-            return b""  # a repetition, or a gap, which is asked for again in time
-        self.size += len(chunk.data)
-        return chunk.data
+        # Otherwise it is a repetition, or it would leave a gap, which is asked for again in time.
+        fits = chunk.offset == self.size and self.size + len(chunk.data) <= chunk.total
+        data = chunk.data if fits else b""
+        self.size += len(data)
+        self.enter(TransferEvent.ALL if self.size == self.total else TransferEvent.PART)
+        return data
 
     def complete(self) -> None:
         """All of it is here already: a file of the same digest."""
         assert self.total is not None
         self.size = self.total
+        self.enter(TransferEvent.ALL)
 
     def begin_again(self, now: float) -> None:
         """What has arrived is not what was sent."""
+        self.enter(TransferEvent.AGAIN)
         self.size = self._next = 0
         self._window.begin_again(now)
 
 
-class Upload:
+class Upload(Transfer):
     """A file of this host on its way to the run's folder."""
 
     def __init__(self, name: str, total: int, *, sync: bool, now: float) -> None:
-        self.name = name
+        super().__init__(name, now)
         self.total = total
         self.sync = sync
         self.arrived = 0
-        self.is_done = False
-        self.is_full = False  # the disk there has no space
-        self.error = ""
-        self._window = _Window(now)
         self._next = 0
-        self._not_before = now
 
     def due(self, now: float) -> list[int]:
         """Return the offsets of the chunks to send now (TR2, TR3)."""
         window = self._window
         if window.is_lost(now):
             window.begin_again(now)
-        if now < self._not_before:
-            return []
         if not window.asked:
             self._next = self.arrived
         offsets = []
@@ -155,16 +223,23 @@ class Upload:
     def hear(self, stored: Stored, now: float) -> None:
         """Take in how much has arrived."""
         window = self._window
-        self.is_full, self.error = stored.full, stored.error
-        if stored.full:
-            self._not_before = now + FULL_S
+        self.error = stored.error
+        self.enter(self._event_of(stored))
         for offset in [each for each in window.asked if each < stored.size]:
             window.answered(offset, now)
         if stored.size >= self.total:
             window.answered(self.total, now)
         window.heard_at = now
-        self.is_done = stored.done
         if stored.size < self.arrived:  # it was lost there, or not what was sent
             self._next = stored.size
             window.begin_again(now)
         self.arrived = stored.size
+
+    def _event_of(self, stored: Stored) -> TransferEvent:
+        if stored.full:
+            return TransferEvent.FULL
+        if stored.error:
+            return TransferEvent.FAIL
+        if stored.done:
+            return TransferEvent.ALL
+        return TransferEvent.AGAIN if stored.size < self.arrived else TransferEvent.PART

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 import msgspec
 
 from resilient_scoop.adapters.free_space import NO_SPACE, free_bytes
-from resilient_scoop.core.transfers import Download, Upload
+from resilient_scoop.core.transfers import Download, TransferState, Upload
 from resilient_scoop.processes.kept_code import BEGAN
 from resilient_scoop.processes.kept_code import FOLDER as KEPT
 from resilient_scoop.runs.audit_findings import name_of
@@ -44,6 +44,12 @@ _IN_USE_S: Final = 10.0
 _KNOWN_MAX: Final = 1024
 _NAME: Final = re.compile(r"(?:payloads/(?:arg|res)-[0-9a-f]{32}|checkpoints/[0-9a-f]{64})")
 _PART: Final = ".part"
+_ENDS: Final = {
+    TransferState.WHOLE: 0,
+    TransferState.FAILED: errno.EIO,
+    TransferState.FULL: errno.ENOSPC,
+}
+"""The states in which an upload ends, each with the number of the error that its process gets."""
 _LOG_EVERY_S: Final = 1.0
 _LOG_PATIENCE_S: Final = 5.0
 ASK_AGAIN_S: Final = 0.2
@@ -289,9 +295,9 @@ class AgentFiles:
         if upload is None:
             return
         upload.hear(stored, now)
-        if upload.is_done or upload.error or upload.is_full:
+        number = _ENDS.get(upload.state)
+        if number is not None:
             del self._uploads[name], self._digests[name]
-            number = errno.ENOSPC if upload.is_full else errno.EIO if upload.error else 0
             self._end(name, number, upload.error or (os.strerror(number) if number else ""))
 
     def tick(self, now: float) -> None:
