@@ -46,9 +46,14 @@ class CallableUsers(Protocol):
 class EvictionRounds(Protocol):
     """The rounds in which processes forget callables (`core.broker.callable_eviction`)."""
 
-    is_held: bool
     announced: set[bytes]
 
     @property
     def is_over(self) -> bool:
-        """Whether there was a round, and all have answered."""
+        """Whether there was a round, and all have answered, and its result is not being used."""
+
+    def begin_search(self) -> None:
+        """What the last round has found is used from now on: no other may begin."""
+
+    def end_search(self) -> None:
+        """The search has ended."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from resilient_scoop.core.broker import callable_cache
 from resilient_scoop.core.broker.callable_cache import CallableCache
-from resilient_scoop.core.broker.callable_eviction import CallableEviction
+from resilient_scoop.core.broker.callable_eviction import CallableEviction, RoundPhase
 from resilient_scoop.core.worker.worker import Worker
 from resilient_scoop.wire import messages as wire
 from tests.sim.planting import Mutant, Patch
@@ -64,10 +64,14 @@ def _rounds_begin_meanwhile() -> Sequence[Patch]:
     tend = CallableEviction.tend
 
     def bug(self: CallableEviction, *, stopping: bool) -> None:
-        self.is_held = False
+        if self.phase is RoundPhase.SEARCHING:
+            self.phase = RoundPhase.OVER
         tend(self, stopping=stopping)
 
-    return [(CallableEviction, "tend", bug)]
+    def unchecked(self: CallableEviction) -> None:
+        """Not by the table, which would find the bug at once: the simulator is to find what it does."""
+
+    return [(CallableEviction, "tend", bug), (CallableEviction, "end_search", unchecked)]
 
 
 _LOOP = (

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from resilient_scoop.core.events import Change
     from resilient_scoop.core.ports import CallableUsers, EvictionRounds, Reader
 
-_NEXT = {Table.LOG: Table.HISTORY, Table.HISTORY: Table.DEFINE}
+_TABLE_AFTER = {Table.LOG: Table.HISTORY, Table.HISTORY: Table.DEFINE}
 
 
 class _Search(msgspec.Struct):
@@ -118,7 +118,8 @@ class CallableCache:
             changes += [Erase(Table.DEFINE, fn) for fn in gone]
             self._erased.update((fn, turn) for fn in gone)
         elif self._dropped and self._is_due() and self._rounds.is_over:
-            self._dropped, self._rounds.is_held = False, True
+            self._dropped = False
+            self._rounds.begin_search()
             self._search = _Search(turn, self._records)
 
     def _is_due(self) -> bool:
@@ -165,7 +166,7 @@ class CallableCache:
         if table is Table.DEFINE:
             self._end(search)
             return []
-        search.table, search.after = _NEXT[table], None
+        search.table, search.after = _TABLE_AFTER[table], None
         if search.table is Table.DEFINE:
             search.named |= self._users.callables_in_use()
         return []
@@ -180,7 +181,8 @@ class CallableCache:
         return gone
 
     def _end(self, search: _Search) -> None:
-        self._search, self._rounds.is_held = None, False
+        self._search = None
+        self._rounds.end_search()
         self._left = search.left
         self._records += search.left - search.known
         self._order = deque(each for each in self._order if each[1] in self._known)

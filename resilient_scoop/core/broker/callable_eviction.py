@@ -6,6 +6,18 @@ and announce again those that they call; the round is over when all of them have
 no process has announced since its start is announced again before its next use, so its record can be
 erased (`core.broker.callable_cache`).
 
+The phases of the rounds (`_NEXT`), by what happens:
+
+    phase      BEGIN    ALL_ANSWERED  SEARCH     SEARCHED
+    IDLE       RUNNING  -             -          -
+    RUNNING    RUNNING  OVER          -          -
+    OVER       RUNNING  -             SEARCHING  -
+    SEARCHING  -        -             -          OVER
+
+BEGIN starts the next round, under a new number, also while one is running. SEARCH and SEARCHED are the
+start and the end of the search for records that can be erased. The search uses what the last round has
+found, so no round begins meanwhile. What is not listed is an error.
+
   CE1  After a round, every callable that a process may name in valid calls, and that was not announced
        by a `Define` since the round began, is preceded by its `Define`. For each process:
        - it was asked, and has answered. The answer comes after all its calls, and after the callables that
@@ -26,7 +38,8 @@ erased (`core.broker.callable_cache`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final
 
 from resilient_scoop.wire import messages as wire
 
@@ -39,6 +52,38 @@ if TYPE_CHECKING:
 KEPT_BYTES_MAX = 16 << 20
 
 
+class RoundPhase(Enum):
+    """How far the last round is."""
+
+    IDLE = auto()  # there was none in this epoch
+    RUNNING = auto()  # not all processes have answered
+    OVER = auto()
+    SEARCHING = auto()  # over, and its result is being used
+
+
+class RoundEvent(Enum):
+    """What changes the phase."""
+
+    BEGIN = auto()
+    ALL_ANSWERED = auto()
+    SEARCH = auto()
+    SEARCHED = auto()
+
+
+_NEXT: Final[dict[RoundPhase, dict[RoundEvent, RoundPhase]]] = {
+    RoundPhase.IDLE: {RoundEvent.BEGIN: RoundPhase.RUNNING},
+    RoundPhase.RUNNING: {
+        RoundEvent.BEGIN: RoundPhase.RUNNING,
+        RoundEvent.ALL_ANSWERED: RoundPhase.OVER,
+    },
+    RoundPhase.OVER: {
+        RoundEvent.BEGIN: RoundPhase.RUNNING,
+        RoundEvent.SEARCH: RoundPhase.SEARCHING,
+    },
+    RoundPhase.SEARCHING: {RoundEvent.SEARCHED: RoundPhase.OVER},
+}
+
+
 class CallableEviction:
     """The rounds of one epoch of the broker; the part of a process is `core.worker.callables`."""
 
@@ -46,16 +91,30 @@ class CallableEviction:
         self.members = members
         self.outbox = outbox
         self.kept_max = kept_max
-        self.number = self._first = epoch << 32  # CE3
+        self.phase = RoundPhase.IDLE
+        self.number = epoch << 32  # CE3
         self.waiting: set[PeerId] = set()  # who has not answered
         self.announced: set[bytes] = set()  # since the last one began
         self._new = self._new_bytes = 0  # of these, how many were new
-        self.is_held = False  # what the last one found is being used: no other may begin
 
     @property
     def is_over(self) -> bool:
-        """Whether there was a round, and all have answered."""
-        return self.number > self._first and not self.waiting
+        """Whether there was a round, and all have answered, and its result is not being used."""
+        return self.phase is RoundPhase.OVER
+
+    def enter(self, event: RoundEvent) -> None:
+        """Continue as the table says."""
+        after = _NEXT[self.phase]
+        assert event in after, f"the rounds are {self.phase.name} at {event.name}"
+        self.phase = after[event]
+
+    def begin_search(self) -> None:
+        """What the last round has found is used from now on: no other may begin."""
+        self.enter(RoundEvent.SEARCH)
+
+    def end_search(self) -> None:
+        """The search has ended."""
+        self.enter(RoundEvent.SEARCHED)
 
     def hear(self, fn: bytes, new_bytes: int) -> None:
         """A process has announced a callable; 0 bytes are new where it was known."""
@@ -68,7 +127,8 @@ class CallableEviction:
         """Wait no longer for the lost, and begin a round where it is time."""
         if self.waiting:
             self.waiting = {each for each in self.waiting if self._counts(each)}
-        if self.is_held or stopping:
+            self._end_if_answered()
+        if self.phase is RoundPhase.SEARCHING or stopping:
             return
         many = self._new > self.kept_max or self._new_bytes > KEPT_BYTES_MAX
         if many and 2 * self._new > len(self.announced):  # CE4
@@ -78,9 +138,15 @@ class CallableEviction:
         """A process has forgotten."""
         if no == self.number:
             self.waiting.discard(peer)
+            self._end_if_answered()
+
+    def _end_if_answered(self) -> None:
+        if self.phase is RoundPhase.RUNNING and not self.waiting:
+            self.enter(RoundEvent.ALL_ANSWERED)
 
     def _begin(self) -> None:
         members = self.members
+        self.enter(RoundEvent.BEGIN)
         self.number += 1
         self.announced.clear()
         self._new = self._new_bytes = 0
@@ -91,6 +157,7 @@ class CallableEviction:
         if members.root is not None and members.root[1] not in members.peers:
             self.waiting.add(members.root[1])
             self.outbox.offer(members.root[1], wire.encode(wire.Forget(self.number, [])))
+        self._end_if_answered()
 
     def ask(self, peer: Peer) -> None:
         """Have a process forget: in a round, or because it was taken for lost and is heard again."""

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
+import pytest
+
+from resilient_scoop.core.broker import callable_eviction
 from resilient_scoop.core.broker.callable_cache import CallableCache
-from resilient_scoop.core.broker.callable_eviction import KEPT_BYTES_MAX
+from resilient_scoop.core.broker.callable_eviction import (
+    _NEXT,
+    KEPT_BYTES_MAX,
+    RoundEvent,
+    RoundPhase,
+)
 from resilient_scoop.core.events import Change, Table
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.ids import ROOT
@@ -237,7 +246,7 @@ def test_records_that_nothing_names_are_erased_when_the_round_is_over() -> None:
     fresh = {other(3).fn, other(8).fn, other(9).fn}
     assert known >= fresh
     assert not known & {other(number).fn for number in (0, 1, 2)}
-    assert office.exchange.broker.rounds.is_held is False
+    assert office.exchange.broker.rounds.is_over
 
 
 def test_callables_named_by_history_stay() -> None:
@@ -273,7 +282,7 @@ def test_without_anything_dropped_nothing_is_looked_for() -> None:
     search(office)
 
     assert office.journal.count(Table.DEFINE) == 10
-    assert office.exchange.broker.rounds.is_held is False
+    assert office.exchange.broker.rounds.is_over
 
 
 def test_the_search_waits_for_unfinished_commits() -> None:
@@ -295,7 +304,7 @@ def test_the_search_waits_for_unfinished_commits() -> None:
     office.say(ORIGIN, wire.Forgotten(exchange.broker.rounds.number))
     office.say(W1, wire.Forgotten(exchange.broker.rounds.number))
     turn()
-    assert exchange.broker.rounds.is_over
+    assert exchange.broker.rounds.phase is RoundPhase.SEARCHING
     assert not exchange.broker.scheduler.leases
 
     # When turns pass, then nothing is erased before what was handled is on disk
@@ -310,3 +319,63 @@ def test_the_search_waits_for_unfinished_commits() -> None:
     known = {key for key, _ in office.journal.read(Table.DEFINE)}
     assert other(0).fn in known
     assert other(1).fn not in known
+
+
+# --- the table --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("phase", "event"),
+    list(itertools.product(RoundPhase, RoundEvent)),
+    ids=lambda each: each.name,
+)
+def test_rounds_do_only_what_their_table_says(phase: RoundPhase, event: RoundEvent) -> None:
+    rounds = Office().exchange.broker.rounds
+    rounds.phase = phase
+    after = _NEXT[phase].get(event)
+    if after is None:
+        with pytest.raises(AssertionError, match=f"{phase.name} at {event.name}"):
+            rounds.enter(event)
+        assert rounds.phase is phase
+    else:
+        rounds.enter(event)
+        assert rounds.phase is after
+
+
+def test_the_table_in_the_head_of_the_module_is_the_table_of_the_code() -> None:
+    lines = [line.split() for line in (callable_eviction.__doc__ or "").splitlines()]
+    (head,) = [words[1:] for words in lines if words[:1] == ["phase"]]
+    rows = {words[0]: words[1:] for words in lines if words and words[0] in RoundPhase.__members__}
+    table = {
+        RoundPhase[phase]: {
+            RoundEvent[event]: RoundPhase[after]
+            for event, after in zip(head, row, strict=True)
+            if after != "-"
+        }
+        for phase, row in rows.items()
+    }
+    assert table == _NEXT
+
+
+def test_a_round_that_has_no_process_to_ask_is_over_at_once() -> None:
+    rounds = Office().exchange.broker.rounds
+    for number in range(5):
+        rounds.hear(other(number).fn, 1)
+
+    rounds.tend(stopping=False)
+
+    assert rounds.phase is RoundPhase.OVER
+
+
+def test_no_round_begins_during_a_search() -> None:
+    rounds = Office().exchange.broker.rounds
+    rounds.phase = RoundPhase.SEARCHING
+    for number in range(5):
+        rounds.hear(other(number).fn, 1)
+
+    rounds.tend(stopping=False)
+    assert rounds.phase is RoundPhase.SEARCHING
+
+    rounds.end_search()
+    rounds.tend(stopping=False)
+    assert rounds.number == (1 << 32) + 1
