@@ -219,7 +219,7 @@ class Injector:
                     injection.at_s = 0.0  # there was none
                 injection.healed_s = time.monotonic()
             case _ if kind in CUTS:
-                lab.cut(host, "both" if len(CUTS[kind]) > 1 else CUTS[kind][0])  # type: ignore[arg-type]
+                lab.cut(host, "both" if len(CUTS[kind]) > 1 else CUTS[kind][0])  # type: ignore[arg-type]  # one of the two directions
             case _:
                 for way in ("in", "out"):
                     lab.network.shape(host, way, SHAPES[kind])

@@ -12,7 +12,7 @@ def sized(count: int) -> str:
     """Return a number of bytes for display."""
     amount = float(count)
     for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:  # noqa: PLR2004  the step of these units
-            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 10 else f"{amount:.1f} {unit}"  # noqa: PLR2004
+        if amount < 1000:  # noqa: PLR2004 - the step of these units
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 10 else f"{amount:.1f} {unit}"  # noqa: PLR2004 - three digits are enough
         amount /= 1000
     return f"{amount:.1f} TB"

@@ -116,7 +116,7 @@ class Executor(cf.Executor):
             future: Any = self._made(fn, args, kwargs)
         if self._initializer is not None:
             future.add_done_callback(self._note_broken)
-        return future  # type: ignore[no-any-return]
+        return future  # type: ignore[no-any-return]  # typed `Any` by the calls
 
     def _made(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._initializer is not None:
@@ -175,7 +175,7 @@ class Executor(cf.Executor):
 
     # --- ending -------------------------------------------------------------------------------
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - signature of `concurrent.futures`
         """Take no more calls; wait for those under way if `wait`, and end an own session after them."""
         with self._lock:
             first, self._shut = not self._shut, True
@@ -317,7 +317,7 @@ def _initialized(
         _begun[key] = ""
         try:
             initializer.function(*initializer.args)
-        except BaseException as error:  # noqa: BLE001  user code
+        except BaseException as error:  # noqa: BLE001 - user code
             _begun[key] = f"the initializer of the executor raised {type(error).__name__}: {error}"
     if _begun[key]:
         raise InitializerFailedError(_begun[key])
@@ -367,4 +367,4 @@ class _Hooks:
 def _watch_the_end() -> None:
     if not _Hooks.are_set:
         _Hooks.are_set = True
-        threading._register_atexit(_note_end)  # type: ignore[attr-defined]  # noqa: SLF001
+        threading._register_atexit(_note_end)  # type: ignore[attr-defined]  # noqa: SLF001 - as `concurrent.futures` does; it is not public

@@ -363,7 +363,7 @@ class IMapIterator:
                 row = next(self._rows)
             except StopIteration:
                 self._rows = None
-            except Exception as error:  # noqa: BLE001  user code: raised after what came before it
+            except Exception as error:  # noqa: BLE001 - user code: raised after what came before it
                 self._rows, self._late = None, error
             else:
                 self._asked.append(self._pool.ask(self._function, (row,), {}))

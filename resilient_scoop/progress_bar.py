@@ -84,7 +84,7 @@ class _OfTqdm:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # in a notebook without widgets it draws text
-            from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
+            from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]  # it has no types in some versions
         self._bar: Any = tqdm(desc=title, total=0, unit="call", file=sys.stderr)
 
     def show(self, done: int, made: int) -> None:

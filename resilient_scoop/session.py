@@ -242,7 +242,7 @@ def _mind(owner: weakref.ref[Session], calls: SharedCalls, process: InProcess) -
         session = owner() if why else None
         if session is not None:
             error = SessionClosedError(session.name or session.id, f"its run has ended ({why})")
-            session._end(session.broken_as(error))  # noqa: SLF001
+            session._end(session.broken_as(error))  # noqa: SLF001 - of the same module
         if why:
             return
 
@@ -386,7 +386,7 @@ def _create(state: Path, name: str | None, workers: int, seed: int | None) -> Ru
     from resilient_scoop.runs.versions import installed_versions
     from resilient_scoop.task_state.rng import RULES
 
-    program, now = main_program(), time.time()  # noqa: TID251  labels the run and makes its id
+    program, now = main_program(), time.time()  # noqa: TID251 - labels the run and makes its id
     drawn = int.from_bytes(os.urandom(_SEED_BITS // 8)) if seed is None else seed
 
     def describe(run_id: str) -> RunInfo:
@@ -407,7 +407,7 @@ def _register(session: Session) -> None:
         if not _Hooks.are_set:
             _Hooks.are_set = True
             # As the standard library's executors: before threads can no longer be started.
-            threading._register_atexit(_end_all)  # type: ignore[attr-defined]  # noqa: SLF001
+            threading._register_atexit(_end_all)  # type: ignore[attr-defined]  # noqa: SLF001 - as `concurrent.futures` does; it is not public
             atexit.register(_end_all)
             os.register_at_fork(after_in_child=_become_child)
         _open.add(session)

@@ -64,6 +64,19 @@ def test_no_to_do_is_left_in_the_code(path: Path) -> None:
     assert not {"TODO", "FIXME", "XXX"} & set(path.read_text().replace(":", " ").split())
 
 
+_WAIVER = re.compile(r"#\s*(noqa:\s*[A-Z0-9, ]+|type: ignore(\[[\w, -]*\])?|pragma: no cover)")
+
+
+@each_source
+def test_each_exception_from_a_rule_has_its_reason(path: Path) -> None:
+    bare = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        waiver = _WAIVER.search(line)
+        if waiver and not re.search(r"[A-Za-z]{2}", _WAIVER.sub("", line[waiver.start() :])):
+            bare.append(number)
+    assert bare == []
+
+
 def is_broad(handler: ast.ExceptHandler) -> bool:
     caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
     names = {ast.unparse(kind) if kind else "BaseException" for kind in caught}

@@ -139,7 +139,7 @@ class Lab:
 
     def address(self, name: str, version: Literal[4, 6] = 4) -> str:
         """Return an address of a host."""
-        return self._addresses(name)[0 if version == 4 else 1]  # noqa: PLR2004
+        return self._addresses(name)[0 if version == 4 else 1]  # noqa: PLR2004 - versions of IP
 
     def _addresses(self, name: str) -> list[str]:
         number = _DESK_NUMBER if name == DESK else 1 + self.hosts.index(name)

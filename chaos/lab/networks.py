@@ -138,7 +138,7 @@ class Bridge:
         packets = {each["name"]: each["packets"] for each in counters}
         return {way: packets[f"{name}_{way}"] for way in WAYS}
 
-    def slowed(self, name: str) -> int:  # noqa: ARG002
+    def slowed(self, name: str) -> int:  # noqa: ARG002 - the base's signature
         """Return none: it delays nothing."""
         return 0
 

@@ -192,7 +192,7 @@ class Switch:
 
     def _send(self, source: Port, packet: bytes) -> None:
         version = packet[0] >> 4
-        address = packet[16:20] if version == 4 else packet[24:40]  # noqa: PLR2004
+        address = packet[16:20] if version == 4 else packet[24:40]  # noqa: PLR2004 - versions of IP
         name = self.by_address.get(address)
         if name is None:
             return  # for all hosts (neighbor discovery), or for none

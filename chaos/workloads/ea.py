@@ -18,7 +18,7 @@ def evaluate(path: str, genome: Genome) -> float:
     with running(path):
         pause(0.005 + random.random() * 0.03)
         target = shared.getConst("target")
-        noise = random.gauss(0, 0.1) + float(np.random.normal(0, 0.1))  # noqa: NPY002
+        noise = random.gauss(0, 0.1) + float(np.random.normal(0, 0.1))  # noqa: NPY002 - the global stream is what is tested
         hits: int = sum(a == b for a, b in zip(genome, target, strict=True))
         return hits + noise
 
@@ -48,7 +48,7 @@ def main() -> None:
         mean = sum(fitness) / SIZE
         print(f"generation {generation}: best {max(fitness):.9f} mean {mean:.9f}", flush=True)
         population = breed(population, fitness)
-    print(f"end {random.random()} {np.random.random()}")  # noqa: NPY002
+    print(f"end {random.random()} {np.random.random()}")  # noqa: NPY002 - the global stream is what is tested
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def main() -> None:
             print(algorithm.n_gen, float(values.sum()), flush=True)
             state.commit()
     print(algorithm.result().F.tolist())
-    print(f"end {random.random()} {np.random.random()}")  # noqa: NPY002
+    print(f"end {random.random()} {np.random.random()}")  # noqa: NPY002 - the global stream is what is tested
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ def leaf(path: str, weight: float) -> float:
     """Return a number that depends on the path; one leaf in ten is slow."""
     with running(path):
         rng = random.Random(path)
-        pause(0.2 if rng.random() < 0.1 else 0.02 + 0.02 * rng.random())  # noqa: PLR2004
+        pause(0.2 if rng.random() < 0.1 else 0.02 + 0.02 * rng.random())  # noqa: PLR2004 - one in ten
         return weight * rng.random()
 
 

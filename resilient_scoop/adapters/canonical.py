@@ -311,7 +311,7 @@ class _Encoder(pickle.Pickler):
         super().__init__(sink, _PROTOCOL)
         self.fast = True
         self.sink = sink
-        self.reducer_override = rules.reduce  # type: ignore[method-assign]
+        self.reducer_override = rules.reduce  # type: ignore[method-assign]  # a hook of the pickler, set per object
 
 
 class _SetFinder(pickle.Pickler):

@@ -83,13 +83,13 @@ def ephemeral_class(name: str, definition: bytes) -> type:
 
     for known in list(gp.MetaEphemeral.cache.values()):
         if known.name == name:
-            return known  # type: ignore[no-any-return]
+            return known  # type: ignore[no-any-return]  # DEAP has no types
     if not definition:
         raise pickle.UnpicklingError(
             f"the ephemeral constant {name!r} is not defined here, and its function cannot travel; "
             f"call addEphemeralConstant at the top level of the script"
         )
-    return gp.MetaEphemeral(name, *former_names.load(definition))  # type: ignore[no-any-return]
+    return gp.MetaEphemeral(name, *former_names.load(definition))  # type: ignore[no-any-return]  # DEAP has no types
 
 
 def _reduce_method(method: Any) -> Any:

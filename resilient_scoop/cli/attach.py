@@ -79,7 +79,7 @@ class _Watch:
         self._tail = OutputTail() if output else None
         self._rate, self._course = Rate(), RemainingTime()
         holder = run.holder()
-        self._began = holder.started_at if holder else time.time()  # noqa: TID251  for display
+        self._began = holder.started_at if holder else time.time()  # noqa: TID251 - for display
         self._counted_at = float("-inf")
         self._errors_read = 0
         self._took_s = 0.0
@@ -129,7 +129,7 @@ class _Watch:
         name = f"{batch.path} {batch.name}" if batch else ""
         script = next((each for each in status.items if each.path == ROOT), None)
         return RunProgress(
-            elapsed_s=float(int(time.time() - self._began)),  # noqa: TID251
+            elapsed_s=float(int(time.time() - self._began)),  # noqa: TID251 - ages are for display
             label=f"{script.label or 'script'} {steps(script.done, script.total)}"
             if script
             else "",

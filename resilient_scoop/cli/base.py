@@ -61,7 +61,7 @@ class RunParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gene
     def convert(
         self,
         value: Any,
-        param: click.Parameter | None,  # noqa: ARG002  click's signature
+        param: click.Parameter | None,  # noqa: ARG002 - click's signature
         ctx: click.Context | None,
     ) -> RunDir:
         """Return the run; raises RunNotFoundError for a wrong name."""
@@ -72,7 +72,7 @@ class RunParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gene
     def shell_complete(
         self,
         ctx: click.Context,
-        param: click.Parameter,  # noqa: ARG002
+        param: click.Parameter,  # noqa: ARG002 - click's signature
         incomplete: str,
     ) -> list[Any]:
         """Offer ids, newest first, with their titles, and names."""
@@ -97,7 +97,7 @@ class RunParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gene
         ]
 
 
-class DurationParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+class DurationParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic in newer versions of click
     """A duration in seconds, typed as 90s, 5m, 1h30m, 30d or HH:MM:SS."""
 
     name = "duration"
@@ -167,7 +167,7 @@ def run_and_host(run: str, host: str | None) -> tuple[RunDir, str]:
     return catalog.select(state_folder(), run), host
 
 
-def file_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:  # noqa: ARG001
+def file_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:  # noqa: ARG001 - click's signature
     """Make the shell complete names of files."""
     from click.shell_completion import CompletionItem
 

@@ -172,7 +172,7 @@ def _asked(
 
 
 def _decision(name: str, pair: Pair, results: int, *, keep: bool) -> Decision:
-    now = time.time()  # noqa: TID251  a label for display
+    now = time.time()  # noqa: TID251 - a label for display
     return Decision(
         name=name, then=pair[0], now=pair[1], keep=keep, results=results, decided_at=now
     )

@@ -162,4 +162,4 @@ def _row(each: FunctionForecast) -> tuple[str, ...]:
 
 def _time(seconds: float) -> str:
     """Return a time for display, short ones with fractions."""
-    return duration(seconds) if seconds >= 100 else f"{seconds:.2g}s"  # noqa: PLR2004
+    return duration(seconds) if seconds >= 100 else f"{seconds:.2g}s"  # noqa: PLR2004 - three digits are enough

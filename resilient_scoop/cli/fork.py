@@ -95,7 +95,7 @@ def command(
     catalog.check_name(name)
     info = run.load()
     place = _place(run, at, at_checkpoint, block)
-    now = time.time()  # noqa: TID251  labels the run and makes its id
+    now = time.time()  # noqa: TID251 - labels the run and makes its id
     uuid = os.urandom(16)
 
     def describe(run_id: str) -> RunInfo:

@@ -65,7 +65,7 @@ def command(*, older_than_s: float, keep: int, finished_only: bool, dry_run: boo
     `rscoop rm RUN` removes one run.
     """
     state_dir = state_folder()
-    now = time.time()  # noqa: TID251  files have wall clock times
+    now = time.time()  # noqa: TID251 - files have wall clock times
     entries = catalog.list_runs(state_dir)
     removed = freed_bytes = 0
     for entry in entries[: len(entries) - keep if keep else None]:

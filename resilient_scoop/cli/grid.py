@@ -127,7 +127,7 @@ def grid_options(command: _Command) -> _Command:
     wrapped: Any = collected
     for option in reversed(_OPTIONS):
         wrapped = option(wrapped)
-    return wrapped  # type: ignore[no-any-return]
+    return wrapped  # type: ignore[no-any-return]  # the type of a decorator
 
 
 def crew(

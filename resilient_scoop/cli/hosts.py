@@ -59,7 +59,7 @@ def command(*, run: RunDir, as_json: bool) -> None:
     """
     run.load()
     is_live = run.is_held()
-    now = time.time()  # noqa: TID251  for display
+    now = time.time()  # noqa: TID251 - for display
     rows = host_rows(read_hosts(run.path), read_live_hosts(run.path), now)
     if as_json:
         print_json(HostList(SCHEMA, run.id, is_live, rows))

@@ -67,7 +67,7 @@ def command(
         note(
             "the next line is a secret: give it to `rscoop join` on the other host, on standard input"
         )
-    elif os.fstat(1).st_mode & 0o077 and os.path.isfile("/proc/self/fd/1"):  # noqa: PTH113
+    elif os.fstat(1).st_mode & 0o077 and os.path.isfile("/proc/self/fd/1"):  # noqa: PTH113 - a file of the kernel
         os.fchmod(1, 0o600)
     click.echo(ticket.decode())
 

@@ -43,7 +43,7 @@ Examples:
 )
 @click.option("--all", "everything", is_flag=True, help="The logs of all processes.")
 @click.option("-f", "--follow", is_flag=True, help="Continue until the run ends.")
-def command(  # noqa: PLR0913  one parameter per option
+def command(  # noqa: PLR0913 - one parameter per option
     *,
     run: RunDir,
     output: bool,

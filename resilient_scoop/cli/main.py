@@ -64,13 +64,13 @@ _DISK_EXIT: Final = 74
 class Rscoop(click.Group):
     """The group; loads a command on use and maps errors to exit codes."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Return the names for `--help`; aliases are known but not listed."""
         return list(COMMANDS)
 
     def get_command(
         self,
-        ctx: click.Context,  # noqa: ARG002
+        ctx: click.Context,  # noqa: ARG002 - click's signature
         cmd_name: str,
     ) -> click.Command | None:
         """Import and return a command."""
@@ -96,8 +96,8 @@ class Rscoop(click.Group):
         args: Sequence[str] | None = None,
         prog_name: str | None = None,
         complete_var: str | None = None,
-        standalone_mode: bool = True,  # noqa: FBT001, FBT002  click's signature
-        windows_expand_args: bool = True,  # noqa: ARG002, FBT001, FBT002
+        standalone_mode: bool = True,  # noqa: FBT001, FBT002 - click's signature
+        windows_expand_args: bool = True,  # noqa: ARG002, FBT001, FBT002 - click's signature
         **extra: Any,
     ) -> Any:
         """Run one command and exit with its code."""
@@ -166,7 +166,7 @@ def hold_standard_streams() -> None:
     os.close(fd)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - open as long as the process
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

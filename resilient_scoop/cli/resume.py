@@ -90,7 +90,7 @@ Examples:
 @time_limit_option
 @determinism_options
 @grid_options
-def command(  # noqa: PLR0913  one parameter per option
+def command(  # noqa: PLR0913 - one parameter per option
     *,
     run: RunDir,
     grid: GridWish,

@@ -89,7 +89,7 @@ Examples:
     "args", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...", shell_complete=file_names
 )
 @grid_options
-def command(  # noqa: PLR0913  one parameter per option
+def command(  # noqa: PLR0913 - one parameter per option
     *,
     grid: GridWish,
     workers: int | None,
@@ -146,7 +146,7 @@ def command(  # noqa: PLR0913  one parameter per option
             user=user_name(os.geteuid()),
         )
 
-    now = time.time()  # noqa: TID251  labels the run and makes its id
+    now = time.time()  # noqa: TID251 - labels the run and makes its id
     files = {} if target.source is None else {KEPT_SCRIPT: target.source}
     run = catalog.create(state_folder(), describe, now, files)
     if hands.spec is not None:

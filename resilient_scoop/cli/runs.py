@@ -102,7 +102,7 @@ def command(*, states: tuple[str, ...], last: int | None, as_json: bool) -> None
         which = f"runs that are {' or '.join(states)}" if states and entries else "runs"
         click.echo(f"no {which} in {state_folder()}", err=True)
     else:
-        now = time.time()  # noqa: TID251  ages are for display
+        now = time.time()  # noqa: TID251 - ages are for display
         created = {entry.run.id: entry.info.created_at for entry in entries if entry.info}
         _print_table(rows, {key: duration(now - at) for key, at in created.items()})
 
@@ -131,7 +131,7 @@ def row_of(entry: RunEntry) -> RunRow:
         failed=status.failed,
         exit_code=status.ended.code if status.ended else None,
         workers=info.workers,
-        ran_s=ran_s(entry.run.path, time.time() if state is RunState.RUNNING else None),  # noqa: TID251
+        ran_s=ran_s(entry.run.path, time.time() if state is RunState.RUNNING else None),  # noqa: TID251 - ages are for display
         created_at=utc(info.created_at),
         journal_bytes=status.journal_bytes,
     )

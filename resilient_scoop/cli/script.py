@@ -40,7 +40,7 @@ class ScriptError(click.ClickException):
         super().__init__(message)
         self.exit_code = exit_code  # type: ignore[misc]  # click declares it for the class
 
-    def show(self, file: object = None) -> None:  # noqa: ARG002  click's signature
+    def show(self, file: object = None) -> None:  # noqa: ARG002 - click's signature
         """Print the text as it is, without `Error:` before it."""
         click.echo(self.message, err=True)
 

@@ -112,7 +112,7 @@ def command(*, run: RunDir, as_json: bool) -> None:
     if as_json:
         print_json(report)
     else:
-        age = duration(time.time() - info.created_at)  # noqa: TID251  for display
+        age = duration(time.time() - info.created_at)  # noqa: TID251 - for display
         click.echo("\n".join(folded("\n".join(_lines(report, info, age)))))
 
 
@@ -151,7 +151,7 @@ def report_of(run: RunDir, info: RunInfo, status: RunStatus) -> StatusReport:
         resubmitted=status.resubmitted,
         retried=status.retried,
         computed_s=status.computed_s,
-        ran_s=ran_s(run.path, time.time() if state is RunState.RUNNING else None),  # noqa: TID251
+        ran_s=ran_s(run.path, time.time() if state is RunState.RUNNING else None),  # noqa: TID251 - ages are for display
         output_bytes=status.output_bytes,
         journal_bytes=status.journal_bytes,
         audit=read_findings(run.logs),
@@ -165,7 +165,7 @@ def report_of(run: RunDir, info: RunInfo, status: RunStatus) -> StatusReport:
             for each in decisions.load(run.path).values()
         ],
         troubles=troubles(run, processes(run.key(info))) if state is RunState.RUNNING else [],
-        hosts=host_rows(read_hosts(run.path), read_live_hosts(run.path), time.time()),  # noqa: TID251
+        hosts=host_rows(read_hosts(run.path), read_live_hosts(run.path), time.time()),  # noqa: TID251 - ages are for display
     )  # fmt: skip
 
 
@@ -262,7 +262,7 @@ def _mean(each: FunctionStatus) -> str:
 
 
 def _time(seconds: float) -> str:
-    if seconds >= 100 or not seconds:  # noqa: PLR2004
+    if seconds >= 100 or not seconds:  # noqa: PLR2004 - three digits are enough
         return duration(seconds) if seconds else "-"
     for unit, size_s in (("s", 1), ("ms", 1e-3), ("us", 1e-6)):
         if seconds >= size_s:

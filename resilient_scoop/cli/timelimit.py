@@ -82,7 +82,7 @@ def limit_of(given: TimeLimit | None) -> Limit | None:
 
     if given is not None:
         return None if given.seconds is None else Limit(given.seconds)
-    limit = batch_left_s(os.environ, time.time())  # noqa: TID251  what SLURM tells is wall clock
+    limit = batch_left_s(os.environ, time.time())  # noqa: TID251 - what SLURM tells is wall clock
     if limit is None:
         for name in ("SLURM_JOB_END_TIME", "PBS_WALLTIME"):
             if os.environ.get(name, "").strip():

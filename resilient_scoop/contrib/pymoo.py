@@ -27,7 +27,7 @@ class Runner:
     def __init__(self, map: Map = futures.map) -> None:  # noqa: A002 - the usual name
         self._map = map
 
-    def __call__(self, f: Callable[[Any], Any], X: Iterable[Any]) -> list[Any]:  # noqa: N803
+    def __call__(self, f: Callable[[Any], Any], X: Iterable[Any]) -> list[Any]:  # noqa: N803 - its name in pymoo
         """Return `f(x)` for each row of X, in order."""
         return list(self._map(f, X))
 

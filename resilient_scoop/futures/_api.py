@@ -47,11 +47,11 @@ def _submit(
     try:
         at = _engine.here()
     except _engine.InThreadError as refused:
-        return in_threads(refused).submit(fn, args, kwargs, _options.of(fn, given))  # type: ignore[return-value]
+        return in_threads(refused).submit(fn, args, kwargs, _options.of(fn, given))  # type: ignore[return-value]  # a future of `concurrent.futures`, with the same interface
     if at is None:
         return _serial.submit(fn, args, kwargs)
     if _engine.loop_here() is not None and _is_unordered(at):
-        return in_threads(None).submit(fn, args, kwargs, _options.of(fn, given))  # type: ignore[return-value]
+        return in_threads(None).submit(fn, args, kwargs, _options.of(fn, given))  # type: ignore[return-value]  # a future of `concurrent.futures`, with the same interface
     if kwargs:
         style, arg = _engine.KEYWORDS, (args, kwargs)
     elif len(args) == 1:
@@ -185,7 +185,7 @@ def once(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     if at is None:
         return fn(*args, **kwargs)
     name = getattr(fn, "__qualname__", type(fn).__name__)
-    return _once.run(at, name, lambda: fn(*args, **kwargs))  # type: ignore[no-any-return]
+    return _once.run(at, name, lambda: fn(*args, **kwargs))  # type: ignore[no-any-return]  # the value of a call is of any type
 
 
 @overload

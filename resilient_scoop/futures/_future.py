@@ -269,15 +269,15 @@ class Future(Generic[T]):
 
     @property
     def _condition(self) -> Any:
-        return self.view()._condition  # noqa: SLF001  read by `concurrent.futures.wait`
+        return self.view()._condition  # noqa: SLF001 - read by `concurrent.futures.wait`
 
     @property
     def _state(self) -> str:
-        return self.view()._state  # noqa: SLF001
+        return self.view()._state  # noqa: SLF001 - read by `concurrent.futures.wait`
 
     @property
     def _waiters(self) -> list[Any]:
-        return self.view()._waiters  # noqa: SLF001
+        return self.view()._waiters  # noqa: SLF001 - read by `concurrent.futures.wait`
 
     def view(self) -> View[T]:
         """Return it as `concurrent.futures` and other threads see it.

@@ -73,7 +73,7 @@ class _Made(NamedTuple):
 def tell_of_cancel(future: cf.Future[Any]) -> None:
     """Tell those who wait that a future is canceled, once: two threads may come here."""
     with future._condition:  # noqa: SLF001 - the states are those of the base class
-        if future._state == _CANCELED:  # noqa: SLF001
+        if future._state == _CANCELED:  # noqa: SLF001 - as `concurrent.futures` reads it, without its lock
             future.set_running_or_notify_cancel()
 
 
@@ -149,7 +149,7 @@ class SharedFuture(cf.Future[T]):
         """
         if self._state == _FINISHED and self._exception is None:
             value: Any = self._result
-            return value  # type: ignore[no-any-return]
+            return value  # type: ignore[no-any-return]  # the value of a call is of any type
         return super().result(timeout)
 
     def open(self, call: Call) -> None:
@@ -217,7 +217,7 @@ class SharedCalls:
         self._closed: BaseException | None = None
         known = machine.callables.known
         self.parent = Parent(
-            ids.SHARED, machine.root, True, Process.policy, Process.say,  # noqa: FBT003
+            ids.SHARED, machine.root, True, Process.policy, Process.say,  # noqa: FBT003 - positions, as `Parent` has them
             lambda fn: known[fn].name if fn in known else fn.hex(),
         )  # fmt: skip
         self._at = _engine.Here(session, session.context, self.parent)

@@ -193,7 +193,7 @@ def call_in_loop(
     found: _TaskLoop | None = getattr(loop, "_rscoop_waits", None)
     if found is None:
         found = _TaskLoop(loop, at)
-        loop._rscoop_waits = found  # type: ignore[attr-defined]  # noqa: SLF001
+        loop._rscoop_waits = found  # type: ignore[attr-defined]  # noqa: SLF001 - our mark on the user's loop
     found.add(future, callback)
 
 

@@ -75,7 +75,7 @@ def as_completed(fs: Iterable[Future[T]], timeout: float | None = None) -> Itera
     if _is_foreign(fs):
         from concurrent import futures as cf
 
-        return cf.as_completed(fs, timeout)  # type: ignore[arg-type,return-value]
+        return cf.as_completed(fs, timeout)  # type: ignore[arg-type,return-value]  # the futures are of both kinds
     return _as_completed(_listed(fs), _deadline(timeout))
 
 
@@ -113,7 +113,7 @@ def wait(
     if _is_foreign(fs):
         from concurrent import futures as cf
 
-        return DoneAndNotDoneFutures(*cf.wait(fs, timeout, return_when))  # type: ignore[arg-type]
+        return DoneAndNotDoneFutures(*cf.wait(fs, timeout, return_when))  # type: ignore[arg-type]  # the futures are of both kinds
     futures = _listed(fs)
     pending = _pending(futures)
     known = [future for future in futures if future.is_known]

@@ -25,7 +25,7 @@ class ShutDoor:
         """Refuse."""
         self.connect()
 
-    def run(self, command: str, text: str = "", *, within_s: float = RUN_S) -> NoReturn:  # noqa: ARG002
+    def run(self, command: str, text: str = "", *, within_s: float = RUN_S) -> NoReturn:  # noqa: ARG002 - the protocol's
         """Refuse."""
         self.connect()
 
@@ -33,7 +33,7 @@ class ShutDoor:
         """Refuse."""
         self.connect()
 
-    def tunnel(self, port: int, address: str = "127.0.0.1") -> NoReturn:  # noqa: ARG002
+    def tunnel(self, port: int, address: str = "127.0.0.1") -> NoReturn:  # noqa: ARG002 - the protocol's
         """Refuse."""
         self.connect()
 

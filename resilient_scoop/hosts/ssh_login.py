@@ -290,7 +290,7 @@ def _check_key(key: Any, known: KnownHosts, to: Target, settings: LoginSettings)
 # --- who we are -------------------------------------------------------------------------------
 
 
-class _Agent(paramiko.agent.AgentSSH):  # type: ignore[misc]
+class _Agent(paramiko.agent.AgentSSH):  # type: ignore[misc]  # paramiko has no types
     """An SSH agent at a named socket; paramiko's own looks only at SSH_AUTH_SOCK."""
 
     def __init__(self, path: str, within_s: float) -> None:
@@ -356,9 +356,9 @@ def _keys(to: Target, stack: contextlib.ExitStack) -> Iterator[tuple[str, Callab
                 key for key in agent.get_keys() if not to.identities_only or _is_listed(key, to)
             ]
             for key in keys:
-                yield f"the agent's {key.comment or key.get_name()}", lambda key=key: key  # type: ignore[misc]
+                yield f"the agent's {key.comment or key.get_name()}", lambda key=key: key  # type: ignore[misc]  # mypy does not infer a default argument
     for file in files:
-        yield str(file), lambda file=file: load_key(file)  # type: ignore[misc]
+        yield str(file), lambda file=file: load_key(file)  # type: ignore[misc]  # mypy does not infer a default argument
 
 
 def _is_listed(key: Any, to: Target) -> bool:

@@ -176,8 +176,8 @@ class _Survey:
         self.reads_environment = self.reads_arguments = False
         self._carrier = 0  # AS_IMPORTED, if the described object belongs to an unchanged one
         self._describer = Describer(self._reach)
-        self._describer.names_of = self._names_of  # type: ignore[method-assign]
-        self._describer.holds_module = self._any_of  # type: ignore[method-assign]
+        self._describer.names_of = self._names_of  # type: ignore[method-assign]  # the describer asks this object
+        self._describer.holds_module = self._any_of  # type: ignore[method-assign]  # the describer asks this object
         self._root(root)
         for home, value in self._queue:  # grows during the survey
             self._describe(home, value)
@@ -287,7 +287,7 @@ class _Survey:
         """Describe a function and, one by one, what it holds; then what it names."""
         code: CodeType = function.__code__
         here = _here(self._describer, home, function) if home else b""
-        at = f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}"  # noqa: PTH119
+        at = f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}"  # noqa: PTH119 - a string, of any platform
         self._add(home, label, digest_of(text_of(function)), here, at=at)
         self.guard.function(function)
         for name, value in carried(function):
@@ -518,7 +518,7 @@ class _Survey:
                 return
             here = _here(self._describer, home, value)
             code = function.__code__
-            at = f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}"  # noqa: PTH119
+            at = f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}"  # noqa: PTH119 - a string, of any platform
             kind = type(value).__qualname__.encode()
             self._add(home, label, digest_of(kind, text_of(function)), here, at=at)
             self.guard.function(function)
@@ -538,7 +538,7 @@ class _Survey:
         module, _, name = home.partition(":")
         file = file_of(module) or ""
         binding = module_source.bindings(file).get(name) if is_user_module(module) else None
-        at = "" if binding is None else f"{os.path.basename(file)}:{binding.line}"  # noqa: PTH119
+        at = "" if binding is None else f"{os.path.basename(file)}:{binding.line}"  # noqa: PTH119 - a string, of any platform
         found = (self._describer.inline if type(value) is CACHED else self._describer.value)(value)
         self.guard.value(value, found)
         here = opaque(value) if found is None else found

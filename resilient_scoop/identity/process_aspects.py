@@ -134,15 +134,15 @@ class Environment:
 
     def is_at(self, value: dict[Any, Any]) -> bool:
         """Return whether the process is in the state of a snapshot."""
-        return bool(os.environ._data == value)  # type: ignore[attr-defined]  # noqa: SLF001
+        return bool(os.environ._data == value)  # type: ignore[attr-defined]  # noqa: SLF001 - what `environ` holds, as bytes
 
     def read(self) -> dict[Any, Any]:
         """Return a snapshot."""
-        return dict(os.environ._data)  # type: ignore[attr-defined]  # noqa: SLF001
+        return dict(os.environ._data)  # type: ignore[attr-defined]  # noqa: SLF001 - what `environ` holds, as bytes
 
     def write(self, value: dict[Any, Any]) -> None:
         """Restore a snapshot."""
-        now = os.environ._data  # type: ignore[attr-defined]  # noqa: SLF001
+        now = os.environ._data  # type: ignore[attr-defined]  # noqa: SLF001 - what `environ` holds, as bytes
         for name in [each for each in now if each not in value]:
             os.unsetenv(name)
             del now[name]
@@ -188,7 +188,7 @@ class Attributes:
     def is_at(self, value: tuple[object, ...]) -> bool:
         """Return whether the process is in the state of a snapshot."""
         try:
-            return self._get(self._space) == value  # type: ignore[no-any-return]
+            return self._get(self._space) == value  # type: ignore[no-any-return]  # the getter is given as `Any`
         except KeyError:  # it was deleted
             return False
 

@@ -167,7 +167,7 @@ class SettingsState:
 
     version = 0  # rises with each change
     base: dict[str, Any] = {}  # noqa: RUF012 - one per process
-    contexts: dict[str, contextvars.ContextVar[Any]] = {}  # noqa: RUF012
+    contexts: dict[str, contextvars.ContextVar[Any]] = {}  # noqa: RUF012 - one set for the process
     filters: list[Any] = []  # noqa: RUF012 - what follows is as it was when the version rose last
     decimal: tuple[Any, ...] = ()
     watches_decimal = False
@@ -201,7 +201,7 @@ def install() -> None:
         counted.__module__ = "socket"
         sockets.setdefaulttimeout = counted
         if "socket" in sys.modules:
-            sys.modules["socket"].setdefaulttimeout = counted  # type: ignore[attr-defined]
+            sys.modules["socket"].setdefaulttimeout = counted  # type: ignore[attr-defined]  # a module has no such type
 
 
 def note(variables: dict[str, contextvars.ContextVar[Any]]) -> None:

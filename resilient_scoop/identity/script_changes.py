@@ -49,8 +49,8 @@ def searching(setting: Setting | None) -> Iterator[None]:
 
 class _Base:
     environ: dict[bytes, bytes] = {}  # noqa: RUF012 - one per process
-    search_path: list[str] = []  # noqa: RUF012
-    arguments: list[str] = []  # noqa: RUF012
+    search_path: list[str] = []  # noqa: RUF012 - one set for the process
+    arguments: list[str] = []  # noqa: RUF012 - one set for the process
     known: Setting | None = None
     known_at = -1  # the version of the settings in `known`
 

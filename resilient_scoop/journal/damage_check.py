@@ -192,7 +192,7 @@ def _check_structure(directory: Path, report: _Report) -> None:
     from lmdb import verify
 
     try:
-        problems: list[str] = verify.verify(str(directory))  # type: ignore[no-untyped-call]
+        problems: list[str] = verify.verify(str(directory))  # type: ignore[no-untyped-call]  # the program has no types
         for text in problems:
             report.problem(text)
     except (verify.VerifyError, OSError) as error:

@@ -85,7 +85,7 @@ def sweep(folder: Path, named: Callable[[bytes], bool], *, all_ages: bool) -> in
     They are from attempts that were late, or died before their name was committed. With `all_ages`,
     no process of the run may be alive.
     """
-    now = time.time()  # noqa: TID251  files have wall clock times
+    now = time.time()  # noqa: TID251 - files have wall clock times
     removed = 0
     for path in folder.glob("res-*"):
         try:

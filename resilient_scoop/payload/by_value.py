@@ -72,7 +72,7 @@ def loads(data: bytes | memoryview) -> Any:
     """Return the object that `dumps` pickled."""
     # Without `ignore`, dill gives an object the class of this name that the script has now.
     unpickler = _unpickler_class()(io.BytesIO(data), ignore=True)
-    unpickler._main = _main()  # noqa: SLF001
+    unpickler._main = _main()  # noqa: SLF001 - dill keeps its `__main__` there
     return unpickler.load()
 
 
@@ -80,7 +80,7 @@ def loads(data: bytes | memoryview) -> Any:
 def _unpickler_class() -> Any:
     import dill
 
-    class Unpickler(dill.Unpickler):  # type: ignore[misc]
+    class Unpickler(dill.Unpickler):  # type: ignore[misc]  # dill has no types
         def find_class(self, module: str, name: str) -> Any:
             return super().find_class(former_names.current(module, name), name)
 
@@ -110,12 +110,12 @@ def loads_state(data: IO[bytes], find: Callable[..., Any]) -> Any:
     """Return what `dumps_state` pickled; `find` is called for each class, with dill's own lookup."""
     import dill
 
-    class Unpickler(dill.Unpickler):  # type: ignore[misc]
+    class Unpickler(dill.Unpickler):  # type: ignore[misc]  # dill has no types
         def find_class(self, module: str, name: str) -> Any:
             return find(former_names.current(module, name), name, super().find_class)
 
     unpickler = Unpickler(data, ignore=True)
-    unpickler._main = _main()  # noqa: SLF001
+    unpickler._main = _main()  # noqa: SLF001 - dill keeps its `__main__` there
     return unpickler.load()
 
 

@@ -96,7 +96,7 @@ def reduce(cls: Any) -> tuple[Any, ...]:
         space = {**{k: v for k, v in content.items() if not _has_closure(v)}, **space}
     registered = None
     if isinstance(cls, abc.ABCMeta):
-        registry = abc._get_dump(cls)[0]  # type: ignore[attr-defined]  # noqa: SLF001
+        registry = abc._get_dump(cls)[0]  # type: ignore[attr-defined]  # noqa: SLF001 - the only way to a registry of ABC
         registered = [each for ref in registry if (each := ref()) is not None]
     # The metaclass of `ctypes.Structure` cannot be found by its name; then the bases determine it.
     metaclass = type(cls) if is_importable(type(cls)) or is_dynamic(type(cls)) else None
@@ -341,11 +341,11 @@ def make_type_variable(
     module: str,
     constraints: tuple[Any, ...],
     bound: Any,
-    covariant: bool,  # noqa: FBT001
-    contravariant: bool,  # noqa: FBT001
+    covariant: bool,  # noqa: FBT001 - called by unpickling, with positions
+    contravariant: bool,  # noqa: FBT001 - called by unpickling, with positions
 ) -> Any:
     """Return a type variable that cannot be found by a name."""
-    made = typing.TypeVar(  # type: ignore[misc]
+    made = typing.TypeVar(  # type: ignore[misc]  # mypy wants literal arguments
         name, *constraints, bound=bound, covariant=covariant, contravariant=contravariant
     )
     made.__module__ = module

@@ -56,7 +56,7 @@ class LargeStore:
         self._patience = patience
         self._mirror = mirror
 
-    def put(self, buffers: Sequence[bytes | memoryview], sync: bool) -> bytes:  # noqa: FBT001
+    def put(self, buffers: Sequence[bytes | memoryview], sync: bool) -> bytes:  # noqa: FBT001 - the protocol has one position each
         """Write the parts one after another; `sync` makes them durable before this returns.
 
         Raises:

@@ -41,7 +41,7 @@ def _skeleton(
 ) -> FunctionType:
     found = sys.modules.get(module) or importlib.import_module(module)
     closure = tuple(CellType() for _ in range(cells))
-    made = FunctionType(marshal.loads(code), vars(found), name, None, closure)  # noqa: S302
+    made = FunctionType(marshal.loads(code), vars(found), name, None, closure)  # noqa: S302 - our own bytes, as those of pickle
     made.__qualname__, made.__module__ = qualname, of_module
     return made
 

@@ -175,7 +175,7 @@ class Audit:
             if _writes(*args[:3]):
                 self._see(sys._getframe(1), WRITE, "open")  # noqa: SLF001 - the caller is wanted
         elif event in _EVENTS:
-            self._see(sys._getframe(1), _EVENTS[event], event)  # noqa: SLF001
+            self._see(sys._getframe(1), _EVENTS[event], event)  # noqa: SLF001 - who calls is what matters
 
     def _see(self, frame: FrameType | None, kind: str, call: str) -> None:
         """Record an event with the line of user code that caused it, if there is one."""

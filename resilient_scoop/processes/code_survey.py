@@ -87,8 +87,8 @@ class CodeSurvey(NamedTuple):
 
     changed: list[Changed]  # in the order of their names
     missing: dict[str, int]  # functions that no longer exist -> their results
-    renewed: list[tuple[str, bytes, bytes]] = []  # noqa: RUF012  same code, fingerprints of two formats
-    edits: list[Edit] = []  # noqa: RUF012  of modules, which show in no function's fingerprint
+    renewed: list[tuple[str, bytes, bytes]] = []  # noqa: RUF012 - same code, fingerprints of two formats
+    edits: list[Edit] = []  # noqa: RUF012 - of modules, which show in no function's fingerprint
 
 
 class ResultCount(NamedTuple):

@@ -80,7 +80,7 @@ class Room:
         self.session = session
         self.folder = session.settings.run_dir
 
-    def store(self, write: Callable[[], bytes], size_bytes: int, sync: bool) -> bytes:  # noqa: FBT001
+    def store(self, write: Callable[[], bytes], size_bytes: int, sync: bool) -> bytes:  # noqa: FBT001 - the protocol has one position each
         """Write a large payload as soon as there is space (`payload.files.Patience`)."""
         if not sync:
             return self.patiently(write, size_bytes, "an argument")

@@ -55,7 +55,7 @@ def announce(session: Connection, settings: ChildSettings) -> None:
     run_dir = Path(settings.run_dir)
 
     def keep(then: bytes, now: bytes, name: str) -> None:
-        at = time.time()  # noqa: TID251  a label for display
+        at = time.time()  # noqa: TID251 - a label for display
         made = decisions.Decision(name=name, then=then, now=now, keep=True, decided_at=at)
         try:
             decisions.save(run_dir, [made])

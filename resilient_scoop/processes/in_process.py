@@ -61,9 +61,9 @@ def main_program() -> MainProgram:
     if spec is not None and spec.name:
         return MainProgram(None, spec.name.removesuffix(".__main__"), first, is_interactive=False)
     file = getattr(main, "__file__", None)
-    if isinstance(file, str) and os.path.isfile(file) and not hasattr(sys, "ps1"):  # noqa: PTH113
-        return MainProgram(os.path.abspath(file), None, first, is_interactive=False)  # noqa: PTH100
-    return MainProgram(INTERACTIVE, None, os.getcwd(), is_interactive=True)  # noqa: PTH109
+    if isinstance(file, str) and os.path.isfile(file) and not hasattr(sys, "ps1"):  # noqa: PTH113 - strings, as `sys.argv` and `sys.path` have them
+        return MainProgram(os.path.abspath(file), None, first, is_interactive=False)  # noqa: PTH100 - strings, as `sys.argv` and `sys.path` have them
+    return MainProgram(INTERACTIVE, None, os.getcwd(), is_interactive=True)  # noqa: PTH109 - strings, as `sys.argv` and `sys.path` have them
 
 
 class _ThreadWaiter:
@@ -124,7 +124,7 @@ class InProcess:
 
     def _start_launcher(self, options: RunOptions) -> subprocess.Popen[bytes]:
         environ = dict(os.environ)
-        given = [each for each in sys.path if each and os.path.isabs(each)]  # noqa: PTH117
+        given = [each for each in sys.path if each and os.path.isabs(each)]  # noqa: PTH117 - strings, as `sys.argv` and `sys.path` have them
         environ["PYTHONPATH"] = os.pathsep.join(given)
         launcher = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
             [

@@ -51,7 +51,7 @@ def begin(run_dir: Path, script: str | None) -> None:
         folder.rename(before)
     folder.mkdir(mode=0o700)
     (folder / BEGAN).touch(mode=0o600)
-    if script is not None and os.path.isfile(script):  # noqa: PTH113
+    if script is not None and os.path.isfile(script):  # noqa: PTH113 - strings, as the import system has them
         KeptCode(folder).keep(script, is_old=True)
 
 
@@ -135,7 +135,7 @@ class KeptCode:
             return None
 
     def _copy(self, path: str, draft: str, copy: str, *, is_old: bool) -> bool:
-        with open(path, "rb") as file:  # noqa: PTH123
+        with open(path, "rb") as file:  # noqa: PTH123 - strings, as the import system has them
             before = os.fstat(file.fileno())
             if before.st_ctime_ns > self._began_ns and not is_old:
                 return False
@@ -169,7 +169,7 @@ class KeptCode:
         copy = self.keep(path)
         if copy is not None:
             self._used.add(path)
-        with open(copy or path, "rb") as file:  # noqa: PTH123
+        with open(copy or path, "rb") as file:  # noqa: PTH123 - strings, as the import system has them
             return file.read()
 
     def begins(self, path: str) -> bool:
@@ -192,7 +192,7 @@ class KeptCode:
         copy = self.keep(filename) if counts or filename in self._used else None
         if copy is None:
             return self._read_lines(filename, module_globals)
-        with open(copy, "rb") as file:  # noqa: PTH123
+        with open(copy, "rb") as file:  # noqa: PTH123 - strings, as the import system has them
             data = file.read()
         try:
             lines = importlib.util.decode_source(data).splitlines(keepends=True)
@@ -236,7 +236,7 @@ class KeptCode:
             for file in (f"{entry}/{name}/__init__.py", f"{entry}/{name}.py"):
                 if self.keep(file) is not None:
                     loader = _Loader(fullname, file, self)
-                    inside = [os.path.dirname(file)] if file.endswith("__init__.py") else None  # noqa: PTH120
+                    inside = [os.path.dirname(file)] if file.endswith("__init__.py") else None  # noqa: PTH120 - strings, as the import system has them
                     return importlib.util.spec_from_file_location(
                         fullname, file, loader=loader, submodule_search_locations=inside
                     )
@@ -281,7 +281,7 @@ class _Loader(SourceFileLoader):
         copy = self._kept()
         if copy is not None:
             try:
-                now, then = os.stat(self.path), os.stat(copy)  # noqa: PTH116
+                now, then = os.stat(self.path), os.stat(copy)  # noqa: PTH116 - strings, as the import system has them
             except OSError:
                 return
             if (now.st_mtime_ns, now.st_size) != (then.st_mtime_ns, then.st_size):

@@ -63,9 +63,9 @@ def search_folder(script: str) -> str:
     try:
         return str(Path(script).resolve(strict=True).parent)
     except OSError:  # a pipe; Python does the same
-        folder = os.path.dirname(script)  # noqa: PTH120
-        if os.path.islink(script):  # noqa: PTH114
-            return os.path.dirname(os.path.join(folder, os.readlink(script)))  # noqa: PTH115, PTH118, PTH120
+        folder = os.path.dirname(script)  # noqa: PTH120 - strings, as the import system has them
+        if os.path.islink(script):  # noqa: PTH114 - strings, as the import system has them
+            return os.path.dirname(os.path.join(folder, os.readlink(script)))  # noqa: PTH115, PTH118, PTH120 - strings, as the import system has them
         return folder
 
 

@@ -181,7 +181,7 @@ def finish_threads() -> None:
         threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - as Python's own end
     except BaseException as error:  # user code: an interrupt, or an exit function of a thread pool
         fields = (type(error), error, error.__traceback__, None, threading)
-        sys.unraisablehook(sys.UnraisableHookArgs(fields))  # type: ignore[call-arg, misc]
+        sys.unraisablehook(sys.UnraisableHookArgs(fields))  # type: ignore[call-arg, misc]  # it takes a sequence, undeclared
 
 
 def run_exit_handlers() -> None:
@@ -209,7 +209,7 @@ def release_modules() -> None:
         empty()
     for name in ("dill._dill", "dill.session"):  # dill keeps the script's module
         if hasattr(sys.modules.get(name), "_main_module"):
-            sys.modules[name]._main_module = types.ModuleType("__main__")  # type: ignore[attr-defined]  # noqa: SLF001
+            sys.modules[name]._main_module = types.ModuleType("__main__")  # type: ignore[attr-defined]  # noqa: SLF001 - a field of a module of its own
     gc.collect()
     held = [
         names

@@ -148,7 +148,7 @@ def interpreter_flags() -> list[str]:
 
 def absolute_path(text: str, cwd: str) -> str:
     """Return a PYTHONPATH whose entries mean the same in any folder; an empty one is `cwd` itself."""
-    return os.pathsep.join(os.path.join(cwd, entry) for entry in text.split(os.pathsep))  # noqa: PTH118
+    return os.pathsep.join(os.path.join(cwd, entry) for entry in text.split(os.pathsep))  # noqa: PTH118 - strings, as the import system has them
 
 
 def hash_seed(seed: int) -> str:

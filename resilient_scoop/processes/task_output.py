@@ -44,8 +44,8 @@ def install(session: Connection) -> None:
         for each in _streams
     )  # fmt: skip
     out.mode = err.mode = "w"  # type: ignore[misc]  # as Python does
-    sys.stdout = sys.__stdout__ = out  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = err  # type: ignore[misc]
+    sys.stdout = sys.__stdout__ = out  # type: ignore[misc]  # typed as final by typeshed
+    sys.stderr = sys.__stderr__ = err  # type: ignore[misc]  # typed as final by typeshed
 
 
 def end_lines() -> None:
@@ -84,7 +84,7 @@ class _Marked(io.RawIOBase):
 
     def write(self, data: object) -> int:
         """Take in bytes, and write the complete lines."""
-        text = bytes(memoryview(data))  # type: ignore[arg-type]
+        text = bytes(memoryview(data))  # type: ignore[arg-type]  # any buffer, checked by `memoryview`
         if _repeats(self._session):
             return len(text)
         where = _where(self._session)
@@ -112,7 +112,7 @@ class _Marked(io.RawIOBase):
         super().close()
 
     def _put(self, *lines: bytes) -> None:
-        now = time.time()  # noqa: TID251  for display
+        now = time.time()  # noqa: TID251 - for display
         mark = f"{_stamp(now)} [{self._where}] ".encode("utf-8", "replace")
         machine, data = self._session.machine, b"".join([mark + line + b"\n" for line in lines])
         write_patiently(self._fd, data, lambda: machine.stopping is not None)

@@ -87,7 +87,7 @@ def _execute(spec: ScriptSpec, *, closed: bool) -> None:
     exec(found.code, module.__dict__)  # noqa: S102 - the user's program
     imported_values.note()
     if found.rest is not None:
-        exec(found.rest, module.__dict__)  # noqa: S102
+        exec(found.rest, module.__dict__)  # noqa: S102 - the user's program
 
 
 class _OldName:
@@ -97,7 +97,7 @@ class _OldName:
         self,
         fullname: str,
         path: Sequence[str] | None,  # noqa: ARG002 - the protocol's
-        target: types.ModuleType | None = None,  # noqa: ARG002
+        target: types.ModuleType | None = None,  # noqa: ARG002 - the protocol's
     ) -> ModuleSpec | None:
         """Find that name only."""
         return ModuleSpec(fullname, cast("Loader", self)) if fullname == _OLD_NAME else None

@@ -183,7 +183,7 @@ class Display:
         stream_out: BinaryIO | TextIO,
         stream_err: BinaryIO | TextIO,
         run_id: str,
-        tty: bool,  # noqa: FBT001
+        tty: bool,  # noqa: FBT001 - its callers name it
         *,
         quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,

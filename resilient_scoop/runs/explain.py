@@ -205,7 +205,7 @@ class Inquiry:
         ]
         if not waits:
             return "all its calls are done; it continues when its worker is free"
-        more = f" and {len(waits) - 3} more batches" if len(waits) > 3 else ""  # noqa: PLR2004
+        more = f" and {len(waits) - 3} more batches" if len(waits) > 3 else ""  # noqa: PLR2004 - the text names three
         return f"it waits for {', '.join(waits[:3])}{more}"
 
     # --- calls and the script -----------------------------------------------------------------

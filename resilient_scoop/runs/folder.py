@@ -344,5 +344,5 @@ def _this_process() -> LauncherInfo:
         host=os.uname().nodename,
         boot=boot_id(),
         pid_started=pid_started(os.getpid()) or 0,
-        started_at=time.time(),  # noqa: TID251  a label for display
+        started_at=time.time(),  # noqa: TID251 - a label for display
     )

@@ -62,7 +62,7 @@ def _no_host_left(run: RunDir, everybody: list[ExecutingProcess]) -> str:
     started = read_hosts(run.path)
     if started is None:
         return ""  # a run of this host, or one that has just begun
-    rows = host_rows(started, read_live_hosts(run.path), time.time())  # noqa: TID251  for display
+    rows = host_rows(started, read_live_hosts(run.path), time.time())  # noqa: TID251 - for display
     states = {row.name: row.state for row in rows}
     return none_left(run.id, [host.name for host in started.hosts], states)
 

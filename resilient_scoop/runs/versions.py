@@ -22,7 +22,7 @@ def installed_versions() -> dict[str, str]:
     found: dict[str, str] = {}
     for folder in sys.path:
         try:
-            entries = os.listdir(folder or ".")  # noqa: PTH208  names are all that is wanted
+            entries = os.listdir(folder or ".")  # noqa: PTH208 - names are all that is wanted
         except OSError:
             continue  # Python ignores such entries too
         for entry in entries:

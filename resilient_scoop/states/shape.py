@@ -47,7 +47,7 @@ def default_of(cls: type, field: str) -> Any:
                 return each.default_factory()
         raise LookupError(field)
     if field in getattr(cls, "_field_defaults", ()):
-        return cls._field_defaults[field]  # type: ignore[attr-defined]
+        return cls._field_defaults[field]  # type: ignore[attr-defined]  # a named tuple, which mypy does not see
     found = next((vars(base)[field] for base in cls.__mro__ if field in vars(base)), _MISSING)
     if found is _MISSING or isinstance(found, types.MemberDescriptorType):
         raise LookupError(field)
@@ -89,7 +89,7 @@ def _declared(cls: type) -> list[str] | None:
     struct = getattr(cls, "__struct_fields__", None)
     if struct is not None:
         return list(struct)
-    return list(cls._fields) if is_named_tuple(cls) else None  # type: ignore[attr-defined]
+    return list(cls._fields) if is_named_tuple(cls) else None  # type: ignore[attr-defined]  # a named tuple, which mypy does not see
 
 
 def _found(cls: type) -> list[str]:

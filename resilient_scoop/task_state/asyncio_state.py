@@ -22,12 +22,12 @@ class RunningLoop:
         module = loaded("asyncio.events")
         if module is None:
             return value[0] is None
-        return module._get_running_loop() is value[0] and sys.get_asyncgen_hooks() == value[2]  # noqa: SLF001
+        return module._get_running_loop() is value[0] and sys.get_asyncgen_hooks() == value[2]  # noqa: SLF001 - asyncio has no public way
 
     def read(self) -> Any:
         """Return a snapshot: (loop, task, hooks)."""
         module = loaded("asyncio.events")
-        loop = None if module is None else module._get_running_loop()  # noqa: SLF001
+        loop = None if module is None else module._get_running_loop()  # noqa: SLF001 - asyncio has no public way
         task = None if loop is None else _swap_task(loop, None)
         if task is not None:
             _swap_task(loop, task)
@@ -39,10 +39,10 @@ class RunningLoop:
         sys.set_asyncgen_hooks(*value[2])
         if module is None:
             return
-        before = module._get_running_loop()  # noqa: SLF001
+        before = module._get_running_loop()  # noqa: SLF001 - asyncio has no public way
         if before is not None:
             _swap_task(before, None)
-        module._set_running_loop(value[0])  # noqa: SLF001
+        module._set_running_loop(value[0])  # noqa: SLF001 - asyncio has no public way
         if value[0] is not None:
             _swap_task(value[0], value[1])
 

@@ -118,7 +118,7 @@ def install(here: Callable[[], str], waits: Callable[[str], bool]) -> None:
     """Make locks belong to the tasks of this process; `here` returns the running one."""
     table = _Table(here, waits)
 
-    def lockf(fd: Any, cmd: int, len: int = 0, start: int = 0, whence: int = 0, /) -> Any:  # noqa: A002
+    def lockf(fd: Any, cmd: int, len: int = 0, start: int = 0, whence: int = 0, /) -> Any:  # noqa: A002 - its name in `fcntl`
         if os.getpid() != table.pid:
             return _lockf(fd, cmd, len, start, whence)
         if cmd == fcntl.LOCK_UN:

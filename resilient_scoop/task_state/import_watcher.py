@@ -59,7 +59,7 @@ class Watcher:
             return spec
         users, then = is_users_file(spec.origin), _THEN.get(fullname)
         if users or not self._depth or then is not None:
-            run = loader.exec_module  # type: ignore[union-attr]
+            run = loader.exec_module  # type: ignore[union-attr]  # a loader that has this method
 
             def exec_module(module: ModuleType) -> None:
                 vars(loader).pop("exec_module", None)
@@ -67,7 +67,7 @@ class Watcher:
                 if then is not None:
                     then(module)
 
-            loader.exec_module = exec_module  # type: ignore[union-attr,method-assign]
+            loader.exec_module = exec_module  # type: ignore[union-attr,method-assign]  # a loader that has this method
         return spec
 
     def _ask_others(
@@ -79,7 +79,7 @@ class Watcher:
                 find = None if finder is self else getattr(finder, "find_spec", None)
                 spec: Any = None if find is None else find(fullname, path, target)
                 if spec is not None:
-                    return spec  # type: ignore[no-any-return]
+                    return spec  # type: ignore[no-any-return]  # finders have no common type
             return None
         finally:
             self._finding = False

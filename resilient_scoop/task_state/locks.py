@@ -23,7 +23,7 @@ class _Waits:
     give_way: Callable[[Callable[[], bool], float | None], None] | None = None
 
 
-class TaskRLock(_ThreadRLock):  # type: ignore[misc]
+class TaskRLock(_ThreadRLock):  # type: ignore[misc]  # a private class without types
     """A reentrant lock that belongs to a task."""
 
     _holder: Any = None  # the greenlet that holds it, if any
@@ -34,7 +34,7 @@ class TaskRLock(_ThreadRLock):  # type: ignore[misc]
         holder = self._holder
         return holder is not None and holder is not getcurrent() and _is_threads(self)
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002 - signature of the base class
         """Acquire it, waiting for other tasks and threads as requested."""
         if self._holder is not None and self._is_anothers():
             until = time.monotonic() + timeout if timeout >= 0 else None
@@ -79,11 +79,11 @@ class TaskRLock(_ThreadRLock):  # type: ignore[misc]
 
     def _release_save(self) -> Any:
         depth, self._depth, self._holder = self._depth, 0, None
-        return depth, super()._release_save()  # type: ignore[misc]
+        return depth, super()._release_save()  # type: ignore[misc]  # a private class without types
 
     def _acquire_restore(self, state: Any) -> None:
         self._wait(None)
-        super()._acquire_restore(state[1])  # type: ignore[misc]
+        super()._acquire_restore(state[1])  # type: ignore[misc]  # a private class without types
         self._holder, self._depth = getcurrent(), state[0]
 
 

@@ -27,9 +27,9 @@ class _TaskRLock:
     def _is_free(self) -> bool:
         """Return whether no other task of this thread holds it."""
         holder = self._holder
-        return holder is None or holder is getcurrent() or not self._semlock._is_mine()  # noqa: SLF001
+        return holder is None or holder is getcurrent() or not self._semlock._is_mine()  # noqa: SLF001 - multiprocessing has no public way
 
-    def _take(self, block: bool = True, timeout: float | None = None) -> bool:  # noqa: FBT001, FBT002
+    def _take(self, block: bool = True, timeout: float | None = None) -> bool:  # noqa: FBT001, FBT002 - signature of the base class
         until = None if timeout is None else time.monotonic() + max(0.0, timeout)
         while not self._is_free():
             if not block or (until is not None and time.monotonic() >= until):
@@ -44,7 +44,7 @@ class _TaskRLock:
     def _release(self) -> None:
         if not self._is_free():
             raise AssertionError("attempt to release recursive lock not owned by thread")
-        if self._semlock._count() == 1:  # noqa: SLF001
+        if self._semlock._count() == 1:  # noqa: SLF001 - multiprocessing has no public way
             self._holder = None
         self._semlock.release()
 

@@ -75,7 +75,7 @@ class SavedProcessState(NamedTuple):
 
 class _Base:
     values: list[Any] = []  # noqa: RUF012 - of the process, which there is one of
-    tests: list[Any] = []  # noqa: RUF012
+    tests: list[Any] = []  # noqa: RUF012 - one list for the process
     context: contextvars.Context | None = None
     number: decimal.Context | None = None
 

@@ -324,10 +324,10 @@ class _Wide:
 
         import numpy as np
 
-        cls.bits, cls.mix = module.mtrand._rand._bit_generator, None  # noqa: SLF001
+        cls.bits, cls.mix = module.mtrand._rand._bit_generator, None  # noqa: SLF001 - NumPy has no public way
         second = module.RandomState(1)
         words = []
-        for bits in (cls.bits, second._bit_generator):  # noqa: SLF001
+        for bits in (cls.bits, second._bit_generator):  # noqa: SLF001 - NumPy has no public way
             if type(bits) is not module.MT19937:
                 return
             memory: Any = (ctypes.c_uint32 * _WORDS).from_address(bits.ctypes.state_address)

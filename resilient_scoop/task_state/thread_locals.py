@@ -67,7 +67,7 @@ def install() -> None:
     vars(threading)["local"] = local
 
 
-def importing(begins: bool) -> bool:  # noqa: FBT001
+def importing(begins: bool) -> bool:  # noqa: FBT001 - a state that is set
     """Set whether modules are being imported; return the former value."""
     before, _State.is_importing = _State.is_importing, begins
     if not begins:

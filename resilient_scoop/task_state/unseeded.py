@@ -36,8 +36,8 @@ def draw_from(draw: Callable[[int], int] | None) -> None:
     """Draw seeds from now on with `draw(bits)`; None undoes it."""
     _Source.draw, _Source.pid = draw, os.getpid()
     seed = ORIGINAL if draw is None else _seed
-    random.Random.seed = seed  # type: ignore[method-assign]
-    random.seed = seed.__get__(random.seed.__self__)  # type: ignore[attr-defined]
+    random.Random.seed = seed  # type: ignore[method-assign]  # replaced on purpose
+    random.seed = seed.__get__(random.seed.__self__)  # type: ignore[attr-defined]  # replaced on purpose
     _watch_numpy()
 
 

@@ -180,7 +180,7 @@ class Describer:
     def class_key(self, cls: type) -> bytes | None:
         """Return the description of a user's class; None for others, which count by name."""
         if type(cls).__name__ == "MetaCreator":  # DEAP's: described by its definition
-            return digest_of(cls.__name__.encode(), self.part(cls.reduce_args))  # type: ignore[attr-defined]
+            return digest_of(cls.__name__.encode(), self.part(cls.reduce_args))  # type: ignore[attr-defined]  # DEAP sets it
         if not is_user_code(cls):
             return None
         home = own_home(cls)
@@ -240,7 +240,7 @@ class Describer:
         """Return the description of the classes that are registered with an abstract one."""
         if not isinstance(cls, abc.ABCMeta):
             return []
-        found = [ref() for ref in abc._get_dump(cls)[0]]  # type: ignore[attr-defined]  # noqa: SLF001
+        found = [ref() for ref in abc._get_dump(cls)[0]]  # type: ignore[attr-defined]  # noqa: SLF001 - the only way to a registry of ABC
         names = sorted(describe(each) for each in found if each is not None)
         return [b"registered", *(name.encode() for name in names)] if names else []
 

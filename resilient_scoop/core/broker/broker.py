@@ -291,7 +291,7 @@ class Broker:
             elif isinstance(message, wire.Progress):
                 self.ledger.progress(ghost, message, raw)
 
-    def _handle(self, peer: Peer, message: wire.Up, raw: bytes, now: float) -> None:  # noqa: C901, PLR0912, PLR0915
+    def _handle(self, peer: Peer, message: wire.Up, raw: bytes, now: float) -> None:  # noqa: C901, PLR0912, PLR0915 - one case per message
         match message:
             case wire.Outcomes():
                 peer.stuck, peer.moved_at = False, now

@@ -178,7 +178,7 @@ class ParentCalls:
         return doubts
 
     def _put(
-        self, call: Call, outcome: wire.Outcome, low: int, high: int, recovering: bool,  # noqa: FBT001
+        self, call: Call, outcome: wire.Outcome, low: int, high: int, recovering: bool,  # noqa: FBT001 - called once per outcome
     ) -> None:  # fmt: skip
         self.arrivals += 1
         self.settled += high - low

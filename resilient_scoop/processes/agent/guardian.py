@@ -213,7 +213,7 @@ def _make_folder(run_key: str, host: str) -> Path:
         PlaceRefusedError: there is no place for it.
     """
     named = os.environ.get(_FOLDER)
-    bases = [named] if named else [os.environ.get("TMPDIR"), "/var/tmp", tempfile.gettempdir()]  # noqa: S108
+    bases = [named] if named else [os.environ.get("TMPDIR"), "/var/tmp", tempfile.gettempdir()]  # noqa: S108 - the names are drawn, the folder is 0700
     why = []
     for base in filter(None, bases):
         folder = Path(base) / f"rscoop-{os.getuid()}"
@@ -309,8 +309,8 @@ class _Guardian:
         leftovers.end_all(lambda: leftovers.of_run(self.ticket.run_key, self.host))  # of before
         theirs, ours = os.pipe()
         tickets, writing = os.pipe()
-        os.set_inheritable(ours, False)  # noqa: FBT003
-        os.set_inheritable(writing, False)  # noqa: FBT003
+        os.set_inheritable(ours, False)  # noqa: FBT003 - the system call takes it so
+        os.set_inheritable(writing, False)  # noqa: FBT003 - the system call takes it so
         settings = msgspec.structs.replace(settings, control_fd=theirs, ticket_fd=tickets)
         self._surround()
         shutil.rmtree(self.folder / "sock", ignore_errors=True)  # of an agent that was killed

@@ -257,7 +257,7 @@ class AgentShell:
         child.record.close()
         ooms, self.ooms = self.ooms, host.oom_kills()
         why = host.reported_reason(self.machine.slots[name], code, self.logs)
-        at = time.time()  # noqa: TID251  a label for display
+        at = time.time()  # noqa: TID251 - a label for display
         self.gone[name] = child
         self._step(agent.Exited(name, code, flight, self.ooms > ooms, why, at))
         del self.gone[name]

@@ -128,7 +128,7 @@ def moved(spec: ScriptSpec, root: str, tree: str) -> ScriptSpec:
 
 def _cache() -> Path | None:
     """Return the folder of contents that runs share on this host; None if there is no place for it."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - a string, before `pathlib` is imported
     folder = Path(base) / "rscoop" / "shipped"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

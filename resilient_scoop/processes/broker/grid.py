@@ -139,7 +139,7 @@ class Grid:
                 self._replace(OUT_FILE, msgspec.json.encode(out))
 
     def _write_live(self, now: float) -> None:
-        at = time.time()  # noqa: TID251  a label for display
+        at = time.time()  # noqa: TID251 - a label for display
         hosts = {
             each.name: LiveHost(
                 workers=each.workers, busy=each.busy, done=each.done, lost_items=each.lost,

@@ -170,7 +170,7 @@ class Launcher:
         self.broker_watch = Watchdog("broker", self.display.note)
         self.agent_watch = Watchdog("agent", self.display.note, kills_sleepers=False)
         self.started_at = self.looked_at = time.monotonic()
-        self.lives = Lives(run.path, time.time())  # noqa: TID251  for display
+        self.lives = Lives(run.path, time.time())  # noqa: TID251 - for display
 
     # --- starting -----------------------------------------------------------------------------
 
@@ -293,7 +293,7 @@ class Launcher:
         finally:
             self._kill_all()
             self._end_errors()
-            self.lives.end(time.time())  # noqa: TID251
+            self.lives.end(time.time())  # noqa: TID251 - wall clock time, which other commands read
             self.feeder.close()
             self.display.close()
             self.selector.close()
@@ -438,7 +438,7 @@ class Launcher:
         self._show_tasks()
         self._check_there()
         self._mind_places()
-        self.lives.live(time.time())  # noqa: TID251
+        self.lives.live(time.time())  # noqa: TID251 - wall clock time, which other commands read
         now = time.monotonic()
         self.feeder.look()
         self._mind_silence(now)
@@ -652,7 +652,7 @@ class Launcher:
         if report.failed or not self.options.quiet:
             took_s = time.monotonic() - self.started_at
             computed_s = report.computed_s - self.computed_s
-            all_s = ran_s(self.run.path, time.time())  # noqa: TID251
+            all_s = ran_s(self.run.path, time.time())  # noqa: TID251 - wall clock time, which other commands read
             self.display.note(
                 finished(self.run.id, report, took_s, self._workers(), computed_s, all_s)
             )

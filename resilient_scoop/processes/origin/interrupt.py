@@ -64,7 +64,7 @@ class ScriptInterrupt:
         with contextlib.suppress(OSError, ValueError, RuntimeError, AttributeError):
             sys.stdout.flush()
         session.cut()
-        output.turn_aside(os.path.join(session.settings.run_dir, FILE))  # noqa: PTH118
+        output.turn_aside(os.path.join(session.settings.run_dir, FILE))  # noqa: PTH118 - within a signal handler: no `pathlib`
         parent = session.context.parent
         assert parent is not None, "the root is a parent"
         sever(parent)

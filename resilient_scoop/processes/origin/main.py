@@ -192,7 +192,7 @@ def _hear_exit(session: Connection, output: ScriptOutput) -> None:
     leave, pid = os._exit, os.getpid()
 
     def _exit(status: int) -> NoReturn:
-        caller = sys._getframe(1).f_globals.get("__name__", "")  # noqa: SLF001
+        caller = sys._getframe(1).f_globals.get("__name__", "")  # noqa: SLF001 - who calls is what matters
         in_main = threading.current_thread() is threading.main_thread()
         if in_main and os.getpid() == pid and not caller.startswith("resilient_scoop."):
             os._exit = leave
@@ -243,7 +243,7 @@ def _redirect(session: Connection, settings: ChildSettings) -> ScriptOutput:
     error.repeats, error.before = repeating(session, raw), raw.mark
     sys.stderr = error
     # Files to which the script, or its end, may restore the two streams.
-    sys.__stdout__, sys.__stderr__ = raw.text, error  # type: ignore[misc]
+    sys.__stdout__, sys.__stderr__ = raw.text, error  # type: ignore[misc]  # typed as final by typeshed
     return raw
 
 

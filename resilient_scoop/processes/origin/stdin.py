@@ -292,7 +292,7 @@ class ScriptInput(io.BufferedIOBase):
 
     def readinto(self, buffer: object, /) -> int:
         """Fill a buffer, or what is left until the end of file."""
-        into = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        into = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # any buffer, checked by `memoryview`
         data = self.read(len(into))
         into[: len(data)] = data
         return len(data)

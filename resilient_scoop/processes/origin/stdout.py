@@ -72,7 +72,7 @@ class ScriptOutput(io.RawIOBase):
 
     def write(self, data: object) -> int:
         """Write bytes; bytes that an earlier attempt wrote are not sent again."""
-        text = bytes(memoryview(data))  # type: ignore[arg-type]
+        text = bytes(memoryview(data))  # type: ignore[arg-type]  # any buffer, checked by `memoryview`
         if self._past >= 0:
             return os.write(self._past, text)
         before = self._recorded[self._seen : self._seen + len(text)]

@@ -191,7 +191,7 @@ class PlacesShell:
                 self._report(PlacesReport(hosts=reports))
         if self._is_unfiled and (last or now - self._filed_at >= FILE_S):
             self._is_unfiled, self._filed_at = False, now
-            at = time.time()  # noqa: TID251  a label for display
+            at = time.time()  # noqa: TID251 - a label for display
             hosts = [self._host(view) for view in self.machine.hosts(now)]
             with contextlib.suppress(OSError):  # a full disk, or the run's folder is gone
                 write_hosts(self.run, HostsFile(at, hosts))

@@ -236,7 +236,7 @@ def main() -> int:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(2 if wanted.shows else null, 1)
-    sys.stdin = open(0, encoding=sys.stdin.encoding, closefd=False)  # noqa: SIM115
+    sys.stdin = open(0, encoding=sys.stdin.encoding, closefd=False)  # noqa: SIM115 - open as long as the process
     with JournalView.open(Path(settings.run_dir) / "journal") as view:
         theater = ReplayRunner(settings, view, wanted)
         played = theater.nested() if wanted.nested else [theater.root()]

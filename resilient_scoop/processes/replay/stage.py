@@ -79,7 +79,7 @@ class ReplayConnection(Connection):
         self.saves = False
         self.mirror = None
 
-    def keep_files(self, path: str, call: int, refs: dict[int, bytes]) -> None:  # noqa: ARG002
+    def keep_files(self, path: str, call: int, refs: dict[int, bytes]) -> None:  # noqa: ARG002 - the protocol's
         """Remove the files of a call's arguments: they are not read."""
         for ref in refs.values():
             self.store.remove(ref)
@@ -126,7 +126,7 @@ class Compared(io.RawIOBase):
 
     def write(self, data: object) -> int:
         """Compare the output; output after the recorded part cannot be compared."""
-        text = bytes(memoryview(data))  # type: ignore[arg-type]
+        text = bytes(memoryview(data))  # type: ignore[arg-type]  # any buffer, checked by `memoryview`
         if self._is_childs:
             return len(text)
         before = self._recorded[self.seen : self.seen + len(text)]

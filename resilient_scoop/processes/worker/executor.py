@@ -284,7 +284,7 @@ class SliceExecutor:
                 if type(value) not in _PLAIN:
                     _look_at(context, loaded, value)
                     rng.seed(self.session.seed_here())  # the methods of its elements may draw
-                value = loaded.function(value)  # type: ignore[misc]
+                value = loaded.function(value)  # type: ignore[misc]  # callable where items run
                 if type(value) in _PLAIN:
                     plain = _dumps(value, 5)
                     if len(plain) <= _LARGE_BYTES:
@@ -293,7 +293,7 @@ class SliceExecutor:
             _look_at(context, loaded, value)
             try:
                 self._begin(loaded)
-                return self._encode(loaded, loaded.function(value))  # type: ignore[misc]
+                return self._encode(loaded, loaded.function(value))  # type: ignore[misc]  # callable where items run
             finally:
                 self._end(context, loaded)
         except GreenletExit:

@@ -68,7 +68,7 @@ _UNRESPONSIVE_S, _UNRESPONSIVE_LONG_S = 0.25, 1.1
 The second value is for cases that may not block other tasks. `sqlite3` gives up after 5 s."""
 _EXECUTOR: Final = str(Path(__file__).with_name("executor.py"))
 _LOCKS: Final = tuple(str(each.__file__) for each in (locks, process_locks, file_locks))
-_FUTURES: Final = os.path.join(PACKAGE, "futures", "")  # noqa: PTH118
+_FUTURES: Final = os.path.join(PACKAGE, "futures", "")  # noqa: PTH118 - compared with names of code, which are strings
 """Code that calls user code (`once`, callbacks, iterables) without the session's lock."""
 
 
