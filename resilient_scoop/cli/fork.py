@@ -94,23 +94,32 @@ def command(
 
     catalog.check_name(name)
     info = run.load()
-    place = _place(run, at, at_checkpoint, block)
+    if at is not None and at_checkpoint is not None:
+        raise UsageError("--at and --at-checkpoint cannot be used together: give one of them")
+    if block is not None and at_checkpoint is None:
+        raise UsageError(f"--block {block}: use it with --at-checkpoint only")
+    view = open_view(run)
+    if view is None:
+        raise UsageError(f"run {run.id} has not begun: there are no results to fork")
+    view.close()
     now = time.time()  # noqa: TID251 - labels the run and makes its id
     uuid = os.urandom(16)
+    with fork.moment(run) as source:
+        place = _place(run, _script_of(source), at, at_checkpoint, block)
 
-    def describe(run_id: str) -> RunInfo:
-        return msgspec.structs.replace(
-            info, id=run_id, uuid=uuid.hex(), name=name, created_at=now, forked_from=place.source,
-            host=os.uname().nodename, user=user_name(os.geteuid()),
-        )  # fmt: skip
+        def describe(run_id: str) -> RunInfo:
+            return msgspec.structs.replace(
+                info, id=run_id, uuid=uuid.hex(), name=name, created_at=now,
+                forked_from=place.source, host=os.uname().nodename, user=user_name(os.geteuid()),
+            )  # fmt: skip
 
-    target = catalog.create(state_folder(), describe, now)
-    taken = None
-    try:
-        taken = fork.fork(run, target, uuid, place.point)
-    finally:
-        if taken is None:
-            catalog.remove(target)
+        target = catalog.create(state_folder(), describe, now)
+        taken = None
+        try:
+            taken = fork.fork(source, target, uuid, place.point)
+        finally:
+            if taken is None:
+                catalog.remove(target)
     if as_json:
         print_json(
             ForkReport(
@@ -139,7 +148,9 @@ class _Made(NamedTuple):
     kept: Generation
 
 
-def _place(run: RunDir, at: str | None, at_checkpoint: str | None, block: str | None) -> _ForkPoint:
+def _place(
+    run: RunDir, root: ParentFacts, at: str | None, at_checkpoint: str | None, block: str | None
+) -> _ForkPoint:
     """Return the point that the options select.
 
     Raises:
@@ -147,11 +158,6 @@ def _place(run: RunDir, at: str | None, at_checkpoint: str | None, block: str | 
     """
     from resilient_scoop.runs import fork
 
-    if at is not None and at_checkpoint is not None:
-        raise UsageError("--at and --at-checkpoint cannot be used together: give one of them")
-    if block is not None and at_checkpoint is None:
-        raise UsageError(f"--block {block}: use it with --at-checkpoint only")
-    root = _script_of(run)
     if at_checkpoint is not None:
         name, kept = _checkpoint(run, root, at_checkpoint, block)
         point = fork.Point(kept.calls, kept.observations, kept.seq)
@@ -162,19 +168,13 @@ def _place(run: RunDir, at: str | None, at_checkpoint: str | None, block: str | 
     return _ForkPoint(None, run.id, None)
 
 
-def _script_of(run: RunDir) -> ParentFacts:
-    """Return the script's state in the journal.
-
-    Raises:
-        UsageError: there is no journal yet.
-    """
+def _script_of(source: RunDir) -> ParentFacts:
+    """Return the script's state in the journal."""
     from resilient_scoop import ids
+    from resilient_scoop.journal.view import JournalView
     from resilient_scoop.runs.stored_state import read_state
 
-    view = open_view(run)
-    if view is None:
-        raise UsageError(f"run {run.id} has not begun: there are no results to fork")
-    with view:
+    with JournalView.open(source.journal) as view:
         return read_state(view, view.run).parent(ids.ROOT)
 
 

@@ -12,9 +12,8 @@ A backup is a folder, or one tar file:
     run.json, input.json, shown, script, decisions.jsonl,
     journal/data.mdb, journal/blobs/…, payloads/…, checkpoints/…
 
-It may be made from a live run. The database is copied at one moment; files that records name are
-linked before and after, so that the run may drop them in between. Files of large arguments are
-included only if a checkpoint waits for their calls; a restored run makes the others again.
+It may be made from a live run (`moment`). Files of large arguments are included only if a checkpoint
+waits for their calls; a restored run makes the others again.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ import fcntl
 import hashlib
 import hmac
 import os
-import re
 import shutil
 import stat
 import tarfile
@@ -38,12 +36,9 @@ import msgspec
 from resilient_scoop.adapters.synced_files import sync_folder
 from resilient_scoop.core.events import Put, Table
 from resilient_scoop.errors import JournalError, JournalFormatError, UsageError
-from resilient_scoop.journal.damage_check import CheckResult, Depth, check
-from resilient_scoop.journal.export import backup
+from resilient_scoop.journal.damage_check import Depth, check
 from resilient_scoop.journal.journal import Journal
-from resilient_scoop.journal.place import BLOB_FOLDER
-from resilient_scoop.journal.result_files import FOLDER as RESULTS
-from resilient_scoop.journal.state_store import FOLDER as STATES
+from resilient_scoop.journal.moment import may_be_in_it, one_moment
 from resilient_scoop.journal.view import JournalView
 
 FORMAT: Final = 1
@@ -51,14 +46,8 @@ MANIFEST: Final = "manifest.json"
 SEAL: Final = "manifest.hmac"
 BOOT_KEY: Final = b"boot"
 KEY_BYTES: Final = 32
-_FOLDERS: Final = (f"journal/{BLOB_FOLDER}", RESULTS, STATES)
-_TRIES: Final = 3
 _PIECE_BYTES: Final = 1 << 20
 _MANIFEST_BYTES_MAX: Final = 1 << 30
-_may_be_in_it = re.compile(
-    r"run\.json|input\.json|shown|script|decisions\.jsonl|journal/(?:data\.mdb|generation\.json|blobs/[0-9a-f]{64})"
-    r"|payloads/(?:res|arg)-[0-9a-f]{32}|checkpoints/[0-9a-f]{64}"
-).fullmatch
 
 
 class FileEntry(msgspec.Struct, frozen=True):
@@ -146,7 +135,7 @@ def write_backup(run: Path, target: Path, key: bytes) -> BackupManifest:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise JournalFormatError(str(target), "it is there already; name a new file or folder")
     try:
-        with _staged(run) as stage:
+        with one_moment(run) as stage:
             manifest = _manifest(run, stage)
             raw = msgspec.json.format(msgspec.json.encode(manifest))
             seal = hmac.new(key, raw, hashlib.sha256).hexdigest()
@@ -159,59 +148,11 @@ def write_backup(run: Path, target: Path, key: bytes) -> BackupManifest:
     return manifest
 
 
-@contextmanager
-def _staged(run: Path) -> Iterator[Path]:
-    """Yield a folder beside the journal with links to the files for the backup."""
-    stage = run / f".backup-{os.getpid()}"
-    for rest in run.glob(".backup-*"):
-        # One of our own number is of an earlier process: containers give the same numbers again.
-        if rest == stage or not Path(f"/proc/{rest.name.rpartition('-')[2]}").exists():
-            shutil.rmtree(rest, ignore_errors=True)
-    try:
-        for tries_left in reversed(range(_TRIES)):
-            stage.mkdir(mode=0o700)
-            verdict = _stage(run, stage)
-            if verdict.sound:
-                break
-            if not tries_left:
-                verdict.raise_if_damaged(run / "journal")
-            shutil.rmtree(stage)  # a file that appeared and vanished between two scans
-        yield stage
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
-def _stage(run: Path, stage: Path) -> CheckResult:
-    for folder in _FOLDERS:
-        (stage / folder).mkdir(mode=0o700, parents=True)
-    _link(run, stage)
-    with JournalView.open(run / "journal") as view:
-        backup(view, stage / "data", blobs=False)
-    for file in (stage / "data").iterdir():
-        file.rename(stage / "journal" / file.name)
-    (stage / "data").rmdir()
-    _link(run, stage)
-    for name in ("run.json", "input.json", "shown", "decisions.jsonl", "script"):
-        if (run / name).exists():
-            shutil.copyfile(run / name, stage / name)
-    return check(stage / "journal", Depth.RECORDS)
-
-
-def _link(run: Path, stage: Path) -> None:
-    for folder in _FOLDERS:
-        if not (run / folder).is_dir():
-            continue
-        for path in (run / folder).iterdir():
-            if _may_be_in_it(f"{folder}/{path.name}"):
-                with suppress(FileExistsError, FileNotFoundError):
-                    os.link(path, stage / folder / path.name)
-
-
 def _manifest(run: Path, stage: Path) -> BackupManifest:
     entries = []
     for path in sorted(stage.rglob("*")):
         name = str(path.relative_to(stage))
-        if path.is_file() and _may_be_in_it(name):
+        if path.is_file() and may_be_in_it(name):
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             entries.append(FileEntry(name, path.stat().st_size, digest))
@@ -308,7 +249,7 @@ def unpack_backup(source: Path, manifest: BackupManifest, folder: Path) -> None:
     """
     with _opened(source) as files:
         for entry in manifest.files:
-            if not _may_be_in_it(entry.name):
+            if not may_be_in_it(entry.name):
                 raise JournalFormatError(str(source), f"it holds a file {entry.name!r}")
             path = folder / entry.name
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

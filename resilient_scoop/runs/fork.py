@@ -9,7 +9,8 @@ same answer up to the point; without a checkpoint, its replay writes the output 
       the unfinished nested parents below them.
   F2  An observation is copied if it was made before that point; these are a prefix of the history, so
       their numbers have no gap.
-  F3  The source is only read, and may be live: the records of a parent are read in order.
+  F3  The source may be live. What is copied is the run at one moment (`moment`): of records and files
+      that are read one after another, a live run would have dropped some in between.
   F4  Records that were trimmed below the point must be covered by a checkpoint that is copied, else
       there is no fork (`check_point`). The new run does not know what was trimmed after the point.
   F5  A checkpoint holds the position in the script's output, and nothing before it is written again:
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, assert_never
@@ -39,9 +41,10 @@ from resilient_scoop.core.facts.outcomes import succeeded
 from resilient_scoop.core.facts.visitor import LogVisitor
 from resilient_scoop.journal import state_store
 from resilient_scoop.journal.journal import Journal
+from resilient_scoop.journal.moment import one_moment
 from resilient_scoop.journal.view import JournalView
 from resilient_scoop.runs import decisions, stdin_rest
-from resilient_scoop.runs.folder import KEPT_SCRIPT
+from resilient_scoop.runs.folder import KEPT_SCRIPT, RunDir
 from resilient_scoop.runs.recorded_streams import recorded_input, recorded_output
 from resilient_scoop.wire import messages as wire
 
@@ -51,7 +54,6 @@ if TYPE_CHECKING:
     from resilient_scoop.core.events import Change
     from resilient_scoop.core.facts.generations import Generation
     from resilient_scoop.core.facts.parent import ParentFacts
-    from resilient_scoop.runs.folder import RunDir
 
 _COMMIT_BYTES: Final = 16 << 20
 _OUTPUT_BYTES: Final = 1 << 16  # of one record
@@ -183,7 +185,7 @@ class Fork:
         self._blocks: set[tuple[str, int]] = set()  # of the script, with a checkpoint
 
     def changes(self) -> Iterator[Change]:
-        """Yield the records of the new journal, all input included (F6). The source is only read (F3)."""
+        """Yield the records of the new journal, all input included (F6)."""
         for table in (Table.DEFINE, Table.CONST):
             for key, value in self.view.scan(table):
                 yield Put(table, key, value)
@@ -281,8 +283,22 @@ class _Counts(LogVisitor):
         self.checkpoints += 1
 
 
+@contextmanager
+def moment(source: RunDir) -> Iterator[RunDir]:
+    """Yield a run as it is at one moment (F3), which is then looked at and forked.
+
+    Raises:
+        JournalError: its journal is damaged, or cannot be copied.
+    """
+    if not os.access(source.path, os.W_OK):  # no process writes there
+        yield source
+        return
+    with one_moment(source.path) as folder:
+        yield RunDir(folder)
+
+
 def fork(source: RunDir, target: RunDir, run: bytes, at: Point | None) -> Taken:
-    """Fill the new run's journal from another's; `run` is the new run's UUID.
+    """Fill the new run's journal from another's (`moment`); `run` is the new run's UUID.
 
     Raises:
         JournalError: the source cannot be read or the target not be written.
@@ -298,7 +314,6 @@ def fork(source: RunDir, target: RunDir, run: bytes, at: Point | None) -> Taken:
         clean = False
         try:
             _commit_all(journal, filled.changes())
-            _link_all(source, target)  # a live run may have made and named some since
             clean = True
         finally:
             journal.close(clean=clean)
@@ -333,10 +348,6 @@ def _link_files(source: Path, target: Path) -> None:
             continue
         try:
             os.link(path, target / path.name)
-        except FileExistsError:
-            continue
-        except FileNotFoundError:
-            continue  # an argument whose call has just ended
         except OSError:  # another file system, or one without links
             shutil.copyfile(path, target / path.name)
     sync_folder(target)

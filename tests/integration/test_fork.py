@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from tests.integration.halfway import STEPS, replayed, stop_halfway
-from tests.integration.runs import Place, ledger
+from tests.integration.runs import Place, finish, ledger, wait_until
 
 pytestmark = pytest.mark.real
 
@@ -70,3 +70,37 @@ def test_a_fork_outlives_the_run_whose_large_results_it_shares(place: Place) -> 
     shutil.rmtree(first)
     assert place.rscoop("resume", "-q", fork).expect() == "4\n"
     assert len(ledger(place)) == 4
+
+
+DROPPING = """
+    import os, random
+    from resilient_scoop import futures
+    def large(x):
+        return bytes([x % 256]) * 1_200_000
+    def parent(n):  # its results, which are files, are dropped when it ends
+        return sum(len(each) for each in futures.map(large, range(n, n + 3)))
+    def small(x):
+        return x
+    if __name__ == "__main__":
+        for _ in range(20):
+            print(sum(futures.map(small, range(500))), flush=True)
+        round = 0
+        while not os.path.exists("stop"):
+            print(sum(futures.map(parent, range(round, round + 4))), flush=True)
+            round += 4
+"""
+
+
+def test_forks_of_a_live_run_lack_no_file_that_it_drops_meanwhile(place: Place) -> None:
+    script = place.write(DROPPING)
+    live = place.start("run", "-q", "-n", "2", "--name", "live", script.name)
+    wait_until(lambda: len(place.runs()) == 1 and (place.runs()[0] / "payloads").is_dir(), 20)
+
+    forks = [place.rscoop("fork", "live").expect().strip() for _ in range(6)]
+
+    assert live.poll() is None
+    (place.folder / "stop").touch()
+    finish(live, "", 30).expect()
+    for fork in forks:
+        place.rscoop("journal", "verify", fork).expect()
+    assert list(place.runs()[0].glob(".*")) == []

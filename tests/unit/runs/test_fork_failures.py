@@ -23,7 +23,7 @@ def source(tmp_path: Path) -> RunDir:
     run = journaled(new(tmp_path))
     payloads = run.path / "payloads"
     payloads.mkdir()
-    (payloads / "large").write_bytes(b"x" * 100)
+    (payloads / f"res-{0:032x}").write_bytes(b"x" * 100)
     return run
 
 
