@@ -122,32 +122,23 @@ def command(  # noqa: PLR0913 - one parameter per option
         raise UsageError("--json is for --dry-run; a resumed run prints what its script prints")
     if run.is_held():
         raise run.busy_error()
-    notes = enter_surroundings(run, info, env, new_limits=new_limits)
-    try:
-        _enter(run, info)
-    except (UsageError, click.ClickException):
-        _say(notes)  # this may be the reason
-        raise
-    notes += changed_versions(info)
+    notes = _restore(run, info, env, new_limits=new_limits)
     if dry_run:
         _say(notes)
-        from resilient_scoop.cli.forecast import dry_run as foretold
+        from resilient_scoop.cli.forecast import dry_run as show_forecast
 
-        return foretold(
+        return show_forecast(
             run, info, reuse=reuse_changed, recompute=recompute_changed,
             retry_failed=retry_failed, as_json=as_json,
         )  # fmt: skip
-    looked = _changed(run, info, retry_failed=retry_failed)
-    if looked is None:
+    survey = _changed(run, info, retry_failed=retry_failed)
+    if survey is None:
         _conclude(run)
         note(f"run {run.id} has finished; its output: rscoop logs {run.id}")
         return 0
     _say(notes)
-    verdict = decide(run, looked, reuse_changed, recompute_changed)
-    if info.stdin_file or file_of(0):
-        problem = continue_input(run, info.stdin_file)
-        if problem:
-            note(problem)
+    verdict = decide(run, survey, reuse_changed, recompute_changed)
+    _continue_input(run, info)
     hands = crew(grid, workers, hosts_before(run), info.workers)
     if hands.spec is not None:
         save_hosts(run, hands.spec, info.script, info.cwd)
@@ -173,6 +164,25 @@ def command(  # noqa: PLR0913 - one parameter per option
         ),
         verdict.decisions,
     )
+
+
+def _restore(run: RunDir, info: RunInfo, env: tuple[str, ...], *, new_limits: bool) -> list[str]:
+    """Restore the surroundings of the run and enter its folder; return what to tell the user."""
+    notes = enter_surroundings(run, info, env, new_limits=new_limits)
+    try:
+        _enter(run, info)
+    except (UsageError, click.ClickException):
+        _say(notes)  # this may be the reason
+        raise
+    return notes + changed_versions(info)
+
+
+def _continue_input(run: RunDir, info: RunInfo) -> None:
+    """Place standard input where the run stopped to read it."""
+    if info.stdin_file or file_of(0):
+        problem = continue_input(run, info.stdin_file)
+        if problem:
+            note(problem)
 
 
 def _say(notes: list[str]) -> None:

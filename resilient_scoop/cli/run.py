@@ -22,7 +22,7 @@ from resilient_scoop.cli.base import (
     state_folder,
     task_output_option,
 )
-from resilient_scoop.cli.grid import GridWish, crew, grid_options, save_hosts
+from resilient_scoop.cli.grid import Crew, GridWish, crew, grid_options, save_hosts
 from resilient_scoop.cli.script import (
     ScriptTarget,
     find_module,
@@ -149,12 +149,7 @@ def command(  # noqa: PLR0913 - one parameter per option
     now = time.time()  # noqa: TID251 - labels the run and makes its id
     files = {} if target.source is None else {KEPT_SCRIPT: target.source}
     run = catalog.create(state_folder(), describe, now, files)
-    if hands.spec is not None:
-        try:
-            save_hosts(run, hands.spec, target.script, str(folder))
-        except UsageError:
-            catalog.remove(run)  # nothing was run
-            raise
+    _save_hosts(run, hands, target, folder)
     options = RunOptions(
         workers=hands.here, total=hands.total, grid=hands.spec is not None, hosts=hands.hosts,
         strict=strict, quiet=quiet, detach=detach, audit=audit, task_output=task_output,
@@ -184,6 +179,16 @@ def _target(script: str, folder: Path, *, as_module: bool) -> ScriptTarget:
     if script == "-":
         return read_script()
     return find_script(script, folder)
+
+
+def _save_hosts(run: RunDir, hands: Crew, target: ScriptTarget, folder: Path) -> None:
+    if hands.spec is None:
+        return
+    try:
+        save_hosts(run, hands.spec, target.script, str(folder))
+    except UsageError:
+        catalog.remove(run)  # nothing was run
+        raise
 
 
 def _started(run: RunDir, options: RunOptions) -> int:

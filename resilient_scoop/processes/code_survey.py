@@ -125,6 +125,14 @@ def look(run: RunDir, info: RunInfo, view: Readable) -> CodeSurvey:
     counts = _results(view)
     if not counts:
         return CodeSurvey([], {}, renewed)
+    found, missing = _with_results(differing, counts)
+    return CodeSurvey([found[name] for name in sorted(found)], missing, renewed, edited)
+
+
+def _with_results(
+    differing: list[tuple[Define, Comparison]], counts: dict[bytes, ResultCount]
+) -> tuple[dict[str, Changed], dict[str, int]]:
+    """Return, by name, the changed functions that have results, and the results of missing ones."""
     found: dict[str, Changed] = {}
     missing: dict[str, int] = {}
     for define, answer in differing:
@@ -141,7 +149,7 @@ def look(run: RunDir, info: RunInfo, view: Readable) -> CodeSurvey:
         found[define.name] = Changed(
             define.name, names, pairs, tuple(dict.fromkeys(texts)), before.spent_s + counted.spent_s
         )
-    return CodeSurvey([found[name] for name in sorted(found)], missing, renewed, edited)
+    return found, missing
 
 
 def _is_noticed(edit: Edit, labels: set[str]) -> bool:

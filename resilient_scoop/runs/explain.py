@@ -226,19 +226,19 @@ class Inquiry:
                 "stopped reading the map before they were started"
             )
         if batch is None:
-            how = How.FAILED if failed else How.DONE
-            return Why(
-                path,
-                name,
-                how,
-                "its one item is done" if size == 1 else f"all its {size or 0} items are done",
-                details,
-            )
+            text = "its one item is done" if size == 1 else f"all its {size or 0} items are done"
+            return Why(path, name, How.FAILED if failed else How.DONE, text, details)
+        return self._open_batch(path, parent, batch, name, details)
+
+    def _open_batch(
+        self, path: str, parent: str, batch: Batch, name: str, details: list[str]
+    ) -> Why:
+        call = batch.call
         undone = [i for start, stop in batch.undone for i in range(start, min(stop, start + 1000))]
         total = batch.undone.count() + batch.done.count()
         end = "" if batch.last else ", and more may come"
         text = f"{batch.done.count()} of {counted(total, 'item is', 'items are')} done{end}"
-        doubts = known.intents.get(call)
+        doubts = self.state.parents[parent].intents.get(call)
         if doubts and not self.live:
             spans = [s for low, high in batch.undone for s in doubts.overlap(low, high)]
             details.append(f"in doubt: {_some(path, [i for a, b in spans for i in range(a, b)])}")

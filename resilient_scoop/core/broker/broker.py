@@ -303,18 +303,10 @@ class Broker:
                 self.ledger.observed(peer, message, raw)
             case wire.Output() | wire.Input():
                 self.ledger.stream(peer, message, raw)
-            case wire.Parked(attempt=attempt, index=index):
-                peer.stuck, peer.moved_at = False, now
-                lease = peer.leases.get(attempt)
-                if message.parked:
-                    self.membership.park(peer, message, now)
-                elif lease is not None:
-                    lease.unpark(index)
-            case wire.Stuck(attempt=attempt, index=index):
-                lease = peer.leases.get(attempt)
-                if lease is not None and self.scheduler.evict(lease, index, message.tries):
-                    # Before another grant of the item, which does not wait either.
-                    self.outbox.offer(peer.id, wire.encode(wire.Evict(attempt, index)))
+            case wire.Parked():
+                self._parked(peer, message, now)
+            case wire.Stuck():
+                self._stuck(peer, message)
             case wire.Returned():
                 self._returned(peer, message)
             case wire.BeginWanted():
@@ -334,17 +326,13 @@ class Broker:
             case wire.RunEnded():
                 self._run_ended(peer, message, raw)
             case wire.Bye():
-                self.membership.lose(peer, None)
-                if peer.host is not None:
-                    self.hosts.left(peer.id)
+                self._left(peer)
             case wire.Checkpoint():
                 self.keeper.checkpoint(peer, message, raw)
             case wire.Verified():
                 self.keeper.verified(peer, message)
             case wire.OpenBlocks():
-                self.handover.answered(peer, message)
-                if peer.host is not None:
-                    self.hosts.answered(peer, message)
+                self._answered(peer, message)
             case wire.Halted():
                 self.keeper.halt(peer, message)
             case wire.NoRoom():
@@ -357,6 +345,35 @@ class Broker:
                 pass  # handled with their bundle
             case _:
                 assert_never(message)
+
+    def _parked(self, peer: Peer, message: wire.Parked, now: float) -> None:
+        """An item waits for calls of its own, or continues."""
+        peer.stuck, peer.moved_at = False, now
+        if message.parked:
+            self.membership.park(peer, message, now)
+            return
+        lease = peer.leases.get(message.attempt)
+        if lease is not None:
+            lease.unpark(message.index)
+
+    def _stuck(self, peer: Peer, message: wire.Stuck) -> None:
+        """A parked item could continue, but its worker executes another one: it continues elsewhere."""
+        lease = peer.leases.get(message.attempt)
+        if lease is not None and self.scheduler.evict(lease, message.index, message.tries):
+            # Before another grant of the item, which does not wait either.
+            self.outbox.offer(peer.id, wire.encode(wire.Evict(message.attempt, message.index)))
+
+    def _left(self, peer: Peer) -> None:
+        """A process has ended in order."""
+        self.membership.lose(peer, None)
+        if peer.host is not None:
+            self.hosts.left(peer.id)
+
+    def _answered(self, peer: Peer, answer: wire.OpenBlocks) -> None:
+        """A process says which of its parents have an open block."""
+        self.handover.answered(peer, answer)
+        if peer.host is not None:
+            self.hosts.answered(peer, answer)
 
     def _not_wanted(self, peer: Peer, message: wire.Cancel | wire.Abandon) -> None:
         """A parent cancels an item, or gives up batches."""

@@ -205,6 +205,28 @@ def _begin_whole(
     return PartChange(batch, part.fn, (), True)  # noqa: FBT003 - a struct is made faster by positions
 
 
+def _open_batch(
+    state: DurableState, parent: ParentFacts, part: Part, place: _Place
+) -> Batch | None:
+    """Open a batch that is not open; None if it has ended, and the part asks for nothing more."""
+    call, stop = part.call, part.start + part.count
+    if parent.dropped:
+        checkpoints.ask_again(parent, call)
+    size, partial = parent.size_of(call), parent.partial.pop(call, None)
+    is_within = size is not None and partial is None and stop <= size
+    if is_within and not _renewed(state, parent, part):
+        return None
+    batch = parent.batches[call] = Batch(call)
+    if size is not None:  # a changed script makes more calls, or repeats them
+        parent.finished.discard(call, call + 1)
+        parent.sizes.forget(call)
+        batch.done = Intervals([(0, size)]) if partial is None else partial
+        batch.last = True
+    if not parent.index or call >= parent.index[-1][0] + _INDEX_STRIDE:
+        parent.index.append((call, place.seq))
+    return batch
+
+
 def _ask(
     state: DurableState, parent: ParentFacts, part: Part, place: _Place, spent: list[bytes]
 ) -> tuple[PartChange | None, bool]:
@@ -213,24 +235,9 @@ def _ask(
     batch = parent.batches.get(call)
     is_known = batch is not None or (call in parent.finished and call not in parent.dropped)
     if batch is None:
-        if parent.dropped:
-            checkpoints.ask_again(parent, call)
-        size, partial = parent.size_of(call), parent.partial.pop(call, None)
-        if (
-            size is not None
-            and partial is None
-            and stop <= size
-            and not _renewed(state, parent, part)
-        ):
+        batch = _open_batch(state, parent, part, place)
+        if batch is None:
             return None, part.fresh
-        batch = parent.batches[call] = Batch(call)
-        if size is not None:  # a changed script makes more calls, or repeats them
-            parent.finished.discard(call, call + 1)
-            parent.sizes.forget(call)
-            batch.done = Intervals([(0, size)]) if partial is None else partial
-            batch.last = True
-        if not parent.index or call >= parent.index[-1][0] + _INDEX_STRIDE:
-            parent.index.append((call, place.seq))
         is_end_known = True
     else:
         is_end_known = batch.last

@@ -200,11 +200,7 @@ class BrokerShell:
         self.settings = settings
         self.reports = reports
         self.journal = open_journal(settings)
-        if settings.options.retry_failed and not settings.adopt:
-            forget_failures(self.journal, load_state(self.journal, settings.run)[0])
-        state, consts = load_state(self.journal, settings.run)
-        forget_lost_arguments(self.journal, state)
-        forget_without_args(state, lambda key: self.journal.get(Table.ARGS, key) is not None)
+        state, consts = self._load_state()
         self.states = StateStore(Path(settings.run_dir))
         if not settings.adopt:  # no process writes files now
             self.states.sweep(checkpoints.files(state.parents.values()))
@@ -249,6 +245,16 @@ class BrokerShell:
         self.put_turn = 0  # the last turn that had records
         self.output_turn = 0  # the turn that recorded output, if that is not reported yet
         self.farewell_at: float | None = None
+
+    def _load_state(self) -> tuple[DurableState, dict[str, bytes]]:
+        """Load the state from the journal, without what has to be computed again."""
+        settings = self.settings
+        if settings.options.retry_failed and not settings.adopt:
+            forget_failures(self.journal, load_state(self.journal, settings.run)[0])
+        state, consts = load_state(self.journal, settings.run)
+        forget_lost_arguments(self.journal, state)
+        forget_without_args(state, lambda key: self.journal.get(Table.ARGS, key) is not None)
+        return state, consts
 
     def _open_door(self) -> None:
         """Let other hosts in, from now on."""

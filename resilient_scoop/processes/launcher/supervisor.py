@@ -266,12 +266,7 @@ class Launcher:
             self._make_folders()
             self._watch_owner()
             self.signals = SignalReceiver(self.selector, self.handover.hear, self._leave)
-            terminal = _STDERR if not self.options.detach and os.isatty(_STDERR) else None
-            self.errors = ErrorStream(self.run.logs / ERRORS_LOG, self.display.error, terminal)
-            self.selector.register(self.errors.ours, selectors.EVENT_READ, self.errors.hear)
-            if terminal is not None and os.isatty(_STDOUT):
-                self.screen = ErrorStream(None, self.display.output, _STDOUT)
-                self.selector.register(self.screen.ours, selectors.EVENT_READ, self.screen.hear)
+            errors = self._open_streams()
             if not self.options.resume:
                 command = " ".join([self.info.title, *map(one_line, self.info.argv)])
                 size = self.options.total if self.options.grid else self.options.workers
@@ -285,7 +280,7 @@ class Launcher:
             while self.broker.process is not None or self.agent.process is not None:
                 for key, _ in self.selector.select(self._timeout_s()):
                     key.data()
-                self._show_errors(self.errors)
+                self._show_errors(errors)
                 self._end_late()
             self._check_there()
             self._end_places(self.settings(adopt=False).stop_grace_s)
@@ -300,6 +295,16 @@ class Launcher:
             if self.signals is not None:
                 self.signals.close()
             self.run.remove_socket_dir()  # last, because it needs descriptors, which may have run out
+
+    def _open_streams(self) -> ErrorStream:
+        """Open the pipes for what the script's processes write; return that of standard error."""
+        terminal = _STDERR if not self.options.detach and os.isatty(_STDERR) else None
+        errors = self.errors = ErrorStream(self.run.logs / ERRORS_LOG, self.display.error, terminal)
+        self.selector.register(errors.ours, selectors.EVENT_READ, errors.hear)
+        if terminal is not None and os.isatty(_STDOUT):
+            self.screen = ErrorStream(None, self.display.output, _STDOUT)
+            self.selector.register(self.screen.ours, selectors.EVENT_READ, self.screen.hear)
+        return errors
 
     def _watch_owner(self) -> None:
         if self.owner_fd >= 0:
