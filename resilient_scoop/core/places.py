@@ -28,7 +28,8 @@ drain or a revocation: until then the link decides. RETURNED is a tag that a for
        and nothing of the tag was seen or started since.
   PL3  While an agent has its link, it is running, whatever its place says.
   PL4  A unit is stopped only when the run stops, its host is drained or revoked, or its place had started
-       two. An agent of a drained host that has its link leaves by itself.
+       two: a tag whose starts were not all answered is searched for a second one when its agent has come.
+       An agent of a drained host that has its link leaves by itself.
   PL5  Until an agent of a place has come, one unit of it at most is under way, and so after each failure.
   PL6  After failures a place waits 1, 15, 30, 60 s, up to half of it more; after a refusal five minutes.
        A host whose agent was lost `LOSSES_MAX` times within `FLAP_S` is in quarantine, ever longer, up to
@@ -73,6 +74,8 @@ LOOK_RUNNING_S: Final = 10.0
 FIND_S: Final = 5.0
 """A search that found nothing counts only this long after the start, which may be made or seen late;
 also the time in which a lost agent may return by itself before it is searched."""
+FINDS_MAX: Final = 3
+"""Searches for a second unit of an agent that has its link, if none of them finds any."""
 REACH_S: Final = 60.0
 """Time for an agent, which runs as its place says, to reach the broker."""
 BEGIN_S_MAX: Final = 600.0
@@ -189,6 +192,7 @@ class HostSlot(msgspec.Struct, eq=False):
     is_written: bool = False
     starts: int = 0  # of this tag
     is_answered: bool = False  # the last one, by the units that it has started
+    is_counted: bool = False  # a search since then has shown all units of this tag
     has_come: bool = False  # an agent since this tag was drawn
     is_returned: bool = False  # a former process had written it, and nothing else is known of it
     is_searched: bool = False  # only a search counts: its place's word did not agree with the link
@@ -697,6 +701,7 @@ class Places:
             slot.enter(UnitEvent.DUE)
             slot.tag = f"{self.config.run_id}-{random}-{slot.number}"
             slot.units, slot.starts, slot.finds = (), 0, 0
+            slot.is_counted = False
             slot.doubles, slot.is_doubled = (), False
             slot.is_written = slot.is_returned = slot.is_searched = False
             slot.has_come = slot.has_left = slot.is_over = slot.unreached_reported = False
@@ -752,8 +757,14 @@ class Places:
         is_missing = not slot.units and (
             self._is_unwanted(slot) or slot.state is PlaceState.RUNNING
         )
-        if (slot.state is PlaceState.UNKNOWN or is_missing) and slot.find_at <= look_at:
-            return PlaceCall.FIND, slot.find_at
+        if slot.state is PlaceState.UNKNOWN or is_missing:
+            find_at = slot.find_at
+        elif slot.state is PlaceState.RUNNING and not (slot.is_counted or slot.is_known_whole):
+            find_at = max(slot.find_at, slot.sure_at)  # there may be a second one
+        else:
+            find_at = inf
+        if find_at <= look_at:
+            return PlaceCall.FIND, find_at
         return PlaceCall.LOOK, look_at
 
     def _stop_due_at(self, slot: HostSlot) -> float:
@@ -782,7 +793,7 @@ class Places:
         assert slot.is_written, f"PL1 {slot.host}"
         slot.starts += 1
         # What left before is not what starts now
-        slot.is_answered = slot.has_left = slot.is_over = False
+        slot.is_answered = slot.is_counted = slot.has_left = slot.is_over = False
         slot.started_at, slot.sure_at = now, now + FIND_S
         slot.look_wait_s, slot.claims_at = LOOK_S, None
         self._ask(slot, StartUnit(slot.host, slot.tag))
@@ -914,6 +925,8 @@ class Places:
         if event.units:
             self._know(slot, event.units, now)
             slot.is_answered = slot.is_over = False
+        is_found = bool(event.units) or slot.finds >= FINDS_MAX
+        slot.is_counted = is_found and now >= slot.sure_at
         if slot.state is not PlaceState.UNKNOWN and not self._is_unwanted(slot):
             return
         if event.units:
@@ -970,7 +983,8 @@ class Places:
 
     def _find_failed(self, slot: HostSlot, why: str, now: float, wait_s: float) -> None:
         slot.find_at = now + (self._find_wait_s(slot, 0.0) if self.stopping else wait_s)
-        self._say_once(slot, why)
+        if slot.state is not PlaceState.RUNNING:
+            self._say_once(slot, why)
 
     def _say_once(self, slot: HostSlot, why: str) -> None:
         if why != slot.reported and not self._is_unwanted(slot):

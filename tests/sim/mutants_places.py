@@ -16,6 +16,10 @@ from tests.sim.planting import Patch
 _KILLED = {"rates": {"kill": 0.05}, "until": 120.0}
 _FLAPPING = {"rates": {"crash": 0.05}, "until": 600.0, "chances": {}}
 _TWICE = {"chances": {"twice": 0.8, "answer lost": 0.3}, "until": 120.0}
+_UNSEEN = {
+    "chances": {"twice": 0.8, "answer lost": 0.8, "finds ended": 0.8},
+    "rates": {"power": 0.05}, "until": 120.0, "hosts": 4, "queue": 0,
+}  # fmt: skip
 _LOST = {"chances": {"answer lost": 0.5}, "until": 120.0}
 _FAILING = {"chances": {"unborn": 0.8}, "until": 600.0, "hosts": 0, "queue": 3}
 _CUT = {"rates": {"cut": 0.02, "power": 0.02}, "until": 600.0}
@@ -114,6 +118,16 @@ def _doubles_are_left_alone() -> Sequence[Patch]:
         slot.units = units[:1] or slot.units
 
     return [(Places, "_know", bug)]
+
+
+def _doubles_of_a_lost_answer_are_not_searched() -> Sequence[Patch]:
+    ask_start = Places._ask_start
+
+    def bug(self: Places, slot: HostSlot, now: float) -> None:
+        ask_start(self, slot, now)
+        slot.is_counted = True
+
+    return [(Places, "_ask_start", bug)]
 
 
 def _all_units_are_asked_for_at_once() -> Sequence[Patch]:
@@ -239,6 +253,7 @@ PLACES_MUTANTS = (
     PlacesMutant("a place outranks the link", _a_place_outranks_the_link),
     PlacesMutant("a slow start is taken away", _a_slow_start_is_taken_away),
     PlacesMutant("doubles are left alone", _doubles_are_left_alone, _TWICE),
+    PlacesMutant("an unseen double", _doubles_of_a_lost_answer_are_not_searched, _UNSEEN),
     PlacesMutant("all units are asked for at once", _all_units_are_asked_for_at_once, _FAILING),
     PlacesMutant("no back-off", _no_back_off, _FAILING),
     PlacesMutant("no quarantine", _no_quarantine, _FLAPPING),

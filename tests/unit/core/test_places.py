@@ -455,6 +455,42 @@ def test_after_a_double_only_a_search_shows_that_the_tag_has_ended() -> None:
     shell.to(Find)
 
 
+def linked_after_a_lost_answer() -> Shell:
+    """Return a machine that knows one unit, whose agent has come; its place may have started two."""
+    shell = Shell("a", tags=(WrittenTag("a", "t"),))
+    shell.to(Find)
+    shell.step(UnitsFound("a", "t", ("u0",)))
+    shell.fail(PlaceCall.START)
+    shell.step(AgentCame("a"))
+    assert shell.slot().units == ("u0",)
+    return shell
+
+
+def test_a_double_of_a_lost_answer_is_searched_when_its_agent_has_come() -> None:
+    shell = linked_after_a_lost_answer()
+    shell.to(Find, within_s=places.FIND_S + 1.0)
+    actions = shell.step(UnitsFound("a", "t", ("u0", "u1")))
+
+    (stop,) = of(actions, StopUnits)
+    assert stop.units == ("u1",)
+    shell.step(Stopped("a", "t"))
+    with pytest.raises(AssertionError, match="comes late"):
+        shell.to(Find, within_s=600.0)
+
+
+def test_a_search_for_a_double_that_fails_or_finds_nothing_is_repeated_and_not_reported() -> None:
+    shell = linked_after_a_lost_answer()
+    reported = of(shell.seen, ShowNote)
+    shell.to(Find)
+    shell.fail(PlaceCall.FIND)
+    for _ in range(places.FINDS_MAX - 1):
+        shell.to(Find)
+        shell.step(UnitsFound("a", "t", ()))
+
+    assert of(shell.seen, ShowNote) == reported
+    assert shell.slot().is_counted
+
+
 # --- flapping ---------------------------------------------------------------------------------
 
 
