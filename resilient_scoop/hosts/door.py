@@ -49,6 +49,9 @@ class Pipe(Protocol):
         """Yield the lines of standard output and standard error until both have ended.
 
         One thread may read, while others write.
+
+        Raises:
+            ConnectionLostError: the connection ended first. `status` may be the one to say so.
         """
 
     def status(self) -> int | None:

@@ -21,7 +21,7 @@ from resilient_scoop._version import __version__
 from resilient_scoop.errors import PlaceBusyError, PlaceError, PlaceRefusedError
 from resilient_scoop.hosts.base import Seen, Unit, UnitState
 from resilient_scoop.hosts.conversation import Conversation
-from resilient_scoop.hosts.door import ConnectionLostError, Done, Door, Pipe
+from resilient_scoop.hosts.door import Done, Door, Pipe
 from resilient_scoop.hosts.hostfile import Host
 from resilient_scoop.hosts.remote_command import (
     RemoteSettings,
@@ -312,7 +312,8 @@ def _listen(pipe: Pipe, talk: Conversation) -> None:
         for line in pipe.lines():
             talk.line(line)
         talk.exited(pipe.status())
-    except ConnectionLostError as error:
+    except OSError as error:  # ConnectionLostError, or what the system says of a pipe
         talk.lost(str(error))
     finally:
+        talk.lost("what its agent says could not be read")  # unless its end is known
         pipe.close()

@@ -38,8 +38,12 @@ _LOOPBACK: Final = "127.0.0.1"
 _UNKNOWN_STATUS: Final = -1
 
 
+_BROKEN: Final = (paramiko.SSHException, EOFError, OSError)
+"""What paramiko raises when a connection breaks. Reading sends, too: it makes room for more output."""
+
+
 class ChannelPipe:
-    """A command in a channel of an SSH connection."""
+    """A command in a channel of an SSH connection; what breaks it is a ConnectionLostError."""
 
     def __init__(self, channel: Any, transport: paramiko.Transport, who: str) -> None:
         self._channel = channel
@@ -49,11 +53,14 @@ class ChannelPipe:
 
     def write(self, data: bytes) -> None:
         """Write to standard input."""
-        self._channel.sendall(data)
+        try:
+            self._channel.sendall(data)
+        except _BROKEN as error:
+            raise self._lost(error) from error
 
     def end_input(self) -> None:
         """Give standard input an end."""
-        with contextlib.suppress(OSError, EOFError):
+        with contextlib.suppress(*_BROKEN):
             self._channel.shutdown_write()
 
     def lines(self) -> Iterator[str]:
@@ -67,6 +74,8 @@ class ChannelPipe:
             except TimeoutError:
                 if not self._transport.is_active():
                     return b""
+            except _BROKEN as error:
+                raise self._lost(error) from error
 
     def status(self) -> int | None:
         """Wait for the exit status; None is a signal, which paramiko does not name."""
@@ -77,13 +86,18 @@ class ChannelPipe:
         if status != _UNKNOWN_STATUS:
             return status
         if self._is_closed:
-            raise ConnectionLostError("the connection was closed here")
+            raise self._lost(None)
         # Channels are told of a lost connection before the connection itself says so.
         self._transport.join(_LOOK_S)
         if self._transport.is_alive() and self._transport.is_active():
             return None
-        reason = str(self._transport.get_exception() or "").strip()
-        raise ConnectionLostError(
+        raise self._lost(self._transport.get_exception())
+
+    def _lost(self, error: BaseException | None) -> ConnectionLostError:
+        if self._is_closed:
+            return ConnectionLostError("the connection was closed here")
+        reason = str(error or "").strip()
+        return ConnectionLostError(
             f"the connection to {self._who} was lost{reason and f': {reason}'}"
         )
 
@@ -144,7 +158,7 @@ class SshDoor:
                 channel.settimeout(self._settings.connect_s)
                 channel.set_combine_stderr(True)
                 channel.exec_command(command)
-        except (paramiko.SSHException, EOFError, OSError) as error:
+        except _BROKEN as error:
             if transport.is_active():
                 raise ssh_failures.no_commands(self._to, str(error)) from error
             raise ssh_failures.connection_broke(self._to, str(error) or "no answer") from error
@@ -159,7 +173,7 @@ class SshDoor:
                 f"{self._to.name}: sshd on {self._to.hostname} opens no further session ({error.text}); "
                 "raise MaxSessions in its sshd_config"
             ) from error
-        except (paramiko.SSHException, EOFError, OSError) as error:
+        except _BROKEN as error:
             if transport.is_active():  # the host is asleep or cut off, and TCP has not noticed yet
                 transport.close()
                 raise ssh_failures.no_answer(self._to, self._settings.connect_s) from error
@@ -202,7 +216,7 @@ class SshDoor:
             try:
                 with within(transport, _REQUEST_S):
                     return int(transport.request_port_forward(_LOOPBACK, port, tunnel.accept))
-            except (paramiko.SSHException, EOFError, OSError) as error:
+            except _BROKEN as error:
                 if not transport.is_active():
                     raise ssh_failures.connection_broke(self._to, str(error)) from error
         raise ssh_failures.no_tunnel(self._to)
@@ -262,13 +276,13 @@ class _Tunnel:
 
 
 def _close(channel: Any) -> None:
-    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+    with contextlib.suppress(*_BROKEN):
         channel.close()
 
 
 def _copy_out(channel: Any, sock: socket.socket) -> None:
     """Carry bytes from the host to here; an end is passed on."""
-    with contextlib.suppress(OSError, EOFError):
+    with contextlib.suppress(*_BROKEN):
         while data := channel.recv(_CHUNK):
             sock.sendall(data)
     with contextlib.suppress(OSError):
@@ -279,8 +293,8 @@ def _copy_out(channel: Any, sock: socket.socket) -> None:
 
 def _copy_in(sock: socket.socket, channel: Any) -> None:
     """Carry bytes from here to the host; an end is passed on."""
-    with contextlib.suppress(OSError, EOFError):
+    with contextlib.suppress(*_BROKEN):
         while data := sock.recv(_CHUNK):
             channel.sendall(data)
-    with contextlib.suppress(OSError, EOFError):
+    with contextlib.suppress(*_BROKEN):
         channel.shutdown_write()

@@ -8,9 +8,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import paramiko
 import pytest
 
 from resilient_scoop.errors import PlaceBusyError, PlaceRefusedError
+from resilient_scoop.hosts.door import ConnectionLostError
+from resilient_scoop.hosts.ssh import ChannelPipe
 from tests.unit.hosts.test_ssh_login import Lab
 
 
@@ -77,6 +80,44 @@ def test_a_lost_connection_is_made_again(lab: Lab) -> None:
     door._login.transport.join(10)
     assert door.run("echo back").lines == ["back"]
     assert lab.sshd.logins == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EOFError(),
+        OSError("Socket is closed"),
+        paramiko.SSHException("Key-exchange timed out waiting for key negotiation"),
+        paramiko.ProxyCommandFailure("nc gateway 22", "Broken pipe"),
+    ],
+)
+def test_whatever_paramiko_raises_at_a_broken_connection_is_its_loss(error: Exception) -> None:
+    class Channel:
+        def recv(self, size: int) -> bytes:  # it sends, too: that there is room for more
+            raise error
+
+        def sendall(self, data: bytes) -> None:
+            raise error
+
+    pipe = ChannelPipe(Channel(), paramiko.Transport.__new__(paramiko.Transport), "alice")
+    with pytest.raises(ConnectionLostError, match="connection to alice was lost"):
+        list(pipe.lines())
+    with pytest.raises(ConnectionLostError, match="connection to alice was lost"):
+        pipe.write(b"ticket")
+
+
+def test_a_connection_that_breaks_while_output_is_read_ends_a_command(lab: Lab) -> None:
+    door = lab.door()
+    pipe = door.open("yes | head -c 3000000; sleep 60")
+    assert door._login is not None
+
+    def no_message(data: object) -> None:
+        raise EOFError
+
+    door._login.transport._send_message = no_message  # as when its socket is reset
+    with pytest.raises(ConnectionLostError, match="was lost"):
+        list(pipe.lines())
+    door.close()
 
 
 def test_the_route_is_our_address(lab: Lab) -> None:
