@@ -142,7 +142,7 @@ def circular(graph: dict[str, set[str]]) -> set[str]:
     return {name for name in graph if name in reached(name)}
 
 
-def test_circles_are_found_with_nothing_that_only_leads_there() -> None:
+def test_a_circle_is_found_without_modules_that_only_lead_to_it() -> None:
     graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set[str]()}
     assert circular(graph) == {"b", "c"}
 
@@ -306,7 +306,7 @@ def test_a_message_survives_the_wire(decode: Any, cls: type[msgspec.Struct]) -> 
 
 
 @pytest.mark.parametrize(("decode", "cls"), frames())
-def test_a_message_with_a_field_too_many_is_refused(decode: Any, cls: type[msgspec.Struct]) -> None:
+def test_a_message_with_an_extra_field_is_refused(decode: Any, cls: type[msgspec.Struct]) -> None:
     fields = msgspec.msgpack.decode(messages.encode(filled(cls)))
     with pytest.raises(msgspec.ValidationError):
         decode(messages.encode([*fields, "more"]))

@@ -230,7 +230,7 @@ def _tests_of(name: str) -> set[str]:
     return {each for each in vars(made) if each.startswith("test_")} if made else set()
 
 
-def test_every_test_of_the_suite_runs_or_stands_here_with_its_reason() -> None:
+def test_every_test_of_the_suite_runs_or_is_listed_with_a_reason() -> None:
     running = {
         f"{base.__name__}.{test}"
         for made in list(globals().values())

@@ -98,7 +98,7 @@ def test_hosts_reach_each_other(lab: Lab, version: int) -> None:
     assert hears(lab, "carol", "bob", version)
 
 
-def test_a_power_off_kills_everything_and_says_nothing(lab: Lab) -> None:
+def test_a_power_off_kills_every_process_without_a_message(lab: Lab) -> None:
     ours, theirs = pair(lab, "bob")
     sleeping = lab.start("bob", ["setsid", "sleep", "1000"])
     wait_until(lambda: bool(lab.processes("bob")))
@@ -130,7 +130,7 @@ def test_disks_survive_a_reboot_and_tmp_does_not(lab: Lab) -> None:
     (lab.var_tmp("alice") / "x").unlink()
 
 
-def test_a_cut_loses_what_it_says_and_nothing_else(lab: Lab) -> None:
+def test_a_cut_loses_the_packets_of_its_direction_only(lab: Lab) -> None:
     for direction, reaches_host, leaves_host in (
         ("in", False, True), ("out", True, False), ("both", False, False),
     ):  # fmt: skip
@@ -173,7 +173,7 @@ def test_a_pulled_cable_is_seen_by_the_host_and_not_by_the_desk(lab: Lab) -> Non
         assert ours.recv(1) == b"x"
 
 
-def test_a_host_that_sleeps_stands_still_and_is_silent(lab: Lab) -> None:
+def test_a_host_that_sleeps_runs_nothing_and_sends_nothing(lab: Lab) -> None:
     counting = lab.start("alice", ["sh", "-c", COUNTING])
     file = lab.temporary("alice") / "n"
     wait_until(file.exists)
@@ -242,7 +242,7 @@ def test_a_capture_holds_what_passed(lab: Lab, tmp_path: Path) -> None:
     capture.communicate()
 
 
-def test_what_a_switched_off_host_is_asked_is_an_error(lab: Lab) -> None:
+def test_a_command_on_a_switched_off_host_is_an_error(lab: Lab) -> None:
     lab.power_off("bob")
     with pytest.raises(LabError, match="bob is switched off"):
         lab.exec("bob", ["true"])
@@ -268,12 +268,12 @@ def round_trips_s(lab: Lab, name: str, count: int) -> list[float]:
     return sorted(found)
 
 
-def test_a_cut_at_the_switch_loses_what_it_says(tun_lab: Lab) -> None:
-    test_a_cut_loses_what_it_says_and_nothing_else(tun_lab)
+def test_a_cut_at_the_switch_loses_the_packets_of_its_direction(tun_lab: Lab) -> None:
+    test_a_cut_loses_the_packets_of_its_direction_only(tun_lab)
 
 
-def test_a_power_off_at_the_switch_says_nothing(tun_lab: Lab) -> None:
-    test_a_power_off_kills_everything_and_says_nothing(tun_lab)
+def test_a_power_off_at_the_switch_sends_no_message(tun_lab: Lab) -> None:
+    test_a_power_off_kills_every_process_without_a_message(tun_lab)
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -281,7 +281,7 @@ def test_hosts_reach_each_other_over_the_switch(tun_lab: Lab, version: int) -> N
     test_hosts_reach_each_other(tun_lab, version)
 
 
-def test_delay_is_the_delay_that_was_asked_for(tun_lab: Lab) -> None:
+def test_the_delay_of_packets_is_the_requested_one(tun_lab: Lab) -> None:
     assert round_trips_s(tun_lab, "alice", 20)[0] < 0.02
     tun_lab.delay("alice", 0.05)
     slow = round_trips_s(tun_lab, "alice", 20)
@@ -292,7 +292,7 @@ def test_delay_is_the_delay_that_was_asked_for(tun_lab: Lab) -> None:
     assert round_trips_s(tun_lab, "alice", 20)[0] < 0.02
 
 
-def test_loss_is_the_share_that_was_asked_for(tun_lab: Lab) -> None:
+def test_the_share_of_lost_packets_is_the_requested_one(tun_lab: Lab) -> None:
     tun_lab.loss("bob", 0.3, "out")
 
     def send() -> None:
@@ -310,7 +310,7 @@ def test_loss_is_the_share_that_was_asked_for(tun_lab: Lab) -> None:
     assert after["in"] == before["in"]
 
 
-def test_a_connection_survives_loss_and_disorder(tun_lab: Lab) -> None:
+def test_a_connection_survives_lost_and_reordered_packets(tun_lab: Lab) -> None:
     tun_lab.loss("bob", 0.1)
     tun_lab.reorder("bob", 0.2)
     tun_lab.delay("bob", 0.002, 0.002)
@@ -328,7 +328,7 @@ def test_a_connection_survives_loss_and_disorder(tun_lab: Lab) -> None:
     assert got == text
 
 
-def test_a_rate_is_the_rate_that_was_asked_for(tun_lab: Lab) -> None:
+def test_the_rate_of_a_link_is_the_requested_one(tun_lab: Lab) -> None:
     tun_lab.rate("carol", 8e6, "out")
     ours, theirs = pair(tun_lab, "carol")
     ours.settimeout(10)

@@ -122,7 +122,7 @@ def test_a_host_that_loses_power_becomes_unknown_and_has_no_agent_afterwards(
     assert desk.here(lambda: place.find("t2")) == []
 
 
-def test_a_start_on_a_host_that_fell_asleep_is_refused_for_now_in_time(
+def test_a_start_on_a_sleeping_host_is_refused_for_now_before_its_deadline(
     lab: Lab, desk: Desk
 ) -> None:
     place = desk.place("carol")
@@ -155,7 +155,7 @@ def doctor(lab: Lab, *words: str) -> list[dict[str, object]]:
     return hosts
 
 
-def test_the_doctor_finds_workstations_in_order(lab: Lab) -> None:
+def test_the_doctor_finds_no_problem_with_workstations(lab: Lab) -> None:
     hosts = doctor(lab, "--host", "alice,bob,carol")
     assert [host["is_usable"] for host in hosts] == [True] * 3, hosts
     assert {host["route"] for host in hosts} <= {lab.address(DESK, 4), lab.address(DESK, 6)}

@@ -67,7 +67,7 @@ def test_the_same_script_without_rscoop_answers_the_same_and_warns_once(place: P
     assert "rscoop run" in done.stderr
 
 
-def test_waiting_has_ends(place: Place) -> None:
+def test_every_wait_ends_at_its_timeout_or_result(place: Place) -> None:
     done = place.run("""
         import time
         from concurrent.futures import CancelledError
@@ -198,7 +198,7 @@ def test_options_of_a_call_do_what_they_say(place: Place) -> None:
     assert lines[7] == "True 61"
 
 
-def test_errors_come_back_as_themselves_with_where_they_were_raised(place: Place) -> None:
+def test_errors_keep_their_class_and_name_the_line_that_raised_them(place: Place) -> None:
     done = place.run("""
         import traceback
         from resilient_scoop import futures
@@ -374,7 +374,7 @@ if __name__ == "__main__":
 """
 
 
-def test_large_arguments_are_few_at_a_time_and_leave_nothing(place: Place) -> None:
+def test_few_large_arguments_are_stored_at_a_time_and_all_are_removed(place: Place) -> None:
     done = place.run(LARGE)
     assert done.expect() == (
         f"{{{4 << 20}}} True 0\n{[3 << 20] * 5}\nPicklingFailedError\nPicklingFailedError\n3 0\n"

@@ -61,7 +61,7 @@ if __name__ == "__main__":
 )
 
 
-def test_a_parent_that_could_continue_elsewhere_pays_once(place: Place) -> None:
+def test_a_parent_that_moves_to_another_worker_pays_once(place: Place) -> None:
     done = place.run(BUSY)
 
     assert done.expect() == "[0, 3, 6] [0, 1]\n", str(done)
@@ -113,7 +113,7 @@ if __name__ == "__main__":
     assert sorted(ledger(place)) == ["paid 0", "paid 1", "paid 2", "paid 3"]
 
 
-def test_a_payment_is_not_made_again_by_an_edit_before_it(place: Place) -> None:
+def test_an_edit_before_a_payment_does_not_repeat_the_payment(place: Place) -> None:
     path = place.write(
         HEAD
         + """

@@ -27,7 +27,7 @@ def limited(place: Place, limits: str, *args: str) -> subprocess.CompletedProces
 # --- the command line -------------------------------------------------------------------------
 
 
-def test_an_unknown_run_is_named_with_those_that_are_alike(place: Place) -> None:
+def test_the_error_for_an_unknown_run_names_similar_ones(place: Place) -> None:
     place.write("print(1)")
     place.rscoop("run", "-q", "-n", "1", "--name", "evolution", "script.py").expect()
     for command in (["status"], ["resume"], ["logs"], ["attach"], ["cancel"]):
@@ -36,7 +36,7 @@ def test_an_unknown_run_is_named_with_those_that_are_alike(place: Place) -> None
         assert "there is no run 'evolutoin'; did you mean evolution?" in done.err
 
 
-def test_there_is_no_last_run_where_there_is_none(place: Place) -> None:
+def test_last_names_no_run_where_there_is_none(place: Place) -> None:
     done = place.rscoop("resume", "last")
     done.expect(2)
     assert "no run" in done.err
@@ -131,7 +131,7 @@ def test_other_versions_of_dependencies_are_reported_with_both_numbers(place: Pl
     assert "Python was 3.11.0" in done.err
 
 
-def test_changed_code_behind_results_has_to_be_decided_on(place: Place) -> None:
+def test_a_resume_asks_about_results_whose_code_has_changed(place: Place) -> None:
     place.run(COUNT).expect(5)
     place.write(COUNT.replace("return x * x", "return x + 1"))
     (place.folder / "go").touch()
@@ -162,7 +162,7 @@ def test_results_of_changed_code_are_kept_when_asked(place: Place) -> None:
     assert len(ledger(place)) == 30
 
 
-def test_other_words_around_the_same_code_are_no_change(place: Place) -> None:
+def test_comments_and_docstrings_are_no_change_of_code(place: Place) -> None:
     place.run(COUNT).expect(5)
     place.write(
         COUNT.replace("def work(x):", "# moved\n\ndef other(): pass\ndef work(x):  # why\n")

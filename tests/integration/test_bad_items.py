@@ -50,7 +50,7 @@ def test_an_unpicklable_part_is_named_by_its_path(place: Place) -> None:
     assert lines[12].startswith("TypeError map() must have at least one iterable")
 
 
-def test_big_results_many_arguments_and_endless_iterables_are_fine(place: Place) -> None:
+def test_big_results_many_arguments_and_endless_iterables_work(place: Place) -> None:
     done = place.run("""
         import itertools, resource
         from resilient_scoop import futures
@@ -130,7 +130,7 @@ def test_an_item_that_kills_its_worker_fails_alone(place: Place) -> None:
     assert lines[12] == "[3, 3, 3]"
 
 
-def test_a_timeout_ends_what_sleeps_and_what_holds_the_interpreter(place: Place) -> None:
+def test_a_timeout_ends_calls_that_sleep_or_hold_the_interpreter(place: Place) -> None:
     done = place.run("""
         import re, time
         from resilient_scoop import futures
@@ -214,7 +214,7 @@ def test_an_item_that_needs_too_much_memory_fails_alone(place: Place, small_memo
     assert "needs more memory" in lines[1]
 
 
-def test_large_plain_values_go_past_the_broker_both_ways(place: Place) -> None:
+def test_large_plain_values_do_not_pass_through_the_broker(place: Place) -> None:
     done = place.run("""
         from resilient_scoop import futures
         import os, resource

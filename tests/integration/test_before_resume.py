@@ -19,7 +19,7 @@ def why(place: Place, path: str, code: int = 0) -> dict[str, Any]:
     return answer
 
 
-def test_why_tells_of_a_live_run_who_runs_what_and_who_waits_for_whom(place: Place) -> None:
+def test_why_says_for_a_live_run_what_runs_and_what_waits_for_what(place: Place) -> None:
     path = place.write(HALFWAY)
     process = place.start("run", "-q", "-n", "2", path.name)
     wait_until(lambda: "5" in ledger(place) and bool(ledger(place, "paid")))
@@ -44,7 +44,7 @@ def test_why_tells_of_a_live_run_who_runs_what_and_who_waits_for_whom(place: Pla
     assert why(place, "0")["how"] == "done"
 
 
-def test_why_tells_of_deaths_and_of_errors_without_unpickling(place: Place) -> None:
+def test_why_shows_deaths_and_errors_without_unpickling(place: Place) -> None:
     place.run("""
         import os, signal
         from resilient_scoop import futures
@@ -74,7 +74,7 @@ def test_why_tells_of_deaths_and_of_errors_without_unpickling(place: Place) -> N
     assert "in wrong" in answer["traceback"]
 
 
-def test_why_tells_what_was_recomputed_and_why(place: Place) -> None:
+def test_why_says_what_was_recomputed_and_for_which_reason(place: Place) -> None:
     place.run(STEPS.replace('print("first"', 'raise SystemExit(5)\n        print("first"')).expect(
         5
     )
@@ -108,7 +108,7 @@ def test_an_item_in_doubt_can_be_resolved(
     place.assert_nothing_left()
 
 
-def test_a_resume_says_what_is_in_doubt_and_what_becomes_of_it(place: Place) -> None:
+def test_a_resume_names_items_in_doubt_and_says_how_they_end(place: Place) -> None:
     stop_halfway(place)
     (place.folder / "go").touch()
 
@@ -193,7 +193,7 @@ def test_a_live_run_is_not_resolved(place: Place) -> None:
 # --- dry run ----------------------------------------------------------------------------------
 
 
-def test_a_dry_run_foretells_what_the_resume_then_does_and_changes_nothing(place: Place) -> None:
+def test_a_dry_run_predicts_what_the_resume_does_and_changes_nothing(place: Place) -> None:
     stop_halfway(place)
     files = contents(place.folder)
 

@@ -126,7 +126,7 @@ def test_an_interrupted_recomputation_is_repeated(place: Place) -> None:
     assert ledger(place) == 60
 
 
-def test_a_lambda_whose_results_are_kept_is_no_news_either(place: Place) -> None:
+def test_a_lambda_whose_results_are_kept_is_not_reported_again(place: Place) -> None:
     text = """
         import os
         from resilient_scoop import futures
@@ -148,7 +148,7 @@ def test_a_lambda_whose_results_are_kept_is_no_news_either(place: Place) -> None
     assert again.expect(6) == "[0, 3, 6, 9]\n"
 
 
-def test_a_function_named_apart_is_treated_apart(place: Place) -> None:
+def test_a_function_with_a_decision_of_its_own_is_treated_by_it(place: Place) -> None:
     text = """
         from resilient_scoop import futures
         def left(x): return x
@@ -215,7 +215,7 @@ if __name__ == "__main__":
 """
 
 
-def test_output_that_took_another_way_is_the_record_from_then_on(place: Place) -> None:
+def test_output_that_differs_after_an_edit_replaces_the_recorded_one(place: Place) -> None:
     place.run(VARYING).expect(5)
     (place.folder / "other").touch()
     strictly = resume(place, "--strict")
@@ -258,7 +258,7 @@ def test_an_argument_that_differed_is_reported_once_and_computed_once(place: Pla
         assert (again.expect(5), again.err.count("replay:")) == ("", 0), again.err
 
 
-def test_a_script_that_ends_sooner_than_before_is_told_so(place: Place) -> None:
+def test_a_script_that_ends_earlier_than_before_is_reported(place: Place) -> None:
     place.run("print('one'); print('two'); raise SystemExit(5)").expect(5)
     place.write("print('one')")
     strictly = resume(place, "--strict")
@@ -268,7 +268,7 @@ def test_a_script_that_ends_sooner_than_before_is_told_so(place: Place) -> None:
     assert "replay: the script now ends where it wrote 'two' before" in done.err
 
 
-def test_a_script_that_catches_the_divergence_is_not_believed(place: Place) -> None:
+def test_a_run_fails_although_its_script_catches_the_divergence(place: Place) -> None:
     place.run("print('one'); raise SystemExit(5)").expect(5)
     place.write("""
         try: print('other')

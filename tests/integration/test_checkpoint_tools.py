@@ -111,7 +111,7 @@ def test_a_replay_begins_at_the_checkpoint_and_writes_nothing(place: Place) -> N
     assert report["parents"][0]["difference"]["what"] == "output"
 
 
-def test_a_replay_tells_of_a_block_that_is_not_entered_any_more(place: Place) -> None:
+def test_a_replay_reports_a_block_that_is_no_longer_entered(place: Place) -> None:
     halfway(place)
     place.write(RUN.replace("checkpoint.durable(data", 'checkpoint.durable("other", data'))
     report = replayed(place, "last", code=1)
@@ -121,7 +121,7 @@ def test_a_replay_tells_of_a_block_that_is_not_entered_any_more(place: Place) ->
 
 
 @pytest.mark.parametrize("which", ["last", "8"])
-def test_a_fork_continues_from_a_checkpoint_on_its_own(place: Place, which: str) -> None:
+def test_a_fork_continues_from_a_checkpoint_independently(place: Place, which: str) -> None:
     whole = halfway(place)
     first = place.runs()[0]
     before = contents(first)
@@ -206,7 +206,7 @@ def test_trimmed_items_count_as_done(place: Place) -> None:
     assert "results by checkpoints" in place.rscoop("resume", "--dry-run", "last").expect()
 
 
-def test_the_files_of_states_are_looked_after(place: Place) -> None:
+def test_the_files_of_states_are_checked_copied_and_removed(place: Place) -> None:
     whole = halfway(place)
     run = place.runs()[0]
     place.rscoop("journal", "verify", "--depth", "contents", "last").expect()

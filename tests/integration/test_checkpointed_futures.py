@@ -80,7 +80,7 @@ if __name__ == "__main__":
 """
 
 
-def test_the_files_of_what_has_been_read_go_all_the_same(place: Place) -> None:
+def test_files_of_results_that_were_read_are_removed_while_others_stay(place: Place) -> None:
     assert place.run(COMMON + PASSED_ON).expect() == "3000000 True\n"
 
 
@@ -111,7 +111,9 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("done_behind", [(), ("done",)], ids=["done before", "done behind"])
-def test_futures_from_before_the_block_live_again(place: Place, done_behind: list[str]) -> None:
+def test_futures_made_before_the_block_work_after_a_restart(
+    place: Place, done_behind: list[str]
+) -> None:
     """Whether they ended in front of the last commit, behind it, or behind the resume."""
     killed_at(place, COMMON + STORED, "now", *done_behind, workers=4)
     (place.folder / "go").touch()
@@ -139,7 +141,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_generation_that_is_fallen_back_to_finds_its_futures_results(place: Place) -> None:
+def test_an_older_generation_finds_the_results_of_its_futures(place: Place) -> None:
     """The newest one, which has read them, is damaged: the one before waits for them still."""
     killed_at(place, COMMON + BACK, "now", "wait", workers=3)
     files = (place.runs()[-1] / "checkpoints").iterdir()
@@ -233,7 +235,7 @@ LAMBDAS = """
 """
 
 
-def test_lambdas_that_differ_do_not_pile_up(place: Place) -> None:
+def test_callables_of_lambdas_that_differ_are_erased(place: Place) -> None:
     # Given a loop whose callable is another one in each generation, killed on its way
     killed_at(place, LAMBDAS, "there")
 

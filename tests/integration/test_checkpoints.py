@@ -207,7 +207,7 @@ if __name__ == "__main__":
 """
 
 
-def test_futures_in_the_state_live_again(place: Place) -> None:
+def test_futures_in_the_state_work_after_a_restart(place: Place) -> None:
     killed_at(place, FUTURES, "now", workers=4)
     (place.folder / "go").touch()
 
@@ -254,7 +254,7 @@ def test_a_script_with_checkpoints_runs_without_rscoop(place: Place) -> None:
     assert done.stdout.splitlines()[-1] == "end True"
 
 
-def test_checkpoints_stand_a_replay_at_every_wait(place: Place) -> None:
+def test_checkpoints_work_when_parents_are_replayed_at_every_wait(place: Place) -> None:
     place.write(LOOP)
     whole = place.rscoop("run", "-q", "-n", "2", "--seed", "7", "script.py", "8").expect()
     place.environ["RSCOOP_ALWAYS_REPLAY"] = "1"

@@ -130,7 +130,7 @@ if __name__ == "__main__":
 """
 
 
-def test_bad_use_is_told_what_to_do(place: Place) -> None:
+def test_an_error_of_wrong_use_says_what_to_do(place: Place) -> None:
     lines = dict(line.split(" ", 1) for line in place.run(MISUSE).expect().splitlines())
 
     assert "futures.progress(done, total, resume=" in lines["leaf"]
@@ -220,7 +220,7 @@ def test_a_class_that_changed_is_migrated(place: Place, after: str, says: str) -
     ("after", "says"),
     [(RAISING, "__rscoop_migrate__ raised ValueError: no way"), (GONE, "__main__:Box")],
 )
-def test_a_class_that_cannot_be_had_is_reported(place: Place, after: str, says: str) -> None:
+def test_a_class_that_cannot_be_imported_is_reported(place: Place, after: str, says: str) -> None:
     done = changed_class(place, after)
 
     assert done.code == 70, str(done)
@@ -269,7 +269,7 @@ def test_a_damaged_checkpoint_is_fallen_back_from(place: Place) -> None:
     assert (before + done.expect()).splitlines() == lines
 
 
-def test_with_no_checkpoint_left_the_run_refuses_and_keeps_all(place: Place) -> None:
+def test_without_a_usable_checkpoint_the_run_stops_and_keeps_its_journal(place: Place) -> None:
     killed_at(place, LARGE, "now")
     folder = place.runs()[-1] / "checkpoints"
     kept = {path.name: path.read_bytes() for path in folder.iterdir()}

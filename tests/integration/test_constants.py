@@ -56,7 +56,7 @@ if __name__ == "__main__":
 """
 
 
-def test_constants_of_all_sizes_and_kinds_are_the_same_ones_in_the_next_life(place: Place) -> None:
+def test_constants_of_all_sizes_and_kinds_are_the_same_after_a_resume(place: Place) -> None:
     done = place.run(SCRIPT)
 
     rows = [[3 * n, 501, float(n), 160000.0, 2, 3_000_000] for n in range(3)]
@@ -66,7 +66,7 @@ def test_constants_of_all_sizes_and_kinds_are_the_same_ones_in_the_next_life(pla
     assert len(list((run / "payloads").glob("res-*"))) == 3
 
 
-def test_a_constant_that_is_another_one_in_the_next_life_is_refused_by_name(place: Place) -> None:
+def test_a_constant_that_differs_after_a_resume_is_refused_by_name(place: Place) -> None:
     path = place.write(SCRIPT)
 
     done = place.rscoop("run", "-q", "-n", "1", path.name, "differs")

@@ -66,7 +66,7 @@ def interrupted(place: Place, text: str, *args: str) -> str:
     return done.expect(130)
 
 
-def test_a_script_that_waits_does_its_last_things_and_a_resume_knows_nothing_of_it(
+def test_an_interrupted_script_cleans_up_and_the_resume_does_not_replay_that(
     place: Place,
 ) -> None:
     assert interrupted(place, HEAD + WAITING).splitlines() == [
@@ -93,7 +93,7 @@ def test_a_script_that_waits_does_its_last_things_and_a_resume_knows_nothing_of_
         ("while not stop: time.sleep(0.01)", "flag"),
     ],
 )
-def test_a_script_hears_it_wherever_it_is(place: Place, how: str, output: str) -> None:
+def test_a_script_gets_the_interrupt_wherever_it_is(place: Place, how: str, output: str) -> None:
     text = f"""
     if __name__ == "__main__":
         print(futures.submit(abs, -1).result(), end=" ")
@@ -117,7 +117,7 @@ def test_a_script_hears_it_wherever_it_is(place: Place, how: str, output: str) -
     assert place.rscoop("logs", "last").expect() == "1 "
 
 
-def test_a_script_that_does_not_end_is_ended(place: Place) -> None:
+def test_a_script_that_does_not_end_after_ctrl_c_is_killed(place: Place) -> None:
     out = interrupted(
         place,
         HEAD
@@ -201,7 +201,7 @@ ALARMS = """
 """
 
 
-def test_alarms_whose_handlers_raise_tear_nothing_apart(place: Place) -> None:
+def test_alarms_whose_handlers_raise_break_no_state(place: Place) -> None:
     done = place.run(ALARMS, timeout_s=60.0)
     assert done.expect().split("\n")[1:-1] == [f"{[(n, 40425)] * 3}" for n in (200, 50)]
     assert done.out.split("\n")[0] == "." * 600

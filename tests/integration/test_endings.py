@@ -94,7 +94,7 @@ def _content(place: Place, name: str) -> dict[str, str]:
     return {each.name: each.read_text() for each in (place.folder / name).iterdir()}
 
 
-def test_a_kill_among_the_last_things_has_them_done_again(place: Place) -> None:
+def test_a_kill_during_exit_handlers_repeats_them_at_the_resume(place: Place) -> None:
     done = place.run("""
         import atexit, os, signal, threading, time
         from resilient_scoop import futures

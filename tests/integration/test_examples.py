@@ -72,7 +72,7 @@ def test_every_example_is_tried_here() -> None:
 
 
 @pytest.mark.parametrize("script", [needs(script) for script in SMALL])
-def test_an_example_says_the_same_on_any_number_of_workers(script: str, tmp_path: Path) -> None:
+def test_an_example_prints_the_same_on_any_number_of_workers(script: str, tmp_path: Path) -> None:
     alone = python([*RSCOOP, "-n", "1", "--seed", "7", *example(script)], tmp_path)
     together = python([*RSCOOP, "-n", "2", "--seed", "7", *example(script)], tmp_path)
 
@@ -81,7 +81,7 @@ def test_an_example_says_the_same_on_any_number_of_workers(script: str, tmp_path
 
 
 @pytest.mark.parametrize("script", [needs(script) for script in SMALL])
-def test_an_example_says_the_same_where_every_parent_is_replayed_at_every_wait(
+def test_an_example_prints_the_same_when_every_parent_is_replayed_at_every_wait(
     script: str, tmp_path: Path
 ) -> None:
     words = [*RSCOOP, "-n", "2", "--seed", "7", str(EXAMPLES / script), *SMALL[script]]
@@ -96,7 +96,7 @@ def test_an_example_says_the_same_where_every_parent_is_replayed_at_every_wait(
 
 
 @pytest.mark.parametrize("script", [needs(script) for script in SAME_WITHOUT_RSCOOP])
-def test_an_example_says_the_same_without_rscoop(script: str, tmp_path: Path) -> None:
+def test_an_example_prints_the_same_without_rscoop(script: str, tmp_path: Path) -> None:
     serial = python(example(script), tmp_path)
     together = python([*RSCOOP, "-n", "2", *example(script)], tmp_path)
 

@@ -289,7 +289,7 @@ def test_settings_are_seen_to_change_by_functions_that_the_script_took_from_thei
     assert_as_python(place, TAKEN_BEFORE, 3)
 
 
-def test_a_resume_notices_an_edit_of_the_decimal_context_and_takes_the_rest_as_it_was(
+def test_a_resume_notices_an_edited_decimal_context_and_keeps_other_settings(
     place: Place,
 ) -> None:
     text = """
@@ -473,6 +473,6 @@ if __name__ == "__main__":
 """
 
 
-def test_modules_that_the_guard_imports_are_there_in_its_functions(place: Place) -> None:
+def test_modules_imported_under_the_guard_are_known_to_its_functions(place: Place) -> None:
     place.write("K = 2\ndef scaled(x): return x * K\n", "late.py")
     assert_as_python(place, UNDER_THE_GUARD, 3)

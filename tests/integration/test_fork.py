@@ -12,7 +12,7 @@ from tests.integration.runs import Place, finish, ledger, wait_until
 pytestmark = pytest.mark.real
 
 
-def test_a_fork_shares_what_lies_before_and_computes_the_rest(place: Place) -> None:
+def test_a_fork_shares_results_before_its_point_and_computes_the_others(place: Place) -> None:
     done = place.run(STEPS, "x")
     done.expect()
     assert len(ledger(place)) == 16
@@ -91,7 +91,7 @@ DROPPING = """
 """
 
 
-def test_forks_of_a_live_run_lack_no_file_that_it_drops_meanwhile(place: Place) -> None:
+def test_a_fork_of_a_live_run_has_files_that_the_run_removes_meanwhile(place: Place) -> None:
     script = place.write(DROPPING)
     live = place.start("run", "-q", "-n", "2", "--name", "live", script.name)
     wait_until(lambda: len(place.runs()) == 1 and (place.runs()[0] / "payloads").is_dir(), 20)

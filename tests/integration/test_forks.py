@@ -115,7 +115,7 @@ def test_futures_in_a_child_are_one_clear_error(place: Place) -> None:
     )
 
 
-def test_a_child_that_returns_from_its_task_is_no_second_worker(place: Place) -> None:
+def test_a_child_that_returns_from_its_task_does_not_act_as_a_worker(place: Place) -> None:
     done = place.run("""
         import os
         from resilient_scoop import futures
@@ -136,7 +136,7 @@ def test_a_child_that_returns_from_its_task_is_no_second_worker(place: Place) ->
     assert sorted(map(int, (place.folder / "ledger").read_text().split())) == list(range(20))
 
 
-def test_children_can_be_interrupted_and_nohup_holds_for_them(place: Place) -> None:
+def test_children_can_be_interrupted_unless_they_run_under_nohup(place: Place) -> None:
     text = """
         import signal, subprocess, sys
         from resilient_scoop import futures

@@ -69,7 +69,7 @@ def assert_resumes(place: Place) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 75)])
-def test_a_signal_hands_over_behind_a_checkpoint(
+def test_a_signal_stops_the_run_after_a_checkpoint(
     place: Place, number: signal.Signals, code: int
 ) -> None:
     process = begun(place)
@@ -86,7 +86,7 @@ def test_a_signal_hands_over_behind_a_checkpoint(
     assert_resumes(place)
 
 
-def test_a_time_limit_hands_over(place: Place) -> None:
+def test_a_time_limit_stops_the_run_after_a_checkpoint(place: Place) -> None:
     process = begun(place, "--time-limit", "2s", generations=1000)
     done = finish(process)
     done.expect(75)
@@ -107,7 +107,7 @@ def test_the_batch_systems_time_limit_is_reported_and_kept(place: Place) -> None
     assert "time limit" not in off.err
 
 
-def test_the_command_hands_a_detached_run_over(place: Place) -> None:
+def test_the_command_stops_a_detached_run_after_a_checkpoint(place: Place) -> None:
     place.write(EA)
     run = place.rscoop("run", "--detach", "-n", "2", "script.py").expect().strip()
     wait_until(lambda: len(lines(place, "replays")) >= 8, 20.0)
@@ -233,7 +233,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_parent_that_never_commits_is_waited_for_as_long_as_was_said(place: Place) -> None:
+def test_a_parent_that_never_commits_is_waited_for_until_the_grace_ends(place: Place) -> None:
     place.environ["SLURM_JOB_END_TIME"] = wall_clock(15)
     process = begun(place, text=NEVER, generations=100_000)
     done = finish(process)

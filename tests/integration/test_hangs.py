@@ -41,7 +41,7 @@ def test_a_script_that_dies_at_the_same_place_stops_the_run_and_can_be_resumed(
     assert place.rscoop("resume", "-q", "last").expect() == "285\nend\n"
 
 
-def test_a_script_that_dies_often_and_gets_on_is_started_again(place: Place) -> None:
+def test_a_script_that_dies_often_but_makes_progress_is_started_again(place: Place) -> None:
     done = place.run("""
         import os
         from resilient_scoop import futures

@@ -214,7 +214,7 @@ def test_a_process_of_the_grid_that_is_killed_costs_no_result(grid: Grid, role: 
     grid.assert_nothing_left()
 
 
-def test_results_come_home_though_their_workers_die_while_there_is_no_broker(grid: Grid) -> None:
+def test_results_reach_the_next_broker_if_their_workers_die_without_a_broker(grid: Grid) -> None:
     for server in grid.servers.values():
         server.environment["RSCOOP_KEPT_MIB"] = "0"  # each copy is a file, which the test sees
     go, begun = grid.place.folder / "go", grid.place.folder / "begun"
@@ -321,7 +321,7 @@ def test_a_host_that_is_drained_leaves_and_loses_nothing(grid: Grid) -> None:
     grid.assert_nothing_left()
 
 
-def test_agents_that_are_not_let_in_yet_end_at_once(grid: Grid) -> None:
+def test_agents_that_are_not_enrolled_yet_end_at_once(grid: Grid) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         grid.options += ["--external-address", f"127.0.0.1:{silent.getsockname()[1]}"]
         process = grid.start(SLOW)
@@ -435,7 +435,7 @@ def test_a_folder_that_a_host_does_not_have_is_shipped_to_it(grid: Grid) -> None
     [("revoke", "does not take the key"), ("rekey", "keys of the run were renewed"),
      ("terminate", "leaving the run")],
 )  # fmt: skip
-def test_a_joined_host_that_is_not_wanted_or_leaves_ends_at_once(
+def test_a_joined_host_ends_at_once_when_it_leaves_or_is_refused(
     grid: Grid, how: str, reason: str
 ) -> None:
     path = grid.place.write(SLOW)

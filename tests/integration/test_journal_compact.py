@@ -157,7 +157,7 @@ def test_a_compaction_request_is_served_or_gets_the_reason(
     journal.close(clean=True)
 
 
-def test_a_journal_that_is_closed_meanwhile_leaves_nothing_of_it(tmp_path: Path) -> None:
+def test_a_journal_closed_during_a_compaction_leaves_no_copy(tmp_path: Path) -> None:
     directory = tmp_path / "journal"
     journal = filled(directory)
     journal.tend()
@@ -196,7 +196,7 @@ def test_damage_is_never_copied_over_what_could_be_repaired(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("renamed", [False, True])
-def test_a_failed_swap_is_given_up_only_where_the_old_file_surely_counts(
+def test_a_failed_swap_is_given_up_only_if_the_old_file_is_the_valid_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, renamed: bool
 ) -> None:
     directory = tmp_path / "journal"

@@ -236,7 +236,7 @@ def test_an_older_copy_and_the_file_of_another_run_are_refused(
             opening(directory)
 
 
-def test_a_checked_file_of_sixty_bytes_less_is_not_trusted_for_its_clean_end(
+def test_a_closed_file_that_is_sixty_bytes_shorter_is_reported_as_cut(
     original: Path, tmp_path: Path
 ) -> None:
     directory = shutil.copytree(original, tmp_path / "journal")

@@ -148,7 +148,7 @@ def test_after_a_failed_sync_nothing_more_is_acknowledged(tmp_path: Path) -> Non
     journal.close(clean=True)
 
 
-def test_memory_that_may_not_be_mapped_is_lived_with(tmp_path: Path) -> None:
+def test_a_journal_works_where_memory_may_not_be_mapped(tmp_path: Path) -> None:
     code = """
 import resource
 Journal.create(directory, b"r" * 16).close(clean=True)

@@ -218,7 +218,7 @@ def test_a_forked_child_may_not_write(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pages", [1, 10, 250])
 @pytest.mark.parametrize("clean", [True, False])
-def test_a_file_that_was_cut_by_whole_pages_does_not_end_who_looks_at_it(
+def test_a_file_cut_by_whole_pages_does_not_kill_its_reader(
     tmp_path: Path, *, pages: int, clean: bool
 ) -> None:
     # Given a journal too large to be looked at as bytes, which was cut by whole pages

@@ -65,7 +65,7 @@ def test_two_hundred_rounds_break_no_guarantee(references: list[Reference], tmp_
 # --- the harness itself ---
 
 
-def test_a_campaign_of_loops_says_what_a_kill_cost() -> None:
+def test_a_campaign_of_loops_reports_the_cost_of_a_kill() -> None:
     results = [Result(n, Path("ea.py"), [], lives_s=3.0 + n / 100) for n in range(101)]
     campaign = Campaign("ea", [2.9, 3.0, 3.5], results)
     assert "median 0.50 s, p99 0.99 s, at most 1.00 s" in str(campaign)
@@ -89,7 +89,7 @@ def test_the_checker_sees_an_acknowledged_item_that_starts_again(tmp_path: Path)
     assert "0.1[0].0[3]" in violation.text
 
 
-def test_the_checker_sees_a_letter_that_is_sent_twice(tmp_path: Path) -> None:
+def test_the_checker_sees_a_side_effect_that_happens_twice(tmp_path: Path) -> None:
     file = tmp_path / "ledger"
     file.write_text("once 0.2[0] 7 1.0\nonce 0.2[0] 8 2.0\n")
     (violation,) = checker.check_ledger(Ledger(file), [], kills=1)

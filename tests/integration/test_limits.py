@@ -223,7 +223,7 @@ def test_a_run_on_a_full_disk_continues_by_itself_when_there_is_room(place: Plac
     assert "there is room for the journal again" in errors
 
 
-def test_a_full_shared_memory_is_none_of_our_business(place: Place) -> None:
+def test_a_full_shared_memory_does_not_matter(place: Place) -> None:
     assert shutil.which("unshare"), "util-linux has it"
     place.write(SCRIPT)
     done = in_own_mounts(place, FULL_SHM)

@@ -110,7 +110,7 @@ def test_a_run_that_is_stopped_as_a_whole_continues_unharmed(place: Place) -> No
 
 
 @pytest.mark.parametrize("role", ["broker", "agent"])
-def test_one_that_loops_is_killed_and_started_again(place: Place, role: str) -> None:
+def test_a_process_in_an_endless_loop_is_killed_and_started_again(place: Place, role: str) -> None:
     process = begun(place, SCRIPT.replace("sleep(0.04)", "sleep(0.1)"))
     (place.folder / f"loop-{role}").touch()
     done = finish(process, timeout_s=60.0)
@@ -152,7 +152,9 @@ def _unread(pipe: int) -> int:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_reader_that_does_not_read_keeps_no_run_from_ending(place: Place, times: int) -> None:
+def test_a_run_ends_although_the_reader_of_its_output_does_not_read(
+    place: Place, times: int
+) -> None:
     place.write(FLOOD)
     process = place.start("run", "-q", "-n", "2", "script.py")
     assert process.stdout is not None

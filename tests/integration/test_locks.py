@@ -75,7 +75,7 @@ def test_tasks_that_want_a_lock_wait_while_its_holder_continues(place: Place, wo
     assert "died" not in done.err, str(done)
 
 
-def test_a_worker_that_nothing_else_frees_is_started_again_without_blame(place: Place) -> None:
+def test_a_worker_blocked_by_locks_is_restarted_and_no_item_is_blamed(place: Place) -> None:
     """Each of both holds what the other one wants: in plain Python they run one after another."""
     script = place.write(
         """
@@ -205,7 +205,7 @@ def test_locks_of_a_process_and_data_of_a_thread_are_a_tasks_own(
     assert not done.err, str(done)
 
 
-def test_a_database_that_is_locked_over_a_map_does_not_hang_the_run(place: Place) -> None:
+def test_a_database_locked_during_a_map_does_not_hang_the_run(place: Place) -> None:
     """SQLite pauses in C, where no task can yield, and gives up after 5 s."""
     script = place.write(
         """

@@ -59,7 +59,7 @@ if __name__ == "__main__":
 """
 
 
-def test_whatever_way_a_map_is_left_the_rest_is_not_computed(place: Place) -> None:
+def test_the_rest_of_a_map_is_not_computed_however_the_map_is_left(place: Place) -> None:
     done = place.run(WAYS)
 
     output, nested, quick = done.expect().splitlines()

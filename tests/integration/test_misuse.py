@@ -139,7 +139,7 @@ if __name__ == "__main__":
 """
 
 
-def test_negative_timeouts_are_over_at_once(place: Place) -> None:
+def test_negative_timeouts_expire_at_once(place: Place) -> None:
     assert place.run(TIMEOUTS).expect().splitlines() == [
         "late late",
         "True True",
@@ -177,7 +177,7 @@ if __name__ == "__main__":
 """
 
 
-def test_an_iterable_that_raises_does_so_behind_the_results_before_it(place: Place) -> None:
+def test_an_error_of_an_iterable_is_raised_after_the_results_before_it(place: Place) -> None:
     path = place.write(ITERABLES)
     plain = subprocess.run(
         [sys.executable, "-W", "ignore", str(path)],

@@ -49,7 +49,7 @@ def executed(place: Place) -> dict[str, int]:
     return {each["name"]: each["done"] for each in place.status()["functions"]}
 
 
-def test_a_sweep_that_gets_values_and_a_call_keeps_its_results(place: Place) -> None:
+def test_a_sweep_keeps_its_results_when_values_and_a_call_are_added(place: Place) -> None:
     # Given a run of a sweep that is not over
     path = place.write(SWEEP)
     assert place.rscoop("run", "-q", "-n", "2", path.name).code == 3
@@ -77,7 +77,7 @@ def test_a_sweep_that_gets_values_and_a_call_keeps_its_results(place: Place) -> 
     assert "results depend only on function and arguments" in foretold
 
 
-def test_a_fork_takes_what_calls_behind_its_point_have_computed(place: Place) -> None:
+def test_a_fork_uses_results_of_calls_after_its_point(place: Place) -> None:
     path = place.write(SWEEP)
     assert place.rscoop("run", "-q", "-n", "2", path.name).code == 3
 

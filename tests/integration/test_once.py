@@ -86,7 +86,7 @@ if __name__ == "__main__":
 )
 
 
-def test_once_repeats_its_answer_whatever_its_function_did(place: Place) -> None:
+def test_once_returns_its_recorded_answer_whatever_its_function_did(place: Place) -> None:
     done = place.run(KILLED)
 
     assert done.expect() == "True \n", str(done)
@@ -96,7 +96,7 @@ def test_once_repeats_its_answer_whatever_its_function_did(place: Place) -> None
     assert "replay:" not in done.err
 
 
-def test_a_payment_is_not_repeated_by_a_death_right_after_it(place: Place) -> None:
+def test_a_death_right_after_a_payment_does_not_repeat_it(place: Place) -> None:
     done = place.run(PAYMENTS)
 
     assert done.expect().split() == [str(no) for no in range(6)], str(done)
@@ -111,7 +111,7 @@ def test_always_replay_runs_no_function_of_once_again(place: Place) -> None:
     assert sorted(ledger(place)).count("nested") == 4
 
 
-def test_a_replay_without_workers_passes_over_what_once_did(place: Place) -> None:
+def test_a_replay_without_workers_skips_calls_made_inside_of_once(place: Place) -> None:
     place.run(ALL_KINDS + MAIN).expect()
     before = ledger(place)
 

@@ -213,7 +213,7 @@ EDITED = """
 """
 
 
-def test_a_script_that_is_edited_while_it_runs_stays_what_it_was(place: Place) -> None:
+def test_a_script_edited_while_it_runs_keeps_its_code_in_the_launch(place: Place) -> None:
     for name in ("helper.py", "package/__init__.py", "package/late.py"):
         place.write('VERSION = "old"\n', name)
     done = place.run(EDITED)

@@ -11,7 +11,7 @@ from tests.integration.runs import Place
 pytestmark = pytest.mark.real
 
 
-def test_whatever_is_not_begun_can_be_cancelled(place: Place) -> None:
+def test_calls_that_have_not_begun_can_be_cancelled(place: Place) -> None:
     """One worker holds the first items; only the one that it is in is beyond reach."""
     done = place.run(
         """
@@ -41,7 +41,7 @@ def test_whatever_is_not_begun_can_be_cancelled(place: Place) -> None:
     ]
 
 
-def test_an_item_in_the_middle_of_a_slice_under_way_is_left_out(place: Place) -> None:
+def test_a_cancelled_item_in_the_middle_of_a_running_slice_is_left_out(place: Place) -> None:
     done = place.run(
         """
         import time
@@ -90,7 +90,7 @@ def test_cancel_in_a_task_and_of_a_call_that_must_not_run_twice(place: Place) ->
     assert done.expect() == "(True, True)\n"
 
 
-def test_higher_priority_goes_before_all_that_is_not_begun(place: Place) -> None:
+def test_calls_of_higher_priority_run_before_all_that_have_not_begun(place: Place) -> None:
     done = place.run(
         """
         import time
@@ -113,7 +113,7 @@ def test_higher_priority_goes_before_all_that_is_not_begun(place: Place) -> None
     assert done.expect() == "True True\n"
 
 
-def test_items_behind_a_long_one_go_to_an_idle_worker_at_once(place: Place) -> None:
+def test_items_queued_after_a_long_one_move_to_an_idle_worker_at_once(place: Place) -> None:
     """Two items of an unknown function are with each worker; one of them takes long."""
     done = place.run(
         """

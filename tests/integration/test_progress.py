@@ -105,7 +105,7 @@ def test_a_run_of_which_everything_was_killed_continues_inside_its_long_calls(pl
     assert len({line[3] for line in first}) == 2
 
 
-def test_a_stop_keeps_the_very_last_word(place: Place) -> None:
+def test_a_stop_keeps_the_last_progress_report(place: Place) -> None:
     answer = undisturbed(place, LONG)
     process = started(place)
     process.send_signal(signal.SIGINT)
@@ -224,7 +224,7 @@ if __name__ == "__main__":
 """
 
 
-def test_without_rscoop_a_call_knows_of_itself_what_there_is(place: Place) -> None:
+def test_task_info_works_without_rscoop(place: Place) -> None:
     path = place.write(SERIAL)
     done = subprocess.run(
         [sys.executable, path],
@@ -257,7 +257,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_call_that_says_it_in_every_breath_writes_a_record_a_second(place: Place) -> None:
+def test_a_call_that_reports_progress_constantly_writes_one_record_a_second(place: Place) -> None:
     calls = int(place.run(OFTEN, workers=1).expect())
     assert calls > 2000
     (run,) = place.runs()

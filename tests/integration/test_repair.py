@@ -107,7 +107,7 @@ def test_a_lost_checkpoint_is_dropped_and_the_one_before_is_used(place: Place, d
     )
 
 
-def test_results_that_no_checkpoint_covers_any_more_are_computed_again_and_said(
+def test_results_that_no_checkpoint_covers_any_more_are_recomputed_and_reported(
     place: Place,
 ) -> None:
     before = killed_at(place, LOOP, "now")
@@ -127,7 +127,7 @@ def test_results_that_no_checkpoint_covers_any_more_are_computed_again_and_said(
     assert replayed(place, "last")["clean"] is True
 
 
-def test_so_are_those_of_a_task(place: Place) -> None:
+def test_results_of_a_task_that_no_checkpoint_covers_are_recomputed(place: Place) -> None:
     killed_at(place, LOOP, "now", "nested")
     for path in files(place):
         path.unlink()
@@ -199,7 +199,7 @@ def test_output_that_is_lost_before_a_checkpoint_is_filled_and_the_run_continues
     assert shown[size:] == whole[size:]
 
 
-def test_a_checkpoint_that_waits_for_what_is_lost_is_dropped(tmp_path: Path) -> None:
+def test_a_checkpoint_with_a_pending_call_that_is_lost_is_dropped(tmp_path: Path) -> None:
     # Given a checkpoint whose state holds a future of which the journal knows nothing
     kept = Checkpoint("0", Attempt(1, 1), "main", 0, 1, 0, 0, 0, 4, 0, b"state")
     waiting = Checkpoint("0", Attempt(1, 1), "main", 0, 2, 1, 0, 0, 6, 0, b"state", pending=[5])

@@ -12,7 +12,7 @@ from tests.integration.runs import Place, finish, ledger, wait_until
 pytestmark = pytest.mark.real
 
 
-def test_a_finished_run_replays_clean_and_computes_nothing(place: Place) -> None:
+def test_a_finished_run_replays_without_difference_and_computes_nothing(place: Place) -> None:
     place.run(STEPS).expect()
     before, files = ledger(place), contents(place.runs()[0])
 
@@ -55,14 +55,14 @@ def test_the_first_difference_is_named_with_its_line(  # noqa: PLR0913, PLR0917
     assert f"script.py:{difference['place']['line']}" in done.expect(1)
 
 
-def test_changed_tasks_may_be_reused(place: Place) -> None:
+def test_results_of_changed_tasks_may_be_reused_in_a_replay(place: Place) -> None:
     place.run(STEPS).expect()
     place.write(STEPS.replace("x * 2", "x * 3"))
     assert replayed(place, "--reuse-changed", "last")["clean"] is True
     assert replayed(place, "--reuse-changed=work", "last", code=1)["clean"] is False  # deep uses it
 
 
-def test_a_script_that_ends_otherwise_differs(place: Place) -> None:
+def test_a_script_that_ends_differently_is_reported(place: Place) -> None:
     place.run(STEPS).expect()
     place.write(STEPS.replace('print("deep", futures.submit(deep, 4).result())', "1 / 0"))
     report = replayed(place, "last", code=1)
@@ -142,7 +142,7 @@ def test_a_live_run_replays_so_far_and_continues_undisturbed(place: Place) -> No
     assert replayed(place, "last")["clean"] is True
 
 
-def test_a_script_that_ends_its_own_process_is_told(place: Place) -> None:
+def test_a_script_that_ends_its_own_process_is_reported(place: Place) -> None:
     place.run(STEPS).expect()
     place.write(STEPS.replace("token = futures", "os._exit(7)\n        token = futures"))
     done = place.rscoop("replay", "last")

@@ -102,7 +102,7 @@ def test_dropped_records_of_a_run_that_keeps_its_history_keep_their_files(folder
     folder.journal.close(clean=True)
 
 
-def test_names_survive_a_compaction_during_which_they_come_and_go(folder: Folder) -> None:
+def test_names_added_and_removed_during_a_compaction_are_right_after_it(folder: Folder) -> None:
     early, late, gone = folder.result(), folder.result(), folder.result()
     folder.journal.commit(
         [Put(Table.LOG, b"a", outcome(early)), Put(Table.LOG, b"b", outcome(gone))]

@@ -114,7 +114,7 @@ def test_a_live_run_is_read_while_it_continues(place: Place) -> None:
     assert {item.state for item in run.items()} == {"done"}
 
 
-def test_a_killed_run_tells_what_it_has_done(place: Place) -> None:
+def test_the_figures_of_a_killed_run_can_be_read(place: Place) -> None:
     stop_halfway(place)
     run = only_run(place)
     assert run.status().state == "stopped"

@@ -145,14 +145,14 @@ USES_OURS = """
 ASKS = "from resilient_scoop.compat import install_as_scoop\ninstall_as_scoop()\n"
 
 
-def test_ours_hides_an_installed_scoop_if_the_user_says_so(place: Place) -> None:
+def test_our_scoop_module_replaces_an_installed_scoop_if_the_user_asks_for_it(place: Place) -> None:
     installed(place)
     place.environ["RSCOOP_AS_SCOOP"] = "1"
     done = place.run(USES_OURS)
     assert (done.expect(), done.err) == ("True 285\n", "")
 
 
-def test_a_script_may_ask_for_ours_in_its_first_line(place: Place) -> None:
+def test_a_script_can_select_our_scoop_module_in_its_first_line(place: Place) -> None:
     installed(place)
     text = ASKS + USES_OURS.replace("\n    ", "\n")
     assert place.run(text).expect() == "True 285\n"

@@ -79,7 +79,7 @@ def test_arguments_are_the_scripts_even_where_they_look_like_ours(place: Place) 
     assert json.loads(done.expect()) == ["script.py", *args]
 
 
-def test_python_dash_m_is_the_same_as_scoops_own_way(place: Place) -> None:
+def test_python_dash_m_scoop_works_like_the_command_of_scoop(place: Place) -> None:
     place.write("""
         import sys
         from resilient_scoop import futures
@@ -128,7 +128,7 @@ def test_the_exit_code_is_the_scripts(place: Place) -> None:
     assert place.status()["state"] == "failed"
 
 
-def test_an_exit_without_an_end_has_its_status_and_what_was_flushed(place: Place) -> None:
+def test_an_immediate_exit_keeps_its_status_and_the_flushed_output(place: Place) -> None:
     text = """
         import os, sys
         from resilient_scoop import futures
@@ -141,13 +141,13 @@ def test_an_exit_without_an_end_has_its_status_and_what_was_flushed(place: Place
     assert place.rscoop("resume", "-q", "last").expect(5) == ""
 
 
-def test_an_exit_with_a_text_prints_it_and_is_one(place: Place) -> None:
+def test_an_exit_with_a_text_prints_it_and_has_status_one(place: Place) -> None:
     done = place.run("import sys\nsys.exit('no such thing: ü')\n")
     done.expect(1)
     assert "no such thing: ü" in done.err
 
 
-def test_an_exit_with_nothing_is_zero(place: Place) -> None:
+def test_an_exit_without_a_value_has_status_zero(place: Place) -> None:
     assert place.run("import sys\nprint(1)\nsys.exit()\n").expect(0) == "1\n"
 
 

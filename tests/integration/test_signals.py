@@ -222,7 +222,7 @@ def rendered(screen: str) -> list[str]:
     return lines
 
 
-def test_a_question_is_seen_and_its_answer_reaches_the_script(place: Place) -> None:
+def test_a_prompt_is_shown_and_its_answer_reaches_the_script(place: Place) -> None:
     place.write("""
         import time
         from resilient_scoop import futures

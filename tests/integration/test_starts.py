@@ -231,7 +231,7 @@ def test_names_that_are_not_utf_8_can_be_used_everywhere(place: Place) -> None:
     assert "TypeError: unsupported operand" in resumed.err
 
 
-def test_a_dumb_terminal_is_sent_lines_only(place: Place) -> None:
+def test_a_dumb_terminal_gets_plain_lines_only(place: Place) -> None:
     place.write(SUM)
     command = " ".join([*RSCOOP, "run", "-n", "1", "script.py"])
     done = shell(place, f"script -qec '{command}' /dev/null", TERM="dumb")
@@ -290,7 +290,7 @@ def test_keywords_that_a_map_does_not_know_are_named_once(place: Place) -> None:
     assert "script.py:6: RuntimeWarning" in done.err
 
 
-def test_a_notebooks_kernel_is_told_how_to_run_in_parallel(place: Place) -> None:
+def test_a_message_tells_notebook_users_how_to_run_in_parallel(place: Place) -> None:
     place.write("""
         import sys, types
         sys.modules["ipykernel"] = types.ModuleType("ipykernel")  # as in a kernel

@@ -43,7 +43,7 @@ if __name__ == "__main__":
 """
 
 
-def test_no_line_is_lost_or_told_twice_when_the_script_dies_right_behind_its_reading(
+def test_no_input_line_is_lost_or_repeated_when_the_script_dies_after_reading_it(
     place: Place,
 ) -> None:
     place.write(DYING)
@@ -76,7 +76,7 @@ def test_a_resumed_script_reads_what_it_read_and_then_what_is_there_now(place: P
     ]
 
 
-def test_an_end_of_file_stays_one(place: Place) -> None:
+def test_an_end_of_file_is_repeated_after_a_resume(place: Place) -> None:
     place.write("""
         import os, sys
         if __name__ == "__main__":
@@ -128,7 +128,7 @@ def test_megabytes_of_binary_arrive_whole_through_deaths_of_script_and_broker(pl
         ("<<< word", "'word\\n'"),
     ],
 )
-def test_any_kind_of_standard_input_is_what_it_is_for_python(
+def test_standard_input_of_any_kind_behaves_as_with_python(
     place: Place, redirection: str, says: str
 ) -> None:
     (place.folder / "data").write_text("1\n2\n")

@@ -52,7 +52,7 @@ if __name__ == "__main__":
 )
 
 
-def test_a_script_that_catches_a_divergence_and_waits_on_ends_refused(place: Place) -> None:
+def test_a_script_that_catches_a_divergence_and_waits_again_is_refused(place: Place) -> None:
     place.run(SCRIPT).expect(1)
     (place.folder / "changed").touch()
     done = place.rscoop("resume", "-q", "--strict", "last")
@@ -62,7 +62,7 @@ def test_a_script_that_catches_a_divergence_and_waits_on_ends_refused(place: Pla
     place.assert_nothing_left()
 
 
-def test_a_task_that_catches_a_divergence_and_waits_on_fails_with_it(place: Place) -> None:
+def test_a_task_that_catches_a_divergence_and_waits_again_fails_with_it(place: Place) -> None:
     place.write(NESTED)
     done = place.rscoop("run", "-q", "-n", "2", "--strict", "script.py")
     done.expect(70)

@@ -61,7 +61,7 @@ def test_every_try_of_a_call_has_its_timeout_wherever_it_waits(place: Place) -> 
     assert place.run(SCRIPT, workers=6, timeout_s=40.0).expect() == ANSWERS
 
 
-def test_a_call_that_waits_is_late_though_its_worker_is_busy_with_another(place: Place) -> None:
+def test_a_waiting_call_times_out_although_its_worker_runs_another_one(place: Place) -> None:
     done = place.run(
         """
         import time

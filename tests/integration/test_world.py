@@ -58,7 +58,7 @@ def test_a_resume_that_cannot_import_a_module_leaves_the_run_as_it_was(
     assert place.rscoop("logs", "last").expect() == "begin\n150\n210\n"
 
 
-def test_a_worker_alone_that_cannot_import_the_script_stops_the_run(place: Place) -> None:
+def test_an_error_of_the_script_in_workers_only_stops_the_run(place: Place) -> None:
     place.write("""
         import os, resilient_scoop
         from resilient_scoop import futures
@@ -132,7 +132,7 @@ def test_a_module_missing_in_workers_stops_the_run(place: Place, what: str) -> N
     assert place.rscoop("logs", "last").expect() == "No module named 'nowhere_at_all'\n1 2\n"
 
 
-def test_a_script_that_fails_before_it_came_to_where_it_was_changes_nothing(place: Place) -> None:
+def test_a_script_that_fails_during_its_replay_changes_nothing(place: Place) -> None:
     place.write(HELPER, "helper.py")
     path = place.write(SCRIPT)
     place.rscoop("run", "-q", "-n", "2", "script.py").expect(5)
@@ -220,9 +220,7 @@ def hashes(place: Place, seed: str) -> str:
 
 
 @pytest.mark.parametrize("seed", ["0", "7"])
-def test_a_hash_seed_that_the_user_has_set_is_that_of_all_processes(
-    place: Place, seed: str
-) -> None:
+def test_all_processes_use_the_hash_seed_that_the_user_has_set(place: Place, seed: str) -> None:
     place.environ["PYTHONHASHSEED"] = seed
     assert place.run(HASHED).expect(5) == hashes(place, seed)
     assert f'"PYTHONHASHSEED": "{seed}"' in (place.runs()[0] / "run.json").read_text()
@@ -234,9 +232,7 @@ def test_a_hash_seed_that_the_user_has_set_is_that_of_all_processes(
 
 
 @pytest.mark.parametrize("seed", ["random", None])
-def test_a_hash_seed_is_the_runs_own_without_a_number_from_the_user(
-    place: Place, seed: str | None
-) -> None:
+def test_a_run_draws_a_hash_seed_if_the_user_sets_none(place: Place, seed: str | None) -> None:
     environ = {k: v for k, v in place.env().items() if k != "PYTHONHASHSEED"}
     if seed is not None:
         environ["PYTHONHASHSEED"] = seed
@@ -270,7 +266,7 @@ def test_a_worker_that_cannot_import_while_others_can_is_tried_again(place: Plac
     place.assert_nothing_left()
 
 
-def test_calls_outside_of_the_guard_are_no_outcome_once_it_is_there(place: Place) -> None:
+def test_errors_of_a_missing_guard_are_not_kept_after_the_guard_is_added(place: Place) -> None:
     text = """
 from resilient_scoop import futures
 def work(x): return x + 1

@@ -18,7 +18,7 @@ FIRST, SECOND = b"Wfirst...", b"Wsecond.."
 
 
 @pytest.mark.parametrize("attempt", [wire.Attempt(2, 3), wire.Attempt(2, 4), wire.Attempt(3, 1)])
-def test_an_attempt_is_to_find_what_it_or_one_before_it_was_told_is_durable(
+def test_the_checker_finds_an_attempt_that_misses_a_confirmed_checkpoint(
     attempt: wire.Attempt,
 ) -> None:
     checks = World(0).checks
@@ -30,7 +30,7 @@ def test_an_attempt_is_to_find_what_it_or_one_before_it_was_told_is_durable(
 
 
 @pytest.mark.parametrize("attempt", [wire.Attempt(2, 2), wire.Attempt(1, 9)])
-def test_an_attempt_whose_place_another_has_taken_may_know_less(attempt: wire.Attempt) -> None:
+def test_the_checker_allows_a_replaced_attempt_to_know_less(attempt: wire.Attempt) -> None:
     checks = World(0).checks
     checks.saved[KID, *BLOCK] = (4, wire.Attempt(2, 3))
 
@@ -66,7 +66,7 @@ def taken_over(first: int, second: int, *, commits: bool) -> Saves:
     return saves
 
 
-def test_a_parent_that_has_saved_once_need_not_save_again_for_the_same_question() -> None:
+def test_the_checker_allows_one_save_per_request() -> None:
     saves = taken_over(1, 1, commits=True)
 
     saves.handed_over()
@@ -77,7 +77,7 @@ def test_a_parent_that_has_saved_once_need_not_save_again_for_the_same_question(
 @pytest.mark.parametrize(
     ("second", "commits"), [(1, False), (2, True)], ids=["not durable", "another question"]
 )
-def test_a_parent_that_has_not_saved_since_the_question_is_missed(
+def test_the_checker_finds_a_parent_that_has_not_saved_since_the_request(
     second: int, *, commits: bool
 ) -> None:
     saves = taken_over(1, second, commits=commits)

@@ -107,7 +107,7 @@ def test_the_guarantees_hold_in_many_histories(block: int, seeds: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [3, 4, 5])
-def test_one_seed_is_one_history(seed: int) -> None:
+def test_the_same_seed_gives_the_same_history(seed: int) -> None:
     first, second = World(seed).run(), World(seed).run()
 
     assert (first.trace, first.now, first.events) == (second.trace, second.now, second.events)
@@ -126,7 +126,7 @@ def test_a_planted_bug_is_found_at_once(mutant: Mutant) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 3, 5])
-def test_callables_that_differ_do_not_pile_up(seed: int) -> None:
+def test_callables_that_differ_are_erased(seed: int) -> None:
     # Given a long loop that makes some 200 callables, under checkpoints, where none need be kept
     steps: list[Step] = [("differing", "long", 60, 3)]
     weather: dict[str, Any] = {

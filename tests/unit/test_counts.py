@@ -10,7 +10,7 @@ from resilient_scoop.wire import messages as wire
 from tests.unit.bench import outcomes, part
 
 
-def test_one_thing_is_not_many() -> None:
+def test_a_count_of_one_uses_the_singular() -> None:
     assert [counted(n, "item") for n in (0, 1, 2)] == ["0 items", "1 item", "2 items"]
     assert [counted(n, "crash", "crashes") for n in (1, 3)] == ["1 crash", "3 crashes"]
 
@@ -22,7 +22,7 @@ def test_a_run_of_one_item_says_so() -> None:
     assert "1 result recovered" in resuming("r", report)[0]
 
 
-def test_no_more_items_of_a_map_follow_once_it_is_given_up() -> None:
+def test_no_items_are_sent_after_a_map_is_given_up() -> None:
     count = Count()
     attempt = wire.Attempt(1, 1)
     count.take(wire.encode(wire.Calls(ROOT, attempt, [part(0, 0, 2, last=False)])))

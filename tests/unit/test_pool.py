@@ -149,7 +149,7 @@ def test_imap_continues_after_an_item_that_failed(pool: Any) -> None:
     ]  # fmt: skip
 
 
-def test_imap_yields_results_before_the_last_is_there(pool: Any) -> None:
+def test_imap_yields_results_before_the_last_one_is_done(pool: Any) -> None:
     for read in (pool.imap, pool.imap_unordered):
         started = time.monotonic()
         results = read(slow, [0.0, 3.0])
@@ -196,7 +196,7 @@ def test_an_iterator_gives_its_results_after_close(pool: Any) -> None:
     assert list(results) == [x * x for x in range(2000)]
 
 
-def test_an_asynchronous_result_tells_its_state(pool: Any) -> None:
+def test_an_asynchronous_result_reports_its_state(pool: Any) -> None:
     late = pool.apply_async(slow, (1.0,))
     assert not late.ready()
     with pytest.raises(ValueError, match="not ready"):
@@ -232,7 +232,7 @@ def test_callbacks_get_the_value_or_the_error_once(pool: Any) -> None:
     assert sorted(map(repr, seen)) == ["9", "KeyError(2)", "KeyError(2)", "[0, 1, 4]", "[3]"]
 
 
-def test_a_map_of_nothing_is_done_at_once(pool: Any) -> None:
+def test_a_map_of_no_items_is_done_at_once(pool: Any) -> None:
     result = pool.map_async(square, [])
     assert result.ready()
     assert result.get() == []
@@ -283,7 +283,7 @@ def test_a_pool_refuses_what_makes_no_sense(make: Callable[..., Any], pool: Any)
         pickle.dumps(pool)
 
 
-def test_a_pool_tells_how_many_processes_it_was_asked_for(make: Callable[..., Any]) -> None:
+def test_a_pool_reports_the_requested_number_of_processes(make: Callable[..., Any]) -> None:
     assert make(3)._processes == 3
 
 

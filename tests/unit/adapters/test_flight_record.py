@@ -29,5 +29,5 @@ def test_another_process_record_is_found_and_read() -> None:
     record.close()
 
 
-def test_a_process_that_has_none_or_is_gone_has_no_record() -> None:
+def test_no_record_is_found_of_a_process_without_one_or_of_an_ended_one() -> None:
     assert FlightRecord.of_process(2**22 + 1) is None

@@ -19,7 +19,7 @@ import hanging
 """
 
 
-def test_a_process_that_hangs_in_an_import_tells_where(tmp_path: Path) -> None:
+def test_the_stack_of_a_process_that_hangs_in_an_import_is_shown(tmp_path: Path) -> None:
     hanging = tmp_path / "hanging.py"
     hanging.write_text("import time\n\ndef wait():\n    time.sleep(100)\n\nwait()\n")
     log = tmp_path / "w1.log"
@@ -42,7 +42,7 @@ def test_a_process_that_hangs_in_an_import_tells_where(tmp_path: Path) -> None:
     assert import_stack.place(process.pid, tmp_path / "no.log") == ""
 
 
-def test_a_record_tells_how_long_the_start_takes_and_how_far_the_script_is() -> None:
+def test_a_record_shows_the_length_of_the_start_and_the_script_s_present_line() -> None:
     record = FlightRecord.create("w1")
     assert 0 < record.starts_s < 60
     record.ready()
@@ -52,7 +52,7 @@ def test_a_record_tells_how_long_the_start_takes_and_how_far_the_script_is() -> 
     record.close()
 
 
-def test_a_long_import_is_a_trouble_and_a_short_one_is_not() -> None:
+def test_a_long_import_is_reported_and_a_short_one_is_not() -> None:
     short = ExecutingProcess("w2", 4711, "", 0.0, imports_s=2.0)
     assert not short.trouble
     assert short.text == "w2 imports the script (2.0 s)"

@@ -25,13 +25,13 @@ def is_value_error(error: BaseException) -> bool:
     return isinstance(error, ValueError)
 
 
-def test_an_error_that_is_worth_it_is_tried_again() -> None:
+def test_a_temporary_error_is_tried_again() -> None:
     call = Flaky(ValueError(), ValueError())
     assert patiently(call, is_value_error, tries=3, wait_max_s=0.01) == "done"
     assert call.calls == 3
 
 
-def test_the_last_error_is_raised_as_itself() -> None:
+def test_the_last_error_is_raised_unchanged() -> None:
     call = Flaky(ValueError("1"), ValueError("2"), ValueError("3"))
     with pytest.raises(ValueError, match="2"):
         patiently(call, is_value_error, tries=2, wait_max_s=0.01)

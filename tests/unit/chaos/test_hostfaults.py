@@ -8,7 +8,7 @@ from chaos.lab import DESK
 HOSTS = ["alice", "bob", "carol"]
 
 
-def test_one_seed_draws_one_round() -> None:
+def test_the_same_seed_draws_the_same_round() -> None:
     rounds = [draw(random.Random(seed), HOSTS, list(Fault), 10.0) for seed in (1, 1, 2)]
     assert rounds[0] == rounds[1] != rounds[2]
 

@@ -21,7 +21,7 @@ def test_a_packet_is_delayed_within_its_jitter() -> None:
     assert 1.115 < max(late) <= 1.12
 
 
-def test_a_cut_way_drops_and_counts_every_packet() -> None:
+def test_a_cut_direction_drops_and_counts_every_packet() -> None:
     cut = way(Rule(cut=True))
     assert [cut.pass_at(0.0, 100) for _ in range(3)] == [[], [], []]
     assert cut.count.cut == 3
@@ -39,13 +39,13 @@ def test_a_duplicated_packet_passes_twice() -> None:
     assert way(Rule(duplicate=1.0)).pass_at(0.0, 100) == [0.0, 0.0]
 
 
-def test_a_slow_way_passes_packets_one_after_the_other_at_its_rate() -> None:
+def test_a_slow_direction_passes_packets_in_order_at_its_rate() -> None:
     slow = way(Rule(rate_bps=8000.0))
     passed = [slow.pass_at(1.0, 100)[0] for _ in range(3)]
     assert passed == pytest.approx([1.1, 1.2, 1.3])
 
 
-def test_a_slow_way_drops_what_would_wait_too_long() -> None:
+def test_a_slow_direction_drops_packets_that_would_wait_too_long() -> None:
     slow = way(Rule(rate_bps=8000.0))
     passed = sum(bool(slow.pass_at(0.0, 100)) for _ in range(20))
     assert passed == 6
@@ -59,7 +59,7 @@ def test_a_reordered_packet_comes_after_its_successor() -> None:
     assert 0 < mixed.count.reordered < 20
 
 
-def test_one_seed_gives_one_fate() -> None:
+def test_one_seed_gives_each_packet_the_same_delay_and_loss() -> None:
     rule = Rule(delay_s=0.1, jitter_s=0.1, loss=0.2, duplicate=0.1, reorder=0.1)
     one, same, other = way(rule, 7), way(rule, 7), way(rule, 8)
     fates = [[each.pass_at(0.0, 9) for _ in range(50)] for each in (one, same, other)]

@@ -22,7 +22,7 @@ def test_the_first_commit_is_always_due() -> None:
         assert Pace().is_due(every_s, 0.0)
 
 
-def test_commits_are_thinned_by_time() -> None:
+def test_commits_are_skipped_until_their_interval_has_passed() -> None:
     pace = Pace()
     pace.wrote(10.0, 11.0)
     assert pace.is_due(None, 11.1)
@@ -31,7 +31,7 @@ def test_commits_are_thinned_by_time() -> None:
 
 
 @pytest.mark.parametrize("cost_s", [0.0005, 0.01, 1.0, 60.0, 600.0])
-def test_auto_is_youngs_interval_and_costs_one_percent_at_most(cost_s: float) -> None:
+def test_the_automatic_interval_is_youngs_and_costs_one_percent_at_most(cost_s: float) -> None:
     pace = Pace()
     pace.wrote(0.0, cost_s)
     interval_s = pace.interval_s()
@@ -47,13 +47,13 @@ def test_an_invalid_commit_interval_is_refused(wrong: object) -> None:
         Pace().is_due(wrong, 0.0)  # type: ignore[arg-type]
 
 
-def test_a_stream_with_a_name_is_one_stream() -> None:
+def test_streams_of_the_same_name_are_the_same_stream() -> None:
     book = StreamBook()
     assert book.obtain("a", seed) is book.obtain("a", seed)
     assert book.obtain(None, seed) is not book.obtain(None, seed)
 
 
-def test_streams_come_back_where_they_stood() -> None:
+def test_streams_continue_where_they_were_saved() -> None:
     # Given a named stream, one without a name, and one that is not held any more
     book = StreamBook()
     named, first = book.obtain("a", seed), book.obtain(None, seed)

@@ -31,14 +31,14 @@ def closed_port() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
-def test_without_hosts_this_machine_is_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_hosts_this_machine_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = doctor(capsys)
     assert code == 0
     assert out.splitlines()[0].split()[:3] == ["HOST", "STATE", "LOGIN"]
     assert out.splitlines()[1].split()[0] == "localhost"
 
 
-def test_the_own_host_in_a_hostfile_is_looked_at_without_ssh(
+def test_this_host_in_a_hostfile_is_checked_without_ssh(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "hosts.txt").write_text("localhost slots=2\n")
@@ -90,7 +90,7 @@ def test_two_names_of_one_host_are_reported(
         (["--host", "alice", "-F", "nowhere"], "no SSH configuration nowhere"),
     ],
 )
-def test_wrong_words_end_with_2(
+def test_wrong_arguments_exit_with_2(
     capsys: pytest.CaptureFixture[str], words: list[str], text: str, monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:  # fmt: skip

@@ -40,7 +40,7 @@ def test_a_total_is_split_over_all_hosts() -> None:
     assert hands.spec.for_others == 2
 
 
-def test_hosts_that_are_all_this_one_make_a_run_of_one_machine() -> None:
+def test_a_hostfile_with_only_this_host_makes_a_local_run() -> None:
     assert crew(wish(host=("localhost:3", "127.0.0.1:1")), None) == Crew(4, 4, None)
 
 
@@ -103,11 +103,11 @@ def test_a_total_smaller_than_the_hosts_leaves_hosts_out(
     assert "host bob gets no worker" in capsys.readouterr().err
 
 
-def test_a_total_larger_than_the_hosts_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_total_larger_than_the_hosts_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     hands = crew(wish(host=("alice:2", "localhost:1")), 9)
     assert (hands.here, hands.total) == (1, 3)
     assert "-n 9: the hosts take only 3 workers" in capsys.readouterr().err
 
 
-def test_hosts_with_unknown_cores_make_a_total_that_is_not_known() -> None:
+def test_hosts_with_unknown_cores_make_the_total_unknown() -> None:
     assert crew(wish(host=("alice", "bob:2")), None).total == 0

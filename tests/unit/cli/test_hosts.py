@@ -73,7 +73,7 @@ def test_hosts_are_listed_with_states_figures_and_reasons(tmp_path: Path) -> Non
     assert lines[8:] == ["    a", "    last words"]
 
 
-def test_durations_are_counted_on_since_the_files_were_written() -> None:
+def test_durations_include_the_time_since_the_files_were_written() -> None:
     rows = host_rows(HostsFile(1000.0, HOSTS), LiveHostsFile(1040.0, LIVE), 1060.0)
     by_name = {row.name: row for row in rows}
     assert by_name["bob"].again_s == 340.0
@@ -88,20 +88,20 @@ def test_hosts_that_came_by_invitation_follow_the_others() -> None:
 
 
 @pytest.mark.parametrize("state", ["up", "draining", "quarantined", "revoked"])
-def test_what_the_broker_says_of_an_agent_that_it_knows_counts(state: str) -> None:
+def test_the_broker_s_state_of_an_agent_that_it_knows_is_shown(state: str) -> None:
     live = {"alice": LiveHost(state=state)}
     for report in (HOSTS[0], HostReport(name="alice", state="drained")):
         (row,) = host_rows(HostsFile(0.0, [report]), LiveHostsFile(0.0, live), 0.0)
         assert row.state == state
 
 
-def test_what_a_place_says_counts_where_its_agent_is_not_linked() -> None:
+def test_the_place_s_state_is_shown_if_its_agent_is_not_connected() -> None:
     live = {"bob": LiveHost(workers=4, state="lost")}
     (row,) = host_rows(HostsFile(0.0, [HOSTS[1]]), LiveHostsFile(0.0, live), 0.0)
     assert row.state == "never came"
 
 
-def test_hosts_as_json(tmp_path: Path) -> None:
+def test_hosts_are_printed_as_json(tmp_path: Path) -> None:
     run = with_hosts(new(tmp_path))
     report = json.loads(rscoop(tmp_path, "hosts", "--json").stdout)
     assert (report["id"], report["live"]) == (run.id, False)
@@ -139,7 +139,7 @@ def test_the_table_and_the_reasons_fit_the_terminal(
     assert "ssh-keygen" in " ".join(lines)
 
 
-def test_a_file_that_is_damaged_is_taken_for_none(tmp_path: Path) -> None:
+def test_a_damaged_file_counts_as_missing(tmp_path: Path) -> None:
     run = new(tmp_path)
     (run.path / LIVE_FILE).write_bytes(b"{")
     assert "uses no other host" in rscoop(tmp_path, "hosts").stderr

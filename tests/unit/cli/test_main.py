@@ -117,7 +117,7 @@ def test_a_place_that_can_hold_no_journal_leaves_no_run(
 
 
 @pytest.mark.parametrize("name", ["", "last", "a/b", ".x", "-x", "a b"])
-def test_a_name_that_could_be_misread_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_name_that_looks_like_an_id_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="can't name a run"):
         catalog.check_name(name)
 
@@ -145,7 +145,7 @@ def test_resume_continues_with_what_the_run_was_started_with(
     assert (how.reuse_changed, how.recompute_changed) == (("*",), ("evaluate",))
 
 
-def test_resume_says_what_is_installed_otherwise(tmp_path: Path, launches: Launches) -> None:
+def test_resume_names_packages_of_other_versions(tmp_path: Path, launches: Launches) -> None:
     run = journaled(new(tmp_path))
     (tmp_path / "evolve.py").write_text("")
     run.info.write_text(
@@ -193,13 +193,15 @@ def test_every_command_explains_itself(tmp_path: Path, name: str) -> None:
     assert "Usage: rscoop" in result.stdout
 
 
-def test_a_script_without_run_is_answered_with_the_command(tmp_path: Path) -> None:
+def test_a_script_without_run_gets_an_error_with_the_right_command(tmp_path: Path) -> None:
     result = rscoop(tmp_path, "evolve.py")
     assert result.exit_code == 2
     assert "rscoop run evolve.py" in result.stderr
 
 
-def test_errors_are_one_line_and_the_code_of_their_class(tmp_path: Path) -> None:
+def test_an_error_is_printed_as_one_line_and_exits_with_the_code_of_its_class(
+    tmp_path: Path,
+) -> None:
     result = rscoop(tmp_path, "status", "nothing")
     assert result.exit_code == 2
     assert result.stderr.startswith("rscoop: there is no run 'nothing'")
@@ -214,7 +216,7 @@ def test_an_empty_list_of_runs_is_reported(tmp_path: Path, command: str) -> None
     assert result.stderr.count("\n") == 1
 
 
-def test_names_take_one_line_of_a_terminal() -> None:
+def test_names_with_line_breaks_are_shown_on_one_line() -> None:
     assert one_line("a\nb\tc \x1b[2Jd\udcffé 日本") == "a\\nb\\tc \\x1b[2Jd\\xffé 日本"
 
 
@@ -239,7 +241,7 @@ def test_runs_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     [("90s", 90), ("1h30m", 5400), ("30d", 2592000), ("01:00:05", 3605), ("1.5h", 5400),
      ("", None), ("5", None), ("5x", None)],
 )  # fmt: skip
-def test_durations_are_read_as_people_write_them(text: str, seconds: float | None) -> None:
+def test_durations_are_accepted_in_usual_notations(text: str, seconds: float | None) -> None:
     assert parse_duration(text) == seconds
 
 
@@ -268,7 +270,7 @@ def test_sizes_are_short() -> None:
         ("--hosts=far --rsh ssh --nice 0 a.py", "run --ssh system --host far:1 a.py"),
     ],
 )  # fmt: skip
-def test_scoops_way_to_start_a_script_works(scoop: str, ours: str) -> None:
+def test_scoops_command_to_start_a_script_works(scoop: str, ours: str) -> None:
     assert compat.translate(scoop.split()) == ours.split()
 
 

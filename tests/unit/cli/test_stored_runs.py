@@ -17,7 +17,7 @@ from resilient_scoop.wire import messages as wire
 from tests.unit.cli_runs import ENDED, FIRST, RAISED, journaled, log, new, part, rscoop
 
 
-def test_figures_count_what_the_journal_holds(tmp_path: Path) -> None:
+def test_figures_count_the_records_of_the_journal(tmp_path: Path) -> None:
     run = journaled(new(tmp_path))
     found = read_status(run, run.load())
     assert (found.done, found.total_known, found.in_flight, found.failed) == (13, 18, 5, 1)
@@ -94,7 +94,7 @@ def test_a_run_of_a_newer_format_is_not_called_damaged(tmp_path: Path) -> None:
         catalog.select(tmp_path, described.id[:4])
 
 
-def test_status_tells_what_is_and_what_to_do(tmp_path: Path) -> None:
+def test_status_shows_the_state_and_the_next_step(tmp_path: Path) -> None:
     run = journaled(new(tmp_path, "trial"))
     text = rscoop(tmp_path, "status", "trial").stdout
     assert f"run {run.id} (trial): stopped" in text
@@ -107,7 +107,7 @@ def test_status_tells_what_is_and_what_to_do(tmp_path: Path) -> None:
     assert report["batches"][0]["path"] == "0.1"
 
 
-def test_a_failed_run_tells_why(tmp_path: Path) -> None:
+def test_status_of_a_failed_run_shows_the_reason(tmp_path: Path) -> None:
     journaled(new(tmp_path), RAISED)
     assert "failed, exit code 1: ValueError" in rscoop(tmp_path, "status", "last").stdout
 
@@ -115,7 +115,7 @@ def test_a_failed_run_tells_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("end", "code"), [(None, 75), (ENDED, 0), (RAISED, 1)], ids=["stopped", "finished", "failed"]
 )
-def test_attach_to_a_dead_run_prints_what_there_is(
+def test_attach_to_a_dead_run_prints_its_output_so_far(
     tmp_path: Path, end: Put | None, code: int
 ) -> None:
     journaled(new(tmp_path), *([end] if end else []))
@@ -165,7 +165,7 @@ def test_gc_removes_old_finished_runs_only(tmp_path: Path) -> None:
 # --- journal ---
 
 
-def test_a_sound_journal_is_told_from_a_damaged_one(tmp_path: Path) -> None:
+def test_verify_distinguishes_a_sound_journal_from_a_damaged_one(tmp_path: Path) -> None:
     run = journaled(new(tmp_path))
     assert rscoop(tmp_path, "journal", "verify", "last").exit_code == 0
     data = run.journal / "data.mdb"
@@ -194,7 +194,7 @@ def test_stats_and_export_show_the_records(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\x93garbage" * 4096])
-def test_a_journal_of_which_nothing_can_be_read_is_not_said_to_be_repairable(
+def test_a_journal_without_readable_records_is_reported_as_not_repairable(
     tmp_path: Path, data: bytes
 ) -> None:
     run = journaled(new(tmp_path))

@@ -40,7 +40,7 @@ def test_an_unreadable_time_limit_of_a_batch_system_is_reported_and_ignored(
     assert limit_of(TimeLimit(None)) is None
 
 
-def test_a_moment_that_is_past_is_reported_and_is_no_limit(
+def test_a_time_limit_in_the_past_is_reported_and_ignored(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_END_TIME", "1000")
@@ -48,13 +48,13 @@ def test_a_moment_that_is_past_is_reported_and_is_no_limit(
     assert "is in the past: no time limit" in capsys.readouterr().err
 
 
-def test_pbs_may_write_hours() -> None:
+def test_pbs_may_give_the_length_in_hours() -> None:
     limit = batch_left_s({"PBS_WALLTIME": "01:00:00", "PBS_JOBID": "1.none"}, 1000.0)
     assert limit is not None
     assert 0 < 3600 - limit[1] < 3600
 
 
-def test_slurm_tells_the_end_and_pbs_the_length() -> None:
+def test_slurm_gives_the_end_of_a_job_and_pbs_its_length() -> None:
     assert batch_left_s({}, 1000.0) is None
     assert batch_left_s({"SLURM_JOB_END_TIME": "oops"}, 1000.0) is None
     assert batch_left_s({"SLURM_JOB_END_TIME": "1600"}, 1000.0) == ("SLURM_JOB_END_TIME", 600.0)

@@ -124,7 +124,7 @@ def test_status_has_a_table_of_functions_with_what_the_log_no_longer_holds(tmp_p
     assert (row["done"], row["total_known"], row["failed"]) == (43, 48, 3)
 
 
-def test_the_newest_run_is_meant_where_none_is_named(tmp_path: Path) -> None:
+def test_commands_use_the_newest_run_if_none_is_named(tmp_path: Path) -> None:
     journaled(new(tmp_path))
     newest = journaled(new(tmp_path, after_s=5), ENDED)
     assert f"run {newest.id}" in rscoop(tmp_path, "status").stdout
@@ -156,7 +156,7 @@ def test_the_last_runs_are_listed_with_their_durations(tmp_path: Path) -> None:
     assert ran_s(run.path, now=5600.0) == 665.0
 
 
-def test_rm_removes_what_is_named_and_nothing_live(tmp_path: Path) -> None:
+def test_rm_removes_the_named_runs_unless_they_are_live(tmp_path: Path) -> None:
     stopped, live = journaled(new(tmp_path, "old")), journaled(new(tmp_path, after_s=1))
     with live.hold():
         assert rscoop(tmp_path, "rm", "last").exit_code == 73
@@ -165,7 +165,7 @@ def test_rm_removes_what_is_named_and_nothing_live(tmp_path: Path) -> None:
     assert rscoop(tmp_path, "rm").exit_code == 2
 
 
-def test_looking_at_a_run_does_not_make_it_younger(tmp_path: Path) -> None:
+def test_reading_a_run_does_not_change_its_time(tmp_path: Path) -> None:
     run = journaled(new(tmp_path), ENDED)
     old = time.time() - 90 * 86400  # noqa: TID251 - files have wall clock times
     for path in (run.path, *run.path.rglob("*")):
@@ -177,7 +177,7 @@ def test_looking_at_a_run_does_not_make_it_younger(tmp_path: Path) -> None:
     assert rscoop(tmp_path, "gc").stdout.startswith(f"removed {run.id}")
 
 
-def test_no_color_is_heeded(tmp_path: Path) -> None:
+def test_no_color_turns_colors_off(tmp_path: Path) -> None:
     journaled(new(tmp_path), ENDED)
     words = ["--state-dir", str(tmp_path), "runs"]
     assert "\x1b[" in CliRunner().invoke(cli, words, color=True).stdout

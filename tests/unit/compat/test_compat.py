@@ -39,7 +39,9 @@ def test_scoops_modules_are_ours() -> None:
     assert futures.__spec__.name == "resilient_scoop.futures"
 
 
-def test_constants_of_the_process_are_the_present_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_constants_of_the_compat_module_follow_those_of_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     module = scoop()
     assert (module.IS_RUNNING, module.IS_ORIGIN, module.SIZE) == (False, False, 0)
     monkeypatch.setattr(resilient_scoop, "SIZE", 5)

@@ -32,7 +32,7 @@ def test_an_evaluator_of_leap_uses_its_map_and_keeps_individuals_and_their_ids()
     assert [(each.fitness, each.uuid) for each in crowd] == [(1, 0), (2, 1), (3, 2)]
 
 
-def test_pygmo_may_copy_what_holds_a_session_and_save_it_without() -> None:
+def test_an_object_with_a_session_can_be_copied_and_is_pickled_without_it() -> None:
     def of_a_session(*args: Any) -> Any:
         return args
 

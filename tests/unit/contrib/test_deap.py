@@ -35,7 +35,7 @@ each_seed = pytest.mark.parametrize("seed", SEEDS)
 
 @each_loop
 @each_seed
-def test_a_loop_comes_to_what_deap_s_own_comes_to(
+def test_a_loop_gives_the_same_result_as_deap_s_own(
     loop: str, seed: int, disk: Disk, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = run(loop, algorithms, seed, verbose=True)
@@ -49,7 +49,7 @@ def test_a_loop_comes_to_what_deap_s_own_comes_to(
 
 @each_loop
 @pytest.mark.parametrize("commits", range(1, NGEN + 1))
-def test_a_loop_that_starts_again_anywhere_comes_to_the_same(
+def test_a_loop_restarted_at_any_generation_gives_the_same_result(
     loop: str, commits: int, disk: Disk
 ) -> None:
     call, strategy = LOOPS[loop]
@@ -86,7 +86,7 @@ def test_printed_lines_are_printed_once(
     assert capsys.readouterr().out == expected
 
 
-def test_a_loop_without_statistics_and_hall_of_fame(disk: Disk) -> None:
+def test_a_loop_works_without_statistics_and_hall_of_fame(disk: Disk) -> None:
     first, second = make_world(5), make_world(5)
     random.seed(1)
     theirs, _ = algorithms.eaSimple(first.population, first.toolbox, 0.5, 0.2, 4, verbose=False)
@@ -106,7 +106,7 @@ def test_the_name_and_the_interval_are_passed_on(disk: Disk) -> None:
     assert disk.every_s == {30.0, "auto"}
 
 
-def test_no_generation_at_all(disk: Disk) -> None:
+def test_a_loop_of_no_generation_gives_an_empty_logbook(disk: Disk) -> None:
     world = make_world(1, strategy=cma_es)
     population, logbook = contrib.eaGenerateUpdate(world.toolbox, 0)
     assert (population, list(logbook)) == ([], [])

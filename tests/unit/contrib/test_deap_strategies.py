@@ -79,7 +79,7 @@ def test_a_strategy_that_cannot_be_found_is_asked_for(alias: str) -> None:
         contrib.eaGenerateUpdate(toolbox, 1)
 
 
-def test_a_strategy_that_is_given_comes_back_into_the_same_object(disk: Disk) -> None:
+def test_a_given_strategy_is_restored_into_the_same_object(disk: Disk) -> None:
     def play() -> tuple[Any, Split]:
         one = Split()
         toolbox = make_box(hidden(one.generate), hidden(one.update))

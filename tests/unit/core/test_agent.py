@@ -266,7 +266,7 @@ def test_all_slots_start_at_once() -> None:
     assert [each.name for each in host.tick() if isinstance(each, Start)] == ["w1", "w2", "origin"]
 
 
-def test_a_dead_worker_has_its_successor_at_once_and_its_items_run_again() -> None:
+def test_a_dead_worker_is_replaced_at_once_and_its_items_run_again() -> None:
     host = running()
     actions = host.exit("w1", -11, BUSY)
     assert isinstance(actions[0], EndLeftovers)
@@ -276,7 +276,7 @@ def test_a_dead_worker_has_its_successor_at_once_and_its_items_run_again() -> No
     assert of(Start, actions) == [Start("w1")]
 
 
-def test_workers_that_are_renewed_are_replaced_and_no_item_is_blamed() -> None:
+def test_renewed_workers_are_replaced_and_no_item_is_blamed() -> None:
     host = running()
     assert {each.name for each in host.machine.renew() if isinstance(each, KillProcess)} == {
         "w1",
@@ -340,7 +340,7 @@ def test_a_process_that_has_started_once_may_die_again_before_its_start() -> Non
 # --- refusals ---------------------------------------------------------------------------------
 
 
-def test_a_refused_process_is_tried_every_second_and_said_once() -> None:
+def test_a_refused_process_is_tried_every_second_and_reported_once() -> None:
     host = Host(1)
     host.tick()
     assert notes(host.step(NotStarted("w1", "no memory"))) == [agent.CannotStart("w1", "no memory")]
@@ -440,7 +440,7 @@ def test_the_broker_has_a_process_killed_only_while_the_attempt_is_on_its_cpu() 
     assert lost(host.exit("w1", -9, BUSY)).reason == "asked"
 
 
-def test_a_worker_that_ends_to_free_itself_is_careful_from_then_on_and_may_only_so_often() -> None:
+def test_a_worker_that_ends_to_free_itself_runs_calls_singly_and_may_do_so_a_few_times() -> None:
     host = running()
     actions = host.exit("w1", START_AGAIN)
     assert notes(actions) == [agent.Freed("w1")]
@@ -495,7 +495,7 @@ def test_a_long_import_is_reported_once() -> None:
 # --- vouching ---------------------------------------------------------------------------------
 
 
-def test_only_what_the_host_lets_run_is_vouched_for() -> None:
+def test_only_processes_that_are_not_stopped_are_vouched_for() -> None:
     host = running(3)
     actions = host.tick(0.5, {"w1": "R", "w2": "T", "w3": "Z"})
     assert sent_up(actions) == [wire.Alive([host.slot("w1").incarnation])]
@@ -559,7 +559,7 @@ def test_a_process_that_does_not_end_after_its_work_is_reported_and_killed() -> 
     assert of(KillProcess, actions) == [KillProcess("w1"), KillProcess("origin")]
 
 
-def test_the_agent_leaves_behind_the_last_process_and_says_bye() -> None:
+def test_the_agent_ends_after_the_last_process_and_says_bye() -> None:
     host = stopped("asked")
     assert not of(EndAgent, host.exit("w1", 0, DONE))
     actions = host.exit("origin", -9, READY)
@@ -635,7 +635,7 @@ def test_a_new_broker_is_told_again_what_the_last_one_may_not_have_committed() -
     assert wire.ProcessLost in map(type, messages)
 
 
-def test_a_message_of_an_older_broker_is_nothing() -> None:
+def test_a_message_of_an_older_broker_is_ignored() -> None:
     host = running(1)
     old, host.broker = host.broker, Link(RUN, 2)
     host.greet()
@@ -750,7 +750,7 @@ def test_a_remote_agent_that_slept_says_so_and_does_not_count_it() -> None:
     assert host.machine.stopping == "orphaned"
 
 
-def test_a_local_agent_does_not_mind_how_long_it_slept() -> None:
+def test_a_local_agent_ignores_how_long_it_slept() -> None:
     host = running()
 
     host.now += 3600.0
@@ -792,7 +792,7 @@ def test_a_remote_agent_that_missed_a_stop_starts_workers_for_the_next_broker() 
     assert [each.name for each in actions if isinstance(each, Start)] == ["w1"]
 
 
-def test_a_local_agent_starts_no_worker_again_whose_work_is_done() -> None:
+def test_a_local_agent_does_not_restart_a_worker_whose_work_is_done() -> None:
     host = running()
     host.exit("w1", 0, DONE)
 
@@ -910,13 +910,13 @@ def test_a_stop_waits_no_longer_than_its_grace_for_results() -> None:
     assert lost(actions).incarnation
 
 
-def test_what_is_not_kept_is_reported_once() -> None:
+def test_copies_that_could_not_be_kept_are_reported_once() -> None:
     host = relaying(memory=0)
     assert notes(host.tick()) == [NotKept()]
     assert notes(host.tick()) == []
 
 
-def test_files_that_cannot_be_read_are_reported() -> None:
+def test_files_of_results_that_cannot_be_read_are_reported() -> None:
     host = relaying(memory=0, disk=1 << 20)
     host.exit("w1")
     host.tick(SETTLE_S)

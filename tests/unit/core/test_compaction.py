@@ -112,7 +112,7 @@ def test_keys_wait_for_an_erasure_that_is_cut_short() -> None:
     assert new == old
 
 
-def test_too_much_to_note_gives_it_up() -> None:
+def test_a_compaction_with_too_many_noted_places_is_given_up() -> None:
     course = Course(noted_max=3, step_records=1)
     course.note([Put(Table.LOG, b"%d" % i, b"") for i in range(3)], [])
     course.note([Put(Table.LOG, b"1", b"")], [])

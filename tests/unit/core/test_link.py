@@ -61,7 +61,7 @@ def test_the_loss_of_the_last_message_shows_with_the_next_beat() -> None:
     assert [unpack_header(answer[0]).flags for answer in answers] == [RESEND]
 
 
-def test_it_does_not_ask_again_at_once() -> None:
+def test_a_link_does_not_ask_again_at_once() -> None:
     here, there = end(), end()
     here.pack([b"1"])
     later = [here.pack([b"%d" % n]) for n in range(5)]
@@ -98,7 +98,7 @@ def test_messages_that_are_not_durable_are_not_acknowledged() -> None:
     assert worker.pending() == []
 
 
-def test_a_repetition_is_answered_with_where_we_are() -> None:
+def test_a_repetition_is_answered_with_the_last_number() -> None:
     here, there = end(), end()
     message = here.pack([b"1"])
     give(there, message)

@@ -156,7 +156,7 @@ def of(actions: list[Action], kind: type[_A]) -> list[_A]:
 
 
 @pytest.mark.parametrize(("state", "happening"), list(itertools.product(PlaceState, UnitEvent)))
-def test_a_slot_does_what_the_table_says_and_nothing_else(
+def test_a_place_slot_does_only_what_its_table_says(
     state: PlaceState, happening: UnitEvent
 ) -> None:
     slot = HostSlot("a", PlaceRecord("a"), state)
@@ -253,7 +253,7 @@ def test_a_start_that_may_have_been_made_is_searched_before_another() -> None:
     assert shell.to(WriteTag).tag != tag
 
 
-def test_what_is_found_is_started_again_under_its_tag() -> None:
+def test_a_unit_that_is_found_is_started_again_under_its_tag() -> None:
     shell = Shell("a")
     shell.tick()
     tag = shell.slot().tag
@@ -282,7 +282,7 @@ def test_the_end_of_a_second_start_does_not_prove_that_the_unit_has_ended() -> N
     assert shell.to(Find).tag == tag
 
 
-def test_unknown_is_never_an_end() -> None:
+def test_a_unit_in_state_unknown_never_counts_as_ended() -> None:
     shell = Shell("a")
     shell.come()
     shell.step(AgentLost("a"))
@@ -506,7 +506,7 @@ def lose(shell: Shell, times: int) -> None:
         shell.step(StartAccepted("a", shell.slot().tag, ("u",)))
 
 
-def test_a_host_that_flaps_is_in_quarantine_for_a_limited_time() -> None:
+def test_a_host_that_is_lost_often_is_in_quarantine_for_a_limited_time() -> None:
     shell = Shell("a")
     shell.started()
     lose(shell, places.LOSSES_MAX)
@@ -613,7 +613,7 @@ def test_a_stop_of_a_unit_that_its_place_knows_takes_one_look() -> None:
     assert not of(shell.seen, Find)
 
 
-def test_an_agent_that_comes_after_its_end_holds_up_no_stop() -> None:
+def test_an_agent_that_comes_after_its_end_does_not_delay_a_stop() -> None:
     shell = Shell("a", "b")
     shell.come("b")
     shell.step(TagWritten("a", shell.slot("a").tag))
@@ -717,7 +717,7 @@ def test_a_stop_has_a_deadline_whatever_places_do() -> None:
     assert of(actions, EndPlaces)
 
 
-def test_what_cannot_be_stopped_is_stopped_again() -> None:
+def test_a_stop_that_fails_is_repeated() -> None:
     shell = Shell("a")
     shell.started()
     shell.step(EndUnits(3.0))

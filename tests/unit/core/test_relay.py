@@ -180,7 +180,7 @@ def test_signs_of_life_and_repetitions_are_not_kept() -> None:
     assert [copy.no for copy in host.relay.lines[W1].copies] == [1]
 
 
-def test_what_is_no_message_is_not_kept() -> None:
+def test_bytes_that_are_no_message_are_not_kept() -> None:
     host = Host()
     for frames in ([], [b""], [b"garbage", b"more"]):
         host.relay.up(W1, frames)
@@ -201,7 +201,7 @@ def test_copies_beyond_the_memory_are_in_files_which_go_with_them() -> None:
 
 
 @pytest.mark.parametrize("disk", [0, 1 << 20], ids=["limit", "disk full"])
-def test_what_has_no_place_is_not_kept_and_nothing_behind_it(disk: int) -> None:
+def test_a_message_without_space_is_not_kept_and_none_after_it(disk: int) -> None:
     host = Host(memory=150, disk=disk)
     host.files.is_full = True
     host.says(outcome(0))
@@ -250,7 +250,7 @@ def test_a_message_that_arrives_after_the_end_is_kept() -> None:
     assert len(host.relay.lines[W1].copies) == 1
 
 
-def test_messages_to_an_ended_worker_do_not_pass() -> None:
+def test_messages_to_an_ended_worker_are_dropped() -> None:
     host = Host()
     host.says(outcome())
     host.ends()
@@ -383,7 +383,7 @@ def test_a_damaged_file_is_counted_and_its_bundle_is_sent_empty() -> None:
     assert host.files.files == {}
 
 
-def test_what_is_not_wanted_is_dropped() -> None:
+def test_copies_that_the_broker_does_not_want_are_dropped() -> None:
     host = Host(memory=0)
     host.says(outcome())
     host.relay.give_up(W1)
@@ -395,7 +395,7 @@ def test_what_is_not_wanted_is_dropped() -> None:
     host.relay.give_up(W1)
 
 
-def test_it_is_looked_again_when_the_last_messages_have_arrived_and_when_patience_ends() -> None:
+def test_the_relay_is_due_when_the_last_messages_arrived_and_when_patience_ends() -> None:
     host = Host()
     host.says(outcome())
     assert host.relay.deadline({W1}) == float("inf")
@@ -406,7 +406,7 @@ def test_it_is_looked_again_when_the_last_messages_have_arrived_and_when_patienc
 
 
 @pytest.mark.parametrize("now", [0.4619939924035619, 0.1, 1e9 / 3])
-def test_what_is_due_at_its_deadline_is_sent_then(now: float) -> None:
+def test_a_message_that_is_due_is_sent_at_its_deadline(now: float) -> None:
     """Sums and differences of times are rounded differently."""
     host = Host()
     host.now = now

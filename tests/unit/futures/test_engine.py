@@ -20,7 +20,9 @@ _SHORT = [
 
 
 @pytest.mark.parametrize("args", _SHORT)
-def test_numbers_and_short_strings_are_encoded_as_other_items_are(args: list[Any]) -> None:
+def test_the_fast_encoding_of_numbers_and_short_strings_equals_the_general_one(
+    args: list[Any],
+) -> None:
     payloads = _engine.encode_scalars(args)
     assert payloads == [pickle.dumps(arg, 5) for arg in args]
     joined = digest_scalars(payloads)
@@ -40,5 +42,5 @@ def test_numbers_and_short_strings_are_encoded_as_other_items_are(args: list[Any
         [type("Number", (int,), {})(1)],
     ],
 )
-def test_other_items_are_left_to_the_long_way(args: list[Any]) -> None:
+def test_other_items_use_the_general_encoding(args: list[Any]) -> None:
     assert _engine.encode_scalars(args) is None

@@ -79,7 +79,7 @@ def test_names_that_a_changed_script_lacks_are_left_out() -> None:
     assert Pending(scene.at, [a]).take(b"9:0 0:0 0:4") == [a]
 
 
-def test_an_outcome_costs_a_look_at_its_own_future_only() -> None:
+def test_an_outcome_looks_at_its_own_future_only() -> None:
     scene = Scene()
     futures = [scene.submit() for _ in range(50)]
     looks: list[Future[Any]] = []
@@ -110,7 +110,7 @@ def test_the_parent_does_not_keep_watches_without_a_reference() -> None:
     assert len(scene.parent.calls.watches) == 1
 
 
-def test_sets_iterate_as_the_calls_were_made_and_known_ones_come_as_they_were_told() -> None:
+def test_sets_iterate_in_the_order_of_calls_and_done_futures_in_the_recorded_order() -> None:
     scene = Scene()
     futures = [scene.submit() for _ in range(6)]
     behind = futures[::-1]

@@ -92,7 +92,7 @@ def test_a_host_in_order_is_usable_and_its_figures_are_known(lab: Lab) -> None:
     assert report.packages == {}
 
 
-def test_a_login_that_fails_is_the_finding(lab: Lab) -> None:
+def test_a_login_that_fails_is_reported_as_the_problem(lab: Lab) -> None:
     report = look(lab, user="eve")
     assert not report.is_usable
     assert texts(report, Level.PROBLEM).startswith("eve@127.0.0.1 port")

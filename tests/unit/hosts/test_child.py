@@ -20,7 +20,7 @@ def test_a_command_is_killed_with_what_it_has_started() -> None:
     assert pipe._process.returncode == -signal.SIGKILL
 
 
-def test_no_one_is_killed_under_the_number_of_a_command_that_has_ended(
+def test_no_process_is_killed_by_the_reused_id_of_an_ended_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A place closes its pipes at the end of the run, hours later."""

@@ -102,7 +102,7 @@ def test_lines_that_are_not_understood_are_skipped(tmp_path: Path) -> None:
     assert judge(tmp_path, text).verdict is Verdict.UNKNOWN
 
 
-def test_a_learnt_key_is_known_and_other_lines_stay(tmp_path: Path) -> None:
+def test_a_learned_key_is_known_and_other_lines_are_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "new" / "known"
     learn(str(file), "ws1", KIND, KEY)
     file.write_text(file.read_text().rstrip("\n"))  # an editor that left no end of line

@@ -35,13 +35,13 @@ def names(root: Path) -> list[str]:
     return [str(each) for each in files_of(root)]
 
 
-def test_what_is_never_part_of_a_program_stays(project: Path) -> None:
+def test_files_that_are_never_part_of_a_program_are_not_shipped(project: Path) -> None:
     assert names(project) == [
         "data/seed.txt", "helper/__init__.py", "notes.log", "run.sh", "script.py",
     ]  # fmt: skip
 
 
-def test_what_git_ignores_stays(project: Path) -> None:
+def test_files_that_git_ignores_are_not_shipped(project: Path) -> None:
     subprocess.run(["git", "init", "-q", str(project)], check=True)
     (project / ".gitignore").write_text("*.log\n")
     assert "notes.log" not in names(project)

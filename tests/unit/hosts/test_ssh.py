@@ -187,6 +187,6 @@ def test_a_server_that_does_not_forward_is_named(lab: Lab, echo: int) -> None:
         lab.door().tunnel(echo)
 
 
-def test_what_a_user_could_type_is_shown(lab: Lab) -> None:
+def test_a_command_that_the_user_could_type_is_shown(lab: Lab) -> None:
     shown = lab.door().shell_line("exec sh -c 'true'")
     assert shown == f"ssh -p {lab.sshd.port} ann@127.0.0.1 'exec sh -c '\\''true'\\'''"

@@ -81,7 +81,7 @@ def test_a_host_key_alias_names_the_key(home: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["ProxyJump none", "ProxyCommand none"])
-def test_none_is_no_proxy(home: Path, word: str) -> None:
+def test_the_proxy_none_means_no_proxy(home: Path, word: str) -> None:
     found = target(home, word)
     assert (found.jumps, found.proxy_command) == ((), "")
 
@@ -132,7 +132,7 @@ def test_a_configuration_that_runs_programs_needs_the_ssh_program(home: Path) ->
         target(home, 'Match exec "true"\nPort 2222\n')
 
 
-def test_none_reads_no_file(home: Path) -> None:
+def test_the_configuration_none_reads_no_file(home: Path) -> None:
     (home / ".ssh" / "config").write_text("Port 2222\n")
     assert SshConfig().target(Host("alice")).port == 2222
     assert SshConfig("none").target(Host("alice")).port == 22

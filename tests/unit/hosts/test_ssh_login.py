@@ -179,7 +179,7 @@ def test_a_refused_key_is_named(lab: Lab) -> None:
     assert f"{lab.folder}/id is not accepted" in refused(lab.door())
 
 
-def test_having_no_key_is_named(lab: Lab) -> None:
+def test_a_login_without_a_key_says_so(lab: Lab) -> None:
     (lab.folder / "id").unlink()
     assert "there is no key to offer" in refused(lab.door())
 
@@ -191,7 +191,7 @@ def test_an_encrypted_key_without_an_agent_is_named(lab: Lab) -> None:
     assert f"`ssh-add {lab.folder}/id`" in text
 
 
-def test_a_key_that_is_no_key_is_named(lab: Lab) -> None:
+def test_a_file_that_is_not_a_key_is_named(lab: Lab) -> None:
     (lab.folder / "id").write_text("nonsense")
     assert f"{lab.folder}/id cannot be read" in refused(lab.door())
 
@@ -271,7 +271,7 @@ def test_a_name_server_that_does_not_answer_is_given_up_in_time(
     assert time.monotonic() - began < 5
 
 
-def test_a_name_that_cannot_be_looked_up_now_is_worth_a_later_try(
+def test_a_name_that_cannot_be_resolved_now_is_tried_again_later(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> list[object]:
@@ -355,7 +355,7 @@ def test_a_server_that_always_closes_at_login_is_named_as_such(
     assert "MaxStartups" in text
 
 
-def test_something_else_than_ssh_is_named(lab: Lab) -> None:
+def test_a_server_that_does_not_speak_ssh_is_named(lab: Lab) -> None:
     def answer(sock: socket.socket) -> bool:
         sock.sendall(b"HTTP/1.1 400 Bad Request\r\n" * 200)
         return False
@@ -392,7 +392,7 @@ def test_at_most_eight_logins_happen_at_once(lab: Lab) -> None:
     assert most <= 8 == LOGINS_MAX
 
 
-def test_a_door_that_is_closed_ends_its_login_after_the_present_step(lab: Lab) -> None:
+def test_closing_a_connection_ends_its_login_after_the_present_step(lab: Lab) -> None:
     came = threading.Event()
     released = threading.Event()
     tries = []

@@ -98,7 +98,7 @@ def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SystemDoor:
 
 
 @pytest.mark.parametrize(("text", "reason"), REFUSED)
-def test_a_lasting_complaint_of_ssh_is_a_refusal(
+def test_a_permanent_error_of_ssh_is_a_refusal(
     door: SystemDoor, tmp_path: Path, text: str, reason: str
 ) -> None:
     stand_in_ssh.complain(tmp_path, text)
@@ -109,7 +109,7 @@ def test_a_lasting_complaint_of_ssh_is_a_refusal(
 
 
 @pytest.mark.parametrize(("text", "reason"), BUSY + RETRIED)
-def test_a_passing_complaint_of_ssh_is_worth_a_later_try(
+def test_a_temporary_error_of_ssh_is_tried_again_later(
     door: SystemDoor, tmp_path: Path, text: str, reason: str
 ) -> None:
     stand_in_ssh.complain(tmp_path, text)
@@ -165,5 +165,5 @@ def test_a_program_that_does_not_end_is_ended_in_time(door: SystemDoor) -> None:
         door.run("sleep 60", within_s=0.3)
 
 
-def test_what_a_user_could_type_is_shown(door: SystemDoor) -> None:
+def test_a_command_that_the_user_could_type_is_shown(door: SystemDoor) -> None:
     assert door.shell_line("true") == "ssh -o ConnectTimeout=7 -l ann ws1 'true'"

@@ -81,7 +81,7 @@ def test_equal_arguments_digest_equally_under_another_hash_seed(tmp_path: Path) 
     assert {name for name in here if here[name] != there[name]} == set()
 
 
-def test_the_listed_cases_are_all_different() -> None:
+def test_listed_cases_have_different_digests() -> None:
     found = {name: digest_of(case) for name, case in digest_cases.cases().items()}
     assert len(set(found.values())) == len(found)
 
@@ -131,13 +131,13 @@ def test_a_nan_is_equal_to_itself() -> None:
 
 
 @given(VALUES)
-def test_sharing_does_not_show(value: Any) -> None:
+def test_arguments_that_share_objects_have_the_digest_of_equal_ones(value: Any) -> None:
     apart = payload.loads(payload.dumps(value))
     assert digest_of([value, value]) == digest_of([value, apart])
     assert digest_of((value, "xxx")) == digest_of((apart, str(b"xxx", "ascii")))
 
 
-def test_sharing_that_would_explode_when_written_out_ends() -> None:
+def test_nested_sharing_is_digested_in_limited_time() -> None:
     def grown() -> list[Any]:
         part: list[Any] = ["x"]
         for _ in range(45):
@@ -147,7 +147,7 @@ def test_sharing_that_would_explode_when_written_out_ends() -> None:
     assert digest_of(grown()) == digest_of(grown())
 
 
-def test_cycles_end_and_are_compared() -> None:
+def test_cyclic_values_are_digested_and_compared() -> None:
     assert digest_of(ring()) == digest_of(ring())
     other = ring()
     other.peers[0].name = "c"

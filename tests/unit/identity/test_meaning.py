@@ -110,7 +110,7 @@ def of(module: ModuleType, name: str) -> bytes:
         ("STATE = []", "STATE = [1]"),
     ],
 )
-def test_comments_docstrings_layout_and_strangers_do_not_show(
+def test_comments_docstrings_layout_and_unused_code_do_not_change_a_fingerprint(
     load: Load, old: str, new: str
 ) -> None:
     changed = BASE.replace(old, new)
@@ -133,14 +133,16 @@ def test_comments_docstrings_layout_and_strangers_do_not_show(
         ("math.sin", "math.cos"),
     ],
 )
-def test_a_change_of_what_it_does_shows_transitively(load: Load, old: str, new: str) -> None:
+def test_a_change_in_a_called_function_changes_the_fingerprint(
+    load: Load, old: str, new: str
+) -> None:
     changed = BASE.replace(old, new, 1)
     assert changed != BASE
     assert of(load(BASE), "evaluate") != of(load(changed), "evaluate")
 
 
 @pytest.mark.parametrize("name", ["decorated", "cached", "part", "uses_part", "Model", "evaluate"])
-def test_a_change_in_a_callee_shows_through_decorators_partials_and_classes(
+def test_a_change_in_a_callee_changes_fingerprints_through_decorators_partials_and_classes(
     load: Load, name: str
 ) -> None:
     changed = BASE.replace("return x + 1\n", "return x + 2\n")
@@ -226,7 +228,7 @@ def both(x): return ping(x)
     [("root", "x + 1"), ("uses", "x + 2"), ("model", "x + 3"), ("chained", "x + 4"),
      ("ping", "else 5"), ("ping", "else 6"), ("both", "else 6"), ("ping", "outer(1)")],
 )  # fmt: skip
-def test_a_change_of_what_decorators_and_closures_hold_shows(
+def test_a_change_of_values_in_decorators_and_closures_changes_the_fingerprint(
     load: Load, name: str, old: str
 ) -> None:
     digit = old.strip(")")[-1]
@@ -236,14 +238,14 @@ def test_a_change_of_what_decorators_and_closures_hold_shows(
     assert fingerprint(getattr(load(WRAPPED.replace(old, new)), name)) != before
 
 
-def test_functions_that_call_each_other_are_no_trouble(load: Load) -> None:
+def test_functions_that_call_each_other_have_fingerprints(load: Load) -> None:
     one, same = load(BASE), load(BASE)
     other = load(BASE.replace("return False if", "return True if"))
     assert of(one, "even") == of(same, "even") != of(other, "even")
     assert of(one, "even") != of(one, "odd")
 
 
-def test_closures_differ_by_what_they_hold(load: Load) -> None:
+def test_closures_differ_by_the_values_of_their_variables(load: Load) -> None:
     one, same = load(BASE), load(BASE)
     assert fingerprint(one.make(1)) == fingerprint(same.make(1)) != fingerprint(one.make(2))
     assert fingerprint(one.make({"a", "b"})) == fingerprint(same.make({"b", "a"}))
@@ -273,7 +275,7 @@ def test_partials_differ_by_their_arguments(load: Load) -> None:
     assert len({fingerprint(function) for function in made}) == 4
 
 
-def test_a_closure_that_holds_itself_ends() -> None:
+def test_a_closure_that_holds_itself_has_a_fingerprint() -> None:
     def outer() -> Callable[[int], int]:
         def inner(n: int) -> int:
             return inner(n - 1)
@@ -293,7 +295,7 @@ def test_functions_of_user_modules_are_followed(load: Load, tmp_path: Path) -> N
     assert of(load(text), "f") != before
 
 
-def test_without_source_the_code_stands_for_it() -> None:
+def test_the_compiled_code_is_compared_if_there_is_no_source() -> None:
     def made(text: str) -> Any:
         scope: dict[str, Any] = {"__name__": "usermodule"}
         exec(text, scope)
@@ -326,7 +328,7 @@ def test_builtins_and_libraries_count_by_name() -> None:
     assert not is_user_code(Meaning)
 
 
-def test_the_version_of_a_library_shows() -> None:
+def test_the_version_of_a_library_changes_fingerprints() -> None:
     np = pytest.importorskip("numpy")
     from resilient_scoop.values import user_code as module
 
@@ -340,7 +342,7 @@ def test_the_version_of_a_library_shows() -> None:
         module.version.cache_clear()
 
 
-def test_another_process_finds_the_same(load: Load) -> None:
+def test_another_process_computes_the_same_fingerprint(load: Load) -> None:
     module = load(BASE)
     code = (
         "import sys, runpy; from resilient_scoop.identity.meaning import Meaning;"

@@ -352,7 +352,7 @@ def test_arithmetic_loops_and_pure_callees_are_proven(function: Any) -> None:
 
 
 @pytest.mark.parametrize("function", UNSURE, ids=[f"{n}" for n in range(len(UNSURE))])
-def test_whatever_might_draw_or_run_unknown_code_is_not(function: Any) -> None:
+def test_functions_that_might_draw_or_run_unknown_code_are_not_pure(function: Any) -> None:
     assert not draws_nothing(function)
 
 
@@ -375,7 +375,7 @@ def test_a_patched_numpy_function_is_not_taken_for_its_own(
     assert not draws_nothing(of_arrays)
 
 
-def test_other_builtins_of_a_function_are_heeded() -> None:
+def test_replaced_builtins_of_a_function_are_noticed() -> None:
     scope: dict[str, Any] = {"__builtins__": {**vars(builtins), "abs": draws}}
     exec("def f(x):\n    return abs(x)", scope)
     assert not draws_nothing(scope["f"])
@@ -435,7 +435,7 @@ def test_an_instance_of_a_dataclass_stays_plain_when_it_was_pickled() -> None:
         Derived(1.0),
     ],
 )
-def test_other_arguments_are_not(obj: object) -> None:
+def test_arguments_of_other_types_are_not_plain(obj: object) -> None:
     assert not args_plain(obj)
 
 
@@ -452,7 +452,7 @@ def test_code_of_the_user_that_was_made_by_exec_is_not_taken_for_what_dataclass_
     assert not args_plain(cls(1.0))
 
 
-def test_a_record_that_was_given_more_is_looked_at_whole() -> None:
+def test_a_record_with_extra_attributes_is_checked_completely() -> None:
     record: Any = Params(1.0)
     record.extra = User()
     assert not args_plain(record)

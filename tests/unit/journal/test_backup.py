@@ -20,7 +20,7 @@ def run(tmp_path: Path) -> Path:
     return journaled(new(tmp_path / "state")).path
 
 
-def test_a_backup_follows_one_that_was_killed(run: Path, tmp_path: Path) -> None:
+def test_a_backup_works_after_one_that_was_killed(run: Path, tmp_path: Path) -> None:
     """In a container, both have the same number."""
     stage = run / f".backup-{os.getpid()}"
     (stage / "journal").mkdir(parents=True)

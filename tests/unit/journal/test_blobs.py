@@ -50,7 +50,7 @@ def test_a_changed_cut_or_missing_file_is_named(blobs: BlobStore) -> None:
         blobs.read(ref)
 
 
-def test_putting_a_payload_again_mends_its_file(blobs: BlobStore) -> None:
+def test_storing_a_payload_again_repairs_its_file(blobs: BlobStore) -> None:
     ref = blobs.put(SMALL)
     blobs.path(ref.digest).write_bytes(b"smalL")
     blobs.put(SMALL)
@@ -63,7 +63,7 @@ def test_a_size_in_a_name_takes_no_memory_by_itself(blobs: BlobStore) -> None:
         blobs.read(BlobRef(ref.digest, 1 << 60))
 
 
-def test_a_sweep_removes_what_nothing_names_and_leaves_what_is_not_ours(
+def test_a_sweep_removes_unnamed_files_and_leaves_foreign_ones(
     blobs: BlobStore, tmp_path: Path
 ) -> None:
     kept, dropped = blobs.put(b"kept"), blobs.put(b"dropped")

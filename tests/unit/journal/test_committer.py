@@ -59,7 +59,7 @@ def bench() -> Iterator[Bench]:
     bench.committer.close()
 
 
-def test_a_forced_turn_is_committed_at_once_and_said(bench: Bench) -> None:
+def test_a_forced_turn_is_committed_at_once_and_reported(bench: Bench) -> None:
     bench.committer.put(1, [put(b"a")])
     bench.wait_for_news()
     assert (bench.committer.committed, bench.committer.queued_bytes) == (1, 0)
@@ -96,7 +96,7 @@ def test_unforced_turns_wait_for_a_forced_one(
     assert len(bench.disk.commits) == 1
 
 
-def test_unforced_turns_do_not_wait_where_somebody_is_in_a_hurry(
+def test_unforced_turns_are_committed_at_once_on_request(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "HOLD_S", 1000.0)
@@ -131,7 +131,7 @@ def test_a_turn_without_changes_is_committed_in_its_place(bench: Bench) -> None:
     assert (bench.committer.committed, bench.disk.commits) == (1, [])
 
 
-def test_groups_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups_of_turns_are_limited_in_size(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GROUP_CHANGES_MAX", 3)
     bench.disk.may_end.clear()
     bench.committer.put(1, [put(b"1")])
@@ -185,14 +185,14 @@ def test_after_an_error_nothing_is_written(bench: Bench) -> None:
     assert (bench.committer.committed, bench.disk.tries) == (0, 1)
 
 
-def test_close_commits_what_waits(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_close_commits_waiting_turns(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HOLD_S", 1000.0)
     bench.committer.put(1, [put(b"1", forced=False)])
     bench.committer.close()
     assert bench.committer.committed == 1
 
 
-def test_turns_come_in_order(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turns_are_reported_in_order(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HOLD_S", 1000.0)
     bench.committer.put(2, [put(b"2", forced=False)])
     with pytest.raises(InvariantError, match="out of order"):
@@ -227,7 +227,7 @@ def test_a_caller_does_not_commit_where_the_disk_is_slow(bench: Bench) -> None:
     assert bench.committer.flush(LONG_S)
 
 
-def test_no_space_in_the_callers_own_commit_is_the_writers_to_wait_for(bench: Bench) -> None:
+def test_a_commit_of_the_caller_without_space_is_passed_to_the_writer(bench: Bench) -> None:
     bench.disk.errors = [JournalFullError("/j", "a commit", "full"), JournalFullError("/j", "", "")]
     bench.committer.put(1, [put(b"1")], here=True)
     bench.wait_for_news()
@@ -247,7 +247,7 @@ def test_any_other_error_in_the_callers_own_commit_ends_the_writer(bench: Bench)
 # --- upkeep -----------------------------------------------------------------------------------
 
 
-def test_upkeep_is_done_in_the_pauses_it_asks_for_and_never_during_a_commit() -> None:
+def test_upkeep_runs_in_its_intervals_and_never_during_a_commit() -> None:
     # Given a disk on which a commit and a piece of upkeep may be seen at the same time
     disk, news, tended = Disk(), threading.Semaphore(0), threading.Semaphore(0)
     inside = threading.Lock()

@@ -30,7 +30,7 @@ def test_a_sealed_value_is_unsealed_unchanged(
 
 
 @given(some.binary(max_size=60), some.data())
-def test_any_flipped_bit_is_seen(payload: bytes, data: some.DataObject) -> None:
+def test_any_flipped_bit_is_detected(payload: bytes, data: some.DataObject) -> None:
     value = bytearray(seal(Table.LOG, b"key", payload))
     bit = data.draw(some.integers(0, 8 * len(value) - 1))
     value[bit // 8] ^= 1 << bit % 8
@@ -39,19 +39,19 @@ def test_any_flipped_bit_is_seen(payload: bytes, data: some.DataObject) -> None:
 
 
 @given(some.binary(max_size=60), some.data())
-def test_a_cut_value_is_seen(payload: bytes, data: some.DataObject) -> None:
+def test_a_shortened_value_is_detected(payload: bytes, data: some.DataObject) -> None:
     value = seal(Table.LOG, b"key", payload)
     with pytest.raises(EnvelopeError):
         unseal(Table.LOG, b"key", value[: data.draw(some.integers(0, len(value) - 1))])
 
 
-def test_a_value_under_another_key_or_in_another_table_is_seen() -> None:
+def test_a_value_under_another_key_or_in_another_table_is_detected() -> None:
     value = seal(Table.LOG, b"key", b"payload")
     for table, key in [(Table.LOG, b"kez"), (Table.LOG, b"keyp"), (Table.ARGS, b"key")]:
         with pytest.raises(EnvelopeError, match="checksum"):
             unseal(table, key, value)
 
 
-def test_a_page_of_zeros_is_seen() -> None:
+def test_a_page_of_zeros_is_detected() -> None:
     with pytest.raises(EnvelopeError, match="begins with 0x00"):
         unseal(Table.LOG, b"key", bytes(100))

@@ -111,7 +111,7 @@ def test_a_refused_opening_leaves_nothing_held(tmp_path: Path) -> None:
     Journal.open(directory, run=RUN).close(clean=True)
 
 
-def test_a_journal_is_its_owners_alone(tmp_path: Path) -> None:
+def test_only_its_owner_can_read_a_journal(tmp_path: Path) -> None:
     directory = tmp_path / "journal"
     Journal.create(directory, RUN).close(clean=True)
     assert directory.stat().st_mode & 0o777 == 0o700

@@ -402,7 +402,7 @@ CHECKS: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
 
 
 @pytest.mark.parametrize(("make", "check"), CHECKS, ids=[make.__name__ for make, _ in CHECKS])
-def test_a_local_class_is_whole_there_and_the_same_one_here(
+def test_a_local_class_arrives_complete_and_returns_as_the_same_class(
     make: Callable[[], Any], check: Callable[[Any], Any], script: Process, worker: Process
 ) -> None:
     value = make()
@@ -498,7 +498,7 @@ def test_a_class_that_a_task_made_can_be_changed_by_the_script(
     assert leaf.get(raw, is_call=True).made == 9
 
 
-def test_two_classes_of_one_name_stay_two(script: Process, worker: Process) -> None:
+def test_two_classes_of_the_same_name_stay_different(script: Process, worker: Process) -> None:
     one, two = plain(), plain()
     there, back = there_and_back([one, two], script, worker)
     assert type(there[0]) is not type(there[1])
@@ -576,7 +576,7 @@ def test_the_same_class_has_the_same_bytes(script: Process) -> None:
     assert script.send(value) == script.send(value)
 
 
-def test_classes_are_dropped(script: Process, worker: Process) -> None:
+def test_unused_classes_are_dropped(script: Process, worker: Process) -> None:
     value = plain()
     there, back = there_and_back(value, script, worker)
     refs = [weakref.ref(type(each)) for each in (value, there)]
@@ -586,7 +586,7 @@ def test_classes_are_dropped(script: Process, worker: Process) -> None:
     assert (script.known, script.by_key, worker.known, worker.by_key) == ({}, {}, {}, {})
 
 
-def test_a_class_that_its_metaclass_needs_before_it_is_there_is_refused(script: Process) -> None:
+def test_a_class_that_its_metaclass_needs_before_it_exists_is_refused(script: Process) -> None:
     class Meta(type):
         pass
 
@@ -598,7 +598,7 @@ def test_a_class_that_its_metaclass_needs_before_it_is_there_is_refused(script: 
         script.send(Knot)
 
 
-def test_a_load_that_failed_half_way_leaves_no_half_class(worker: Process, script: Process) -> None:
+def test_a_failed_load_leaves_no_incomplete_class(worker: Process, script: Process) -> None:
     class Broken:
         def __setstate__(self, _: object) -> None:
             raise LookupError

@@ -46,7 +46,7 @@ def test_a_result_is_not_taken_for_an_argument_whatever_its_digest_begins_with(
     assert bytes(store.get(store.put([payload], True))) == payload
 
 
-def test_an_arguments_file_tells_its_size_and_goes_when_told(store: LargeStore) -> None:
+def test_a_file_of_an_argument_has_a_size_and_can_be_removed(store: LargeStore) -> None:
     ref = store.put(PARTS, False)
     assert size_of(ref) == len(WHOLE)
     store.remove(ref)

@@ -56,7 +56,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", ["Value", "function"])
-def test_a_missing_module_is_lacking_here(module: Path, name: str) -> None:
+def test_an_error_of_a_missing_module_is_recognized(module: Path, name: str) -> None:
     import of_user  # type: ignore[import-not-found]  # made by the fixture
 
     data = payload.dumps(getattr(of_user, name))
@@ -69,7 +69,9 @@ def test_a_missing_module_is_lacking_here(module: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["import nothing_such", "1 / 0", "def broken(:"])
-def test_a_module_that_fails_while_it_is_imported_is_lacking_here(module: Path, text: str) -> None:
+def test_an_error_of_a_module_that_fails_during_its_import_is_recognized(
+    module: Path, text: str
+) -> None:
     import of_user
 
     data = payload.dumps(of_user.function)
@@ -80,7 +82,7 @@ def test_a_module_that_fails_while_it_is_imported_is_lacking_here(module: Path, 
     assert f"{module}, line 2" in in_a_line(error.__cause__ or error)
 
 
-def test_a_missing_name_is_lacking_here(module: Path) -> None:
+def test_an_error_of_a_missing_name_is_recognized(module: Path) -> None:
     import of_user
 
     data = payload.dumps(of_user.function)

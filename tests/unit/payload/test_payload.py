@@ -310,7 +310,7 @@ def test_notes_causes_and_contexts_travel() -> None:
     assert isinstance(back.__cause__.__context__, errors.UnpicklableExceptionError)
 
 
-def test_an_exception_that_is_its_own_cause_ends() -> None:
+def test_an_exception_that_is_its_own_cause_can_be_sent() -> None:
     error, other = ValueError(1), ValueError(2)
     error.__cause__, other.__cause__ = other, error
     assert sent(error).__cause__ is not None
@@ -401,7 +401,7 @@ def test_a_result_that_cannot_travel_is_an_error_that_names_the_function() -> No
     assert payload.dumps_result(5, None, function="f", where=WHERE) == (payload.dumps(5), False)
 
 
-def test_broker_errors_need_no_pickle() -> None:
+def test_errors_made_by_the_broker_need_no_pickle() -> None:
     data = payload.dumps_broker_error("WorkerCrashedError", ["0.1[2]", "f", [[-9, "oom"]]])
     back = payload.loads(data)
     assert isinstance(back, WorkerCrashedError)

@@ -76,7 +76,7 @@ def test_repeatable_calls_are_not_reported(audit: Audit) -> None:
     assert seen(audit, *same) == []
 
 
-def test_a_place_is_told_once_with_its_line(audit: Audit) -> None:
+def test_a_place_is_reported_once_with_its_line(audit: Audit) -> None:
     def clock() -> float:
         return time.time()  # here
 
@@ -94,7 +94,7 @@ def test_a_finding_in_a_library_is_reported_at_its_caller(audit: Audit) -> None:
     assert {each.file for each in read_findings(audit.file.parent)} <= {__file__}
 
 
-def test_a_leaf_is_left_alone_and_a_parent_is_not(audit: Audit) -> None:
+def test_a_task_without_calls_is_not_checked_and_a_parent_is(audit: Audit) -> None:
     leaf: Any = SimpleNamespace(parent=None, work=object(), path="0.0[0]")
     audit.session.context = leaf
     assert seen(audit, lambda: time.time()) == []
@@ -107,7 +107,7 @@ def test_a_leaf_is_left_alone_and_a_parent_is_not(audit: Audit) -> None:
     assert seen(audit) == [("clock", "time.monotonic")]
 
 
-def test_files_that_are_written_are_told_from_those_that_are_read() -> None:
+def test_files_written_and_files_read_are_distinguished() -> None:
     writes = [("f", "w", 0), ("f", "r+", 0), ("f", "xb", 0), ("f", None, os.O_WRONLY | os.O_CREAT)]
     reads = [
         ("f", "r", 0),

@@ -64,7 +64,7 @@ def test_a_write_is_repeated_until_there_is_space_and_the_broker_is_told(
     assert last == wire.NoRoom(0)
 
 
-def test_waiting_for_space_is_not_the_calls_time(session: Any) -> None:
+def test_waiting_for_space_does_not_count_for_the_timeout_of_a_call(session: Any) -> None:
     session.context.until = until = time.monotonic() + 5.0
     disk_space.Room(session).store(refusing(errno.ENOSPC, session=session, seen=[]), 10, False)
     assert session.context.until >= until + disk_space.LOOK_S

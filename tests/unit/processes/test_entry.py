@@ -27,7 +27,7 @@ def _refuse() -> int:
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_a_start_that_was_refused_before_says_so_no_more(
+def test_a_start_after_a_refused_one_does_not_report_the_refusal(
     *, again: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     # Given what a process is started with

@@ -80,7 +80,7 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
     return Launch(tmp_path, monkeypatch)
 
 
-def test_an_edited_module_is_what_the_launch_began_with(launch: Launch) -> None:
+def test_an_edited_module_keeps_its_content_during_a_launch(launch: Launch) -> None:
     path = launch.write("edited_module.py", OLD)
     launch.write("edited_package/__init__.py", "from .part import VERSION\n")
     launch.write("edited_package/part.py", OLD)
@@ -97,7 +97,7 @@ def test_an_edited_module_is_what_the_launch_began_with(launch: Launch) -> None:
     assert launch.load("edited_module").VERSION == launch.load("edited_package").VERSION == "new"
 
 
-def test_a_module_that_was_removed_is_still_there(launch: Launch) -> None:
+def test_a_removed_module_can_still_be_imported(launch: Launch) -> None:
     path = launch.write("removed_module.py", OLD)
     inner = launch.write("removed_package/__init__.py", OLD)
     launch.begin()
@@ -142,7 +142,7 @@ def test_a_reload_reads_the_file(launch: Launch) -> None:
     assert launch.load("reloaded_module").VERSION == "old"
 
 
-def test_compiled_code_beside_a_file_stays_right(launch: Launch) -> None:
+def test_compiled_code_beside_a_file_stays_valid(launch: Launch) -> None:
     path = launch.write("compiled_module.py", OLD)
     cached = Path(importlib.util.cache_from_source(str(path)))
     launch.begin()
@@ -216,7 +216,7 @@ def test_installed_modules_and_our_own_are_not_kept(launch: Launch) -> None:
     assert not kept_code.is_users(kept_code.__file__)
 
 
-def test_the_first_process_wins(launch: Launch) -> None:
+def test_the_first_process_makes_the_copy(launch: Launch) -> None:
     path = launch.write("raced_module.py", OLD)
     launch.begin()
     with launch.process() as code:
@@ -252,7 +252,7 @@ def test_without_space_the_file_is_read_as_it_is(launch: Launch) -> None:
 
 
 @pytest.mark.parametrize("counts", [False, True])
-def test_a_launch_that_brought_nothing_leaves_the_copies_of_the_one_before(
+def test_a_launch_that_does_not_count_keeps_the_copies_of_the_launch_before(
     tmp_path: Path, *, counts: bool
 ) -> None:
     script = tmp_path / "script.py"

@@ -48,7 +48,7 @@ def test_the_branch_for_imports_runs() -> None:
     assert (found["kind"], found["is_main"]) == ("import", False)
 
 
-def test_every_other_name_stays_main() -> None:
+def test_other_expressions_with_the_module_name_keep_main() -> None:
     found = names_after("""
         name, text = __name__, f"{__name__}"
         class Thing:

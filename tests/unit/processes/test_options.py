@@ -20,7 +20,7 @@ EVERYTHING = RunOptions(
 )  # fmt: skip
 
 
-def test_every_option_is_tried_here() -> None:
+def test_every_option_has_a_case_in_this_test() -> None:
     plain = RunOptions(workers=1)
     assert [
         name
@@ -46,7 +46,7 @@ def test_a_process_reads_the_options_that_it_was_started_with(
     assert settings.options == EVERYTHING
 
 
-def test_only_a_resume_limits_what_may_be_thrown_away() -> None:
+def test_only_a_resume_limits_discarded_results() -> None:
     assert RunOptions(workers=1).discard_s_max == 0.0
     assert RunOptions(workers=1, resume=True).discard_s_max == DISCARD_S_MAX
 

@@ -139,7 +139,7 @@ def test_the_live_line_never_wraps(terminal: tuple[int, int]) -> None:
     assert line == b"1m05s"
 
 
-def test_the_live_line_yields_to_the_reader_of_a_pipe(terminal: tuple[int, int]) -> None:
+def test_the_live_line_is_not_drawn_while_a_pipe_is_full(terminal: tuple[int, int]) -> None:
     ours, theirs = terminal
     read, write = os.pipe()
     now = 100.0
@@ -253,12 +253,12 @@ def test_wide_letters_count_for_two_columns() -> None:
     assert progress_line(at, 20, "run abc12345") == "5s | 50 %"
 
 
-def test_losses_are_told_when_there_are_any() -> None:
+def test_losses_are_shown_if_there_are_any() -> None:
     assert "crash" not in progress_line(RunProgress())
     assert "2 crashes, 5 resubmitted" in progress_line(RunProgress(crashes=2, resubmitted=5))
 
 
-def test_durations_read_as_one_says_them() -> None:
+def test_durations_are_shown_in_usual_notation() -> None:
     spoken = [duration(each) for each in (0.4, 59, 61, 3900, 90000)]
     assert spoken == ["0s", "59s", "1m01s", "1h05m", "1d01h"]
 

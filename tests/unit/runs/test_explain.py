@@ -51,7 +51,7 @@ def asked(salt: int = 0, *, fresh: bool = False) -> wire.Calls:
     return wire.Calls("0", NOW, [part(0, 0, 3, salt=salt, fresh=fresh)])
 
 
-def test_an_item_s_story_is_told_in_its_order() -> None:
+def test_an_item_s_events_are_shown_in_their_order() -> None:
     death = wire.Crashed("0", 0, 1, -11, "crash", digests(1), b"w", 1_700_000_000.0)
     other = wire.Crashed("0", 0, 2, -9, "oom", digests(2))
     found = story(asked(), death, other, outcomes(0, 0, 3))

@@ -143,7 +143,7 @@ def test_sockets_have_a_folder_of_their_own_that_goes_with_them(tmp_path: Path) 
 # --- who holds it ---
 
 
-def test_a_run_is_held_once(tmp_path: Path) -> None:
+def test_a_run_can_be_locked_once(tmp_path: Path) -> None:
     run = new(tmp_path)
     assert not run.is_held()
     with run.hold():
@@ -157,7 +157,7 @@ def test_a_run_is_held_once(tmp_path: Path) -> None:
     assert run.holder() is None
 
 
-def test_a_killed_holder_releases_it(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_process_is_released(tmp_path: Path) -> None:
     run = new(tmp_path)
     code = (
         "import sys, pathlib; from resilient_scoop.runs.folder import RunDir\n"
@@ -203,7 +203,7 @@ def test_a_damaged_run_does_not_spoil_the_list(tmp_path: Path) -> None:
     assert "run.json" in str(second.problem)
 
 
-def test_a_run_is_selected_as_one_types_it(tmp_path: Path) -> None:
+def test_a_run_is_selected_by_id_prefix_or_name(tmp_path: Path) -> None:
     old, newer = new(tmp_path, "trial"), new(tmp_path, after_s=40_000_000)
     assert catalog.select(tmp_path, old.id) == old
     assert catalog.select(tmp_path, old.id.upper()) == old
@@ -213,7 +213,7 @@ def test_a_run_is_selected_as_one_types_it(tmp_path: Path) -> None:
     assert catalog.select(tmp_path, str(newer.path)) == newer
 
 
-def test_of_runs_with_one_name_the_newest_is_meant(tmp_path: Path) -> None:
+def test_a_name_of_several_runs_means_the_newest(tmp_path: Path) -> None:
     new(tmp_path, "trial")
     newer = new(tmp_path, "trial", after_s=5)
     assert catalog.select(tmp_path, "trial") == newer
@@ -227,7 +227,7 @@ def test_an_ambiguous_prefix_lists_what_it_may_mean(tmp_path: Path) -> None:
     assert "evolve.py" in str(caught.value)
 
 
-def test_an_unknown_run_names_what_is_alike(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_run_names_similar_ones(tmp_path: Path) -> None:
     new(tmp_path, "evolution")
     with pytest.raises(RunNotFoundError, match="did you mean evolution"):
         catalog.select(tmp_path, "evolutiom")
@@ -244,7 +244,7 @@ def test_a_folder_of_runs_that_others_may_change_is_refused_with_the_cure(tmp_pa
         new(tmp_path)
 
 
-def test_runs_of_one_id_are_told_apart_by_their_number_and_their_folder(tmp_path: Path) -> None:
+def test_runs_of_the_same_id_are_distinguished_by_number_and_folder(tmp_path: Path) -> None:
     made = catalog.create(tmp_path / "state", described(), NOW)
     was = made.load()
     assert made.key(was).startswith(f"{made.id}-")

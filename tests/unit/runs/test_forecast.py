@@ -86,7 +86,7 @@ def test_results_that_were_replaced_count_once() -> None:
     assert (found.reused, found.in_flight, found.renewed) == (3, 1, 1)
 
 
-def test_items_in_doubt_are_told_apart_from_those_in_flight() -> None:
+def test_items_in_doubt_and_items_in_flight_are_distinguished() -> None:
     digest = digests(0)
     found = only(foretold(asked(part(0, 0, 2, fn=ONCE)), wire.Intent("0", 0, 0, 1, digest)))
     assert (found.name, found.in_doubt, found.in_flight) == ("risky", 1, 1)

@@ -83,13 +83,13 @@ def test_a_checkpoint_is_kept_that_was_made_before() -> None:
     assert cut(made, Point(7, 3, 49), 50) is None, "made later, with no call in between"
 
 
-def test_of_answers_a_checkpoint_s_are_kept_and_none_told_behind_it() -> None:
+def test_a_fork_keeps_answers_up_to_its_checkpoint_and_none_after_it() -> None:
     observations = [wire.Observation(no, "once", 2, b"") for no in range(5)]
     kept = cut(wire.Observed(ids.ROOT, NOW, observations), Point(2, 3, 50))
     assert kept == wire.Observed(ids.ROOT, NOW, observations[:3])
 
 
-def test_of_what_was_trimmed_only_what_lies_before_is_known() -> None:
+def test_a_fork_knows_only_trimmed_calls_before_its_point() -> None:
     trimmed = wire.Trimmed("0", [(1, 5), (8, 12)], [(0, 3), (4, 6)], 30, [("a", 0), ("b", 0)])
     assert cut(trimmed, Point(12)) is trimmed
     assert cut(trimmed, Point(10, 5, 50)) == wire.Trimmed(
@@ -116,7 +116,7 @@ def trimmed_parent(tmp_path: Path) -> ParentFacts:
     return state.parent("0")
 
 
-def test_no_point_is_one_before_which_results_lack(tmp_path: Path) -> None:
+def test_a_point_after_missing_results_is_refused(tmp_path: Path) -> None:
     parent = trimmed_parent(tmp_path)
     possible = [call for call in range(21) if check_point(parent, Point(call))]
     assert possible == [0, 1, 4, 5, *range(10, 21)]
@@ -145,7 +145,7 @@ def test_a_nested_parent_goes_with_the_call_of_the_script_it_descends_from() -> 
     assert cut(deep, Point(2)) is None
 
 
-def test_arguments_follow_their_parts() -> None:
+def test_arguments_are_copied_with_their_parts() -> None:
     before = wire.Calls(ids.ROOT, NOW, [part(1, 0, 2), part(2, 0, 1), part(0, 5, 7)])
     after = cut(before, Point(2))
     assert isinstance(after, wire.Calls)

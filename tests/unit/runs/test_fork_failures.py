@@ -45,7 +45,7 @@ def no_links(source: Path, target: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["commit", "copy"])
-def test_on_a_full_disk(
+def test_a_fork_on_a_full_disk_leaves_nothing(
     where: str, source: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = files(tmp_path)

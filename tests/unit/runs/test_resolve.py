@@ -62,6 +62,6 @@ def test_an_item_beyond_the_end_of_a_batch_that_is_called_shorter_is_not_listed(
     assert "0.2[" not in rscoop(tmp_path, "resolve", "last").stdout
 
 
-def test_nothing_of_a_finished_run_is(tmp_path: Path) -> None:
+def test_no_item_of_a_finished_run_is_listed(tmp_path: Path) -> None:
     run_with_lost(tmp_path, ENDED)
     assert "WorkerLostError" not in rscoop(tmp_path, "resolve", "last").stdout

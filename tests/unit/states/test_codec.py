@@ -49,7 +49,7 @@ def why(content: bytes) -> str:
 # --- what comes back --------------------------------------------------------------------------
 
 
-def test_a_state_comes_back_as_it_was(user: Any) -> None:
+def test_a_loaded_state_equals_the_saved_one(user: Any) -> None:
     define(user, "class Box: pass")
     box = user.Box()
     box.me, box.numbers, box.double = box, [1, 2.5], lambda x: 2 * x
@@ -169,7 +169,7 @@ def boxed(user: Any, before: str, after: str) -> bytes:
 
 
 @pytest.mark.parametrize("text", [PLAIN, DATA, SLOTS, TUPLE])
-def test_a_class_that_is_what_it_was_is_loaded_as_it_is(user: Any, text: str) -> None:
+def test_a_class_that_has_not_changed_is_loaded_without_migration(user: Any, text: str) -> None:
     back = loaded(boxed(user, text, text))
     assert type(back[0]) is user.Box
     assert back[0].size == 1
@@ -181,7 +181,7 @@ def test_a_class_that_is_what_it_was_is_loaded_as_it_is(user: Any, text: str) ->
      (DATA, DATA.replace("size", "width")), (SLOTS, SLOTS.replace("size", "width")),
      (TUPLE, TUPLE.replace("size", "width"))],
 )  # fmt: skip
-def test_a_field_that_is_gone_is_refused_by_name(user: Any, before: str, after: str) -> None:
+def test_a_removed_field_is_refused_by_name(user: Any, before: str, after: str) -> None:
     reason = why(boxed(user, before, after))
     assert f"class {MODULE}:Box has no field 'size' any more and has a new field 'width'" in reason
     assert "static method __rscoop_migrate__(old)" in reason
@@ -261,7 +261,7 @@ def test_a_class_that_takes_its_own_pickles_is_left_alone(user: Any) -> None:
 
 
 @pytest.mark.parametrize("after", ["del Box", "Box = 7"])
-def test_a_class_that_is_gone_is_named(user: Any, after: str) -> None:
+def test_a_missing_class_is_named(user: Any, after: str) -> None:
     assert f"{MODULE}:Box" in why(boxed(user, PLAIN, after))
 
 

@@ -50,7 +50,7 @@ def test_an_item_that_uses_numpy_first_finds_its_stream_seeded() -> None:
     run(FIRST_USE_IN_AN_ITEM)
 
 
-def test_an_item_that_waited_finds_its_stream_seeded_though_another_brought_numpy_in() -> None:
+def test_an_item_that_waited_finds_its_stream_seeded_after_another_imported_numpy() -> None:
     run(ANOTHER_ITEM_IMPORTS_IT_MEANWHILE)
 
 
@@ -172,5 +172,5 @@ assert os.readlink("/proc/self/cwd").endswith("(deleted)")
 """
 
 
-def test_the_state_of_the_process_is_put_back() -> None:
+def test_the_state_of_the_process_is_restored() -> None:
     run(BASE)

@@ -22,7 +22,7 @@ def importing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("importing")
-def test_a_task_that_waits_takes_its_data_along() -> None:
+def test_a_task_that_waits_keeps_its_thread_local_data() -> None:
     class Made(threading.local):
         def __init__(self, first: int) -> None:
             self.names = [first]
@@ -56,7 +56,7 @@ def test_a_task_that_waits_takes_its_data_along() -> None:
 
 
 @pytest.mark.usefixtures("importing")
-def test_data_of_modules_that_a_task_imports_and_of_other_threads() -> None:
+def test_thread_local_data_of_imported_modules_and_other_threads_is_unchanged() -> None:
     thread_locals.importing(begins=False)
     assert thread_locals.leave() is None
     before = thread_locals.importing(begins=True)

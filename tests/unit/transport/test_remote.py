@@ -109,7 +109,7 @@ def test_a_client_without_encryption_is_not_heard(server: Server) -> None:
         assert server.hear(SILENT_S) == []
 
 
-def test_no_one_gets_in_while_the_guard_is_not_asked(server: Server) -> None:
+def test_no_client_is_admitted_while_the_guard_does_not_run(server: Server) -> None:
     """As when the loop that asks it stands still, or has ended."""
     client = server.client()
     client.send([b"hello"])

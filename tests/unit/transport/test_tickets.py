@@ -53,7 +53,7 @@ def test_files_of_keys_and_tickets_are_private(ring: KeyRing, tmp_path: Path) ->
             assert stat.S_IMODE(path.stat().st_mode) == 0o600, path.name
 
 
-def test_a_ticket_is_of_use_until_it_was_used(ring: KeyRing, tmp_path: Path) -> None:
+def test_a_ticket_is_valid_until_it_is_used(ring: KeyRing, tmp_path: Path) -> None:
     key = read_ticket(issue(tmp_path, "alice", run_key="run1-1", valid_s=60, uses=2)).public
     for _ in range(2):
         stub = ring.ticket_of(key)
@@ -111,7 +111,7 @@ def test_a_line_that_was_cut_short_is_ignored(ring: KeyRing, tmp_path: Path) -> 
     assert KeyRing(tmp_path).hosts == {key: "alice", later: "bob"}
 
 
-def test_new_keys_void_what_was_let_in_and_what_may_come(ring: KeyRing, tmp_path: Path) -> None:
+def test_new_keys_invalidate_enrolled_keys_and_open_tickets(ring: KeyRing, tmp_path: Path) -> None:
     before = ring.server
     key = read_ticket(issue(tmp_path, "alice", run_key="run1-1", valid_s=60)).public
     ring.renew()
@@ -119,7 +119,7 @@ def test_new_keys_void_what_was_let_in_and_what_may_come(ring: KeyRing, tmp_path
     assert ring.ticket_of(key) is None
 
 
-def test_a_port_is_kept_and_a_door_is_not(ring: KeyRing, tmp_path: Path) -> None:
+def test_the_last_port_is_known_after_the_door_is_shut(ring: KeyRing, tmp_path: Path) -> None:
     tickets.shut_door(tmp_path)
     assert tickets.read_door(tmp_path) is None
     assert ring.last_port == 4711

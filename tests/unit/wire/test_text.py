@@ -8,7 +8,7 @@ from resilient_scoop.wire.text import writable
 FOREIGN = b"z\xfcrich".decode("utf-8", "surrogateescape")
 
 
-def test_texts_of_a_message_are_escaped_wherever_they_stand() -> None:
+def test_all_texts_of_a_message_are_escaped() -> None:
     message = wire.Hello("worker", FOREIGN, "w1", 7, incarnations=[b"\xe9"])
     found = writable(message)
     assert "z\\xfcrich" in found

@@ -96,7 +96,7 @@ def test_a_call_that_is_unknown_or_done_is_answered_at_once() -> None:
     assert spans(yard.give_up(7)) == [EVERYTHING]
 
 
-def test_a_call_that_never_heard_its_end_is_over_when_nothing_is_left_of_it() -> None:
+def test_a_call_without_its_last_part_ends_when_it_has_no_items_left() -> None:
     # Given a call of which all known items are done, and whose last part was lost with a broker
     bench = Bench()
     first = bench.begin(W1)
@@ -116,7 +116,7 @@ def test_a_call_that_never_heard_its_end_is_over_when_nothing_is_left_of_it() ->
         assert (parent.batches, parent.size_of(0)) == ({}, 1)
 
 
-def test_a_call_that_never_heard_its_end_is_over_when_what_was_begun_ends() -> None:
+def test_a_call_without_its_last_part_ends_when_its_begun_items_have_ended() -> None:
     bench = Bench()
     root = bench.begin(W1)
     first = part(0, 0, 1, last=False)
@@ -161,7 +161,7 @@ def test_a_later_attempt_that_wants_the_items_gets_them_computed() -> None:
     assert other.broker.state.items_known == 8
 
 
-def test_items_done_behind_others_that_were_given_up_stay_done() -> None:
+def test_items_done_after_abandoned_ones_stay_done() -> None:
     # Given items 0 and 1, of which only the latter is done when the call ends
     yard = Yard()
     yard.finish(1)

@@ -121,7 +121,7 @@ def test_a_fresh_item_that_is_asked_for_twice_is_computed_once() -> None:
     assert bench.broker.scheduler.ready == 0
 
 
-def test_a_parents_end_drops_what_hangs_below_it() -> None:
+def test_the_end_of_a_parent_drops_its_descendants() -> None:
     # Given an item that has become a parent, with a child that runs
     bench = Bench()
     attempt = grant_one(bench, W1, W2)
@@ -157,7 +157,7 @@ def test_a_cancellation_of_an_item_without_holder_succeeds_and_stays() -> None:
     assert reported_error(bench) == "cancelled"
 
 
-def test_a_full_disk_hands_out_nothing_and_forgets_nothing() -> None:
+def test_a_broker_with_a_full_disk_grants_nothing_and_keeps_its_state() -> None:
     bench = Bench()
     root = bench.begin(W1)
     bench.broker.busy_disk = True
@@ -186,7 +186,7 @@ def test_an_idle_worker_is_given_what_another_has_not_begun() -> None:
     assert [task.start for task in granted(actions, W2)] == [index]
 
 
-def test_an_interrupted_broker_sends_everybody_home() -> None:
+def test_an_interrupted_broker_stops_all_processes() -> None:
     bench = Bench()
     bench.begin(W1)
 
@@ -196,7 +196,7 @@ def test_an_interrupted_broker_sends_everybody_home() -> None:
     assert [stop.reason for stop in sent(bench.arrive(W2), W2, wire.Stop)] == ["asked"]
 
 
-def test_a_ready_parent_goes_before_its_siblings() -> None:
+def test_a_ready_parent_runs_before_its_siblings() -> None:
     # Given a batch of three whose last item has a history, all of them to do again
     bench = Bench()
     root = bench.begin(W1)
@@ -221,7 +221,7 @@ def test_a_ready_parent_goes_before_its_siblings() -> None:
     assert (first.parent, first.start, first.replay) == (ROOT, 2, True)
 
 
-def test_items_queued_behind_a_continued_parent_are_taken_over() -> None:
+def test_items_queued_after_a_continued_parent_move_to_an_idle_worker() -> None:
     # Given a worker with a parent that waits and two more items, and another one that is idle
     bench = Bench()
     attempt = grant_one(bench, W1)

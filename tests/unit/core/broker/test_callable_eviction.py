@@ -177,7 +177,7 @@ def test_a_worker_keeps_callables_that_its_leases_need() -> None:
     assert not known & {other(number).fn for number in (0, 1, 2)}
 
 
-def test_one_that_is_heard_again_is_asked_at_once() -> None:
+def test_a_lost_worker_that_is_heard_again_is_asked_at_once() -> None:
     office = Office()
     office.begin()
     broker = office.exchange.broker
@@ -190,7 +190,7 @@ def test_one_that_is_heard_again_is_asked_at_once() -> None:
     assert [each.keep for each in forgets(office.step(), W1)] == [[]]
 
 
-def test_a_silent_origin_that_keeps_its_seat_is_waited_for() -> None:
+def test_a_round_waits_for_a_silent_origin_that_keeps_its_role() -> None:
     office = Office()
     office.begin()
     broker = office.exchange.broker
@@ -249,7 +249,7 @@ def test_records_that_nothing_names_are_erased_when_the_round_is_over() -> None:
     assert office.exchange.broker.rounds.is_over
 
 
-def test_callables_named_by_history_stay() -> None:
+def test_callables_named_by_the_history_table_are_kept() -> None:
     office, _ = prepared(kept=10)
     tables = office.journal._tables
     for key, raw in list(tables[Table.LOG].items()):
@@ -262,7 +262,7 @@ def test_callables_named_by_history_stay() -> None:
     assert office.journal.count(Table.DEFINE) == 10
 
 
-def test_what_was_erased_is_recorded_again_when_it_is_defined_again() -> None:
+def test_an_erased_callable_is_recorded_again_when_it_is_defined_again() -> None:
     office, _ = prepared(kept=0)
     end_round(office)
     search(office)
@@ -274,7 +274,7 @@ def test_what_was_erased_is_recorded_again_when_it_is_defined_again() -> None:
     assert office.journal.get(Table.DEFINE, other(0).fn) is not None
 
 
-def test_without_anything_dropped_nothing_is_looked_for() -> None:
+def test_no_search_starts_if_the_log_has_dropped_nothing() -> None:
     office = Office()
     root = office.begin()
     generations(office, root, *range(10))

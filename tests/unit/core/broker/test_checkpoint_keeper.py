@@ -132,7 +132,7 @@ def test_a_fenced_parent_makes_no_checkpoint() -> None:
     [{"parent": "1"}, {"gen": 0}, {"base": 3}, {"entry": 3}, {"observations": -1},
      {"payload": b""}, {"pending": [2]}, {"held": [2]}, {"name": "n" * 201}, {"opening": -1}],
 )  # fmt: skip
-def test_a_checkpoint_that_makes_no_sense_is_not_let_in(change: dict[str, Any]) -> None:
+def test_a_checkpoint_that_makes_no_sense_is_refused(change: dict[str, Any]) -> None:
     import msgspec
 
     good = record(wire.Attempt(1, 1), 3, 2)
@@ -184,7 +184,7 @@ def test_memory_and_journal_stay_flat_over_many_generations() -> None:
     assert desk.broker.state.items_done == 600
 
 
-def test_a_sweep_goes_over_a_log_page_by_page() -> None:
+def test_a_sweep_reads_the_log_page_by_page() -> None:
     desk = Desk().start()
     for call in range(20):
         desk.call(call)
@@ -196,7 +196,7 @@ def test_a_sweep_goes_over_a_log_page_by_page() -> None:
     assert desk.kept_calls() == []
 
 
-def test_calls_before_the_block_and_behind_the_base_stay() -> None:
+def test_calls_before_the_block_and_after_the_base_are_kept() -> None:
     desk = Desk().start()
     for call in range(6):
         desk.call(call)
@@ -208,7 +208,7 @@ def test_calls_before_the_block_and_behind_the_base_stay() -> None:
     assert desk.kept_calls() == [0, 1, 4, 5]
 
 
-def test_a_pending_call_and_one_that_is_not_done_stay_until_they_are_done_with() -> None:
+def test_pending_and_unfinished_calls_are_kept_until_they_are_not_needed() -> None:
     desk = Desk().start()
     desk.call(0, done=False)
     desk.call(1, done=False)
@@ -247,7 +247,7 @@ def test_a_call_that_is_held_stays_as_long_as_a_generation_that_says_so() -> Non
     assert desk.kept_calls() == []
 
 
-def test_a_record_that_is_half_covered_stays_whole() -> None:
+def test_a_record_that_is_covered_in_part_is_kept_whole() -> None:
     desk = Desk().start()
     desk.tell(ORIGIN, *calls(part(0, 0, 1), part(1, 0, 1), attempt=desk.root))
     desk.tell(W1, outcomes(0, 0, 1), outcomes(1, 0, 1))
@@ -261,7 +261,7 @@ def test_a_record_that_is_half_covered_stays_whole() -> None:
     assert durable_part(again.broker.state) == durable_part(desk.broker.state)
 
 
-def test_observations_go_with_what_covers_them() -> None:
+def test_observations_are_erased_with_the_calls_that_a_checkpoint_covers() -> None:
     desk = Desk().start()
     for no in range(4):
         desk.observed(no, 0)
@@ -275,7 +275,7 @@ def test_observations_go_with_what_covers_them() -> None:
     assert desk.again().broker.state.parents[ROOT].next_observation == 4
 
 
-def test_blocks_inside_go_with_what_is_around_them_and_not_before() -> None:
+def test_inner_blocks_are_erased_with_their_outer_block_and_not_before() -> None:
     desk = Desk().start()
     inner = {"name": "inner", "outer": [("main", 0)]}
     for opening in range(3):
@@ -296,7 +296,7 @@ def test_blocks_inside_go_with_what_is_around_them_and_not_before() -> None:
     assert [key for key in blocks if key[0] == "inner"] == [("inner", 1), ("inner", 2)]
 
 
-def test_generations_that_did_not_load_do_not_pile_up() -> None:
+def test_generations_that_could_not_be_loaded_are_erased() -> None:
     desk = Desk().start()
     loop(desk, 3)
     for gen in range(4, 40):
@@ -321,7 +321,7 @@ def test_a_file_is_removed_when_no_generation_names_it() -> None:
 
 
 @pytest.mark.parametrize("pages", range(8))
-def test_a_broker_that_dies_in_the_middle_of_a_sweep_knows_the_same(pages: int) -> None:
+def test_a_broker_restarted_during_a_sweep_has_the_same_state(pages: int) -> None:
     desk = Desk().start()
     desk.call(0, done=False)
     for call in range(1, 12):

@@ -84,7 +84,7 @@ def test_grants_leave_at_once_and_outcomes_after_the_commit() -> None:
     assert [type(m) for m in read(office.commit(), ORIGIN)] == [wire.Outcomes]
 
 
-def test_a_worker_that_comes_behind_a_call_is_awaited_and_the_call_is_not() -> None:
+def test_a_held_record_is_written_soon_if_a_worker_waits_for_its_answer() -> None:
     # Given a script that has made a call, which no worker can take yet
     office = Office()
     office.say(AGENT, wire.Hello("agent", "n", "a", 1))
@@ -160,7 +160,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("frames", BAD.values(), ids=BAD.keys())
-def test_a_message_that_is_none_is_refused(frames: list[bytes]) -> None:
+def test_bytes_that_are_no_message_are_refused(frames: list[bytes]) -> None:
     office = Office()
 
     office.exchange.receive(W1, frames, office.now)
@@ -208,7 +208,7 @@ def test_a_bundle_that_contradicts_itself_changes_nothing(messages: list[wire.Up
     assert W1 not in office.exchange.broker.members.peers
 
 
-def test_time_passes_however_much_is_reported() -> None:
+def test_timers_run_although_many_messages_arrive() -> None:
     # Given a worker that fell silent while others never do
     office = Office()
     office.begin()
@@ -274,7 +274,7 @@ def test_a_grant_whose_parent_has_ended_in_the_same_commit_is_not_sent() -> None
     assert office.exchange.broker.scheduler.leases == {}
 
 
-def test_nothing_is_kept_of_the_dead() -> None:
+def test_links_of_dead_processes_are_removed() -> None:
     office = Office()
     office.begin()
     office.say(AGENT, wire.ProcessLost(W1, -9, "crash"))

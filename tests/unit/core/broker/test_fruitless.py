@@ -23,13 +23,13 @@ def test_three_deaths_at_one_place_stop_the_run() -> None:
     assert [bool(die(bench, -11)) for _ in range(3)] == [False, False, True]
 
 
-def test_a_kill_may_come_from_outside_and_is_given_more_patience() -> None:
+def test_more_deaths_by_sigkill_than_by_other_causes_are_allowed() -> None:
     bench = Bench()
     bench.begin(W1)
     assert [bool(die(bench, -9)) for _ in range(KILLS_MAX)] == [False] * (KILLS_MAX - 1) + [True]
 
 
-def test_whatever_is_gained_begins_the_count_again() -> None:
+def test_progress_resets_the_count_of_deaths() -> None:
     bench = Bench()
     bench.begin(W1)
     for call in range(5):

@@ -142,7 +142,7 @@ def test_a_worker_that_lies_is_dropped_and_named_and_changes_nothing(lie: list[w
     assert A1 not in door.exchange.links
 
 
-def test_an_attempt_that_another_guest_holds_is_no_excuse() -> None:
+def test_a_guest_may_not_report_an_attempt_of_another_guest() -> None:
     door = Door()
     _, others = door.work()
 
@@ -251,7 +251,7 @@ def test_a_process_here_gets_its_identity_back() -> None:
     door.exchange.broker.check()
 
 
-def test_a_guest_that_says_nothing_of_itself_first_is_refused() -> None:
+def test_a_guest_whose_first_message_is_not_hello_is_refused() -> None:
     door = Door()
     door.open()
 
@@ -260,7 +260,7 @@ def test_a_guest_that_says_nothing_of_itself_first_is_refused() -> None:
     assert "before it has said who it is" in door.refusals[0]
 
 
-def test_garbage_of_a_guest_counts_as_a_lie() -> None:
+def test_unreadable_messages_of_a_guest_count_as_lies() -> None:
     door = Door()
     door.open()
 
@@ -290,7 +290,7 @@ def test_what_a_guest_held_before_a_restart_may_come_with_its_hello_only() -> No
     assert guest.role == "worker"
 
 
-def test_the_record_of_a_guest_has_all_that_it_holds_and_a_bounded_rest() -> None:
+def test_the_record_of_a_guest_keeps_held_attempts_and_a_bounded_number_of_ended_ones() -> None:
     # Given a guest that has held up to five attempts at a time
     guest = Guest(KnownHost("alice"))
     peer = Peer(A1, "worker", "alice", "w", 0.0, 0.0, host="alice", given=guest)

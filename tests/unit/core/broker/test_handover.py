@@ -61,7 +61,7 @@ def test_a_checkpoint_from_before_the_answer_does_not_count() -> None:
     assert stops(bench.tell(ORIGIN, checkpoint(ROOT, root, 2))) == ["handed over"]
 
 
-def test_all_parents_are_waited_for_and_work_is_handed_out_meanwhile() -> None:
+def test_a_hand_over_waits_for_all_parents_and_grants_work_meanwhile() -> None:
     bench = Bench()
     root, kid = with_kid(bench, W1)
     bench.feed(asked())
@@ -84,7 +84,7 @@ def below_the_kid(bench: Bench) -> tuple[wire.Attempt, wire.Attempt]:
     return root, kid
 
 
-def test_below_a_parent_that_has_saved_nothing_more_is_handed_out() -> None:
+def test_items_below_a_parent_that_has_saved_are_not_granted() -> None:
     bench = Bench()
     root, kid = below_the_kid(bench)
     bench.tell(ORIGIN, checkpoint(ROOT, root))
@@ -207,9 +207,7 @@ def test_a_parent_that_was_taken_from_a_process_and_given_to_it_again_has_not_le
     assert stops(bench.tell(W1, checkpoint(KID, again))) == ["handed over"]
 
 
-def test_a_parent_that_saves_behind_the_end_of_the_wait_for_it_holds_back_what_is_below_it() -> (
-    None
-):
+def test_a_parent_that_saves_after_the_wait_ended_holds_back_its_items() -> None:
     bench = Bench()
     _, kid = with_kid(bench, W1)
     bench.feed(asked())
@@ -252,7 +250,7 @@ def test_a_process_that_arrives_later_is_asked_too() -> None:
     assert sent(bench.arrive(W2), W2, wire.CheckpointWanted)
 
 
-def test_when_the_grace_is_over_the_run_stops_cut_short() -> None:
+def test_the_run_stops_without_all_checkpoints_when_the_grace_ends() -> None:
     bench = Bench()
     bench.begin(W1)
     bench.feed(asked(grace_s=5.0))
@@ -263,7 +261,7 @@ def test_when_the_grace_is_over_the_run_stops_cut_short() -> None:
     assert bench.broker.handover.left == 1
 
 
-def test_one_that_never_answers_is_waited_for_no_longer_than_the_grace() -> None:
+def test_a_process_that_never_answers_is_waited_for_until_the_grace_ends() -> None:
     bench = Bench()
     bench.begin(W1)
     bench.feed(asked(grace_s=3.0))
@@ -372,7 +370,7 @@ KNOWN = {
 
 @pytest.mark.parametrize("stage", Stage)
 @pytest.mark.parametrize("step", HandoverEvent)
-def test_each_step_leads_on_from_each_stage_or_is_an_error(
+def test_every_event_in_every_stage_does_what_the_table_says(
     stage: Stage, step: HandoverEvent
 ) -> None:
     handover = Bench().broker.handover

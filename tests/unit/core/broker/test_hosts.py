@@ -203,7 +203,7 @@ def test_a_worker_that_its_agent_does_not_vouch_for_is_lost_alone() -> None:
     assert A2 in grid.broker.members.peers
 
 
-def test_the_own_stall_of_the_broker_counts_against_no_host() -> None:
+def test_a_stall_of_the_broker_itself_counts_against_no_host() -> None:
     grid = Grid()
     grid.open(ALICE, A1)
     grid.pass_s(5.0)
@@ -217,7 +217,7 @@ def test_the_own_stall_of_the_broker_counts_against_no_host() -> None:
     assert grid.host("alice").state is HostState.LOST
 
 
-def test_a_host_that_hears_nothing_is_lost_although_it_is_heard() -> None:
+def test_a_host_that_sends_but_receives_nothing_is_lost() -> None:
     # Given a host that does not answer
     grid = Grid()
     grid.call(grid.open(ALICE, A1), 1)
@@ -250,7 +250,7 @@ def test_an_answer_that_is_due_since_before_the_loss_does_not_count_after_the_re
     assert grid.host("alice").state is HostState.UP
 
 
-def test_what_a_remote_worker_does_is_killed_by_its_own_agent() -> None:
+def test_an_attempt_on_a_remote_worker_is_killed_by_the_agent_of_its_host() -> None:
     # Given an item of alice, below a parent that runs out of its time on bob
     grid = Grid()
     grid.open()
@@ -600,7 +600,7 @@ def test_a_revoked_host_that_is_enrolled_again_may_come_again() -> None:
 # --- slices and views -------------------------------------------------------------------------
 
 
-def test_a_worker_far_away_is_given_enough_for_the_time_of_a_round_trip() -> None:
+def test_a_distant_worker_gets_work_for_the_time_of_a_round_trip() -> None:
     # Given items of a millisecond, and two workers, one of which is 100 ms away
     grid = Grid()
     root = grid.open(ALICE, A1)
@@ -699,7 +699,7 @@ def test_the_end_of_the_launcher_stops_the_processes_of_this_host_only() -> None
     assert grid.broker.is_deserted
 
 
-def test_what_a_worker_acknowledges_is_no_answer_of_its_agent() -> None:
+def test_an_acknowledgement_of_a_worker_is_no_answer_of_its_agent() -> None:
     grid = Grid()
     grid.open(ALICE, A1)
     grid.host("alice").pings.append((2, grid.now))

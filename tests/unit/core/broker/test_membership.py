@@ -72,7 +72,7 @@ def test_an_item_that_kills_its_worker_three_times_fails_alone_even_over_a_resta
     assert bench.broker.scheduler.ready == 0
 
 
-def test_a_death_that_the_last_broker_did_not_hear_of_is_blamed_once() -> None:
+def test_a_death_that_the_last_broker_missed_is_blamed_once() -> None:
     # Given an item that was on the CPU when the broker died, and then its worker did
     bench = Bench()
     bench.begin(W1)
@@ -130,7 +130,7 @@ def test_a_new_broker_refuses_what_does_not_fit() -> None:
     assert [w.dropped for w in sent(actions, W1, wire.Welcome)] == [[attempt]]
 
 
-def test_a_parent_is_not_adopted_behind_which_a_later_attempt_has_written() -> None:
+def test_a_parent_is_not_adopted_if_a_later_attempt_has_written() -> None:
     # Given a parent that lives on, unheard, on a worker that was taken for lost
     bench = Bench()
     first = grant_one(bench, W1)
@@ -173,7 +173,7 @@ def test_a_silent_peer_is_lost_after_its_lease_and_heard_again() -> None:
     assert W1 in bench.broker.members.peers
 
 
-def test_an_origin_that_slept_continues_and_loses_no_word() -> None:
+def test_an_origin_that_slept_continues_and_loses_no_message() -> None:
     # Given an origin that was silent for longer than its lease
     bench = Bench()
     root = bench.begin(W1)
@@ -208,7 +208,7 @@ def test_an_older_attempt_of_a_parent_is_fenced() -> None:
     assert [d.attempts for d in sent(actions, ORIGIN, wire.Drop)] == [[old]]
 
 
-def test_an_origin_that_is_replaced_is_told_to_make_room() -> None:
+def test_a_replaced_origin_is_told_to_end() -> None:
     bench = Bench()
     old = bench.begin(W1)
 

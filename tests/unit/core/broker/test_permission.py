@@ -42,7 +42,7 @@ def begun(*workers: bytes) -> tuple[Bench, wire.Attempt]:
     return bench, attempt
 
 
-def test_an_item_is_granted_without_a_record_and_permitted_behind_one() -> None:
+def test_an_item_is_granted_without_a_record_and_may_start_after_one() -> None:
     bench = Bench()
     root = bench.begin(W1)
 
@@ -128,7 +128,7 @@ def test_a_begun_parent_is_not_moved_to_another_worker() -> None:
     assert bench.broker.scheduler.workers[W1].stuck, "it gets nothing more meanwhile"
 
 
-def test_an_item_that_is_given_back_without_having_begun_is_in_no_doubt() -> None:
+def test_an_item_returned_before_it_began_is_not_in_doubt() -> None:
     # Given a worker that asked to begin, and was told to stop before the answer came
     bench, attempt = begun(W1)
     bench.tell(W1, wire.Returned(attempt, 0), wire.Bye())
@@ -150,7 +150,7 @@ def test_an_outcome_that_does_not_count_starts_nothing_again() -> None:
     assert reported_error(bench) == "lost"
 
 
-def test_another_call_in_the_place_of_a_begun_one_is_not_started() -> None:
+def test_a_call_that_replaces_a_begun_one_is_not_started() -> None:
     # Given a call that has begun, and a script that asks for another one in its place
     bench, _ = begun(W1, W2)
     assert bench.broker.members.root is not None

@@ -19,7 +19,7 @@ def full() -> tuple[Bench, wire.Attempt]:
     return bench, root
 
 
-def test_more_urgent_work_goes_to_a_full_worker() -> None:
+def test_more_urgent_work_is_granted_to_a_full_worker() -> None:
     bench, root = full()
 
     actions = bench.tell(ORIGIN, URGENT, *calls(part(1, 0, 1, fn=URGENT.fn), attempt=root))
@@ -27,7 +27,7 @@ def test_more_urgent_work_goes_to_a_full_worker() -> None:
     assert [(task.call, task.start) for task in granted(actions, W1)] == [(1, 0)]
 
 
-def test_no_more_than_another_fill_of_it() -> None:
+def test_a_full_worker_gets_at_most_its_normal_amount_of_urgent_work() -> None:
     # Given a full worker, and much that is urgent
     bench, root = full()
     actions = bench.tell(ORIGIN, URGENT, *calls(part(1, 0, 50, fn=URGENT.fn), attempt=root))
@@ -50,7 +50,7 @@ def test_equally_urgent_work_waits_for_room() -> None:
     assert granted(actions, W1) == []
 
 
-def test_nothing_is_queued_behind_an_item_that_takes_long() -> None:
+def test_no_item_is_queued_after_one_that_takes_long() -> None:
     # Given a worker that has said nothing of its items for longer than one is prefetched for
     bench, root = full()
     bench.now += 1.5
@@ -79,7 +79,7 @@ def test_a_worker_asked_once_is_not_asked_again() -> None:
     assert [len(each) for each in asked] == [1, 1, 0, 0, 0]
 
 
-def test_an_idle_worker_is_given_what_waits_and_not_what_is_under_way() -> None:
+def test_an_idle_worker_gets_queued_items_and_no_started_ones() -> None:
     # Given two items of an unknown function with one worker
     bench = Bench()
     root = bench.begin(W1)

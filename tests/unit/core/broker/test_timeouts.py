@@ -63,7 +63,7 @@ def test_a_call_that_continues_is_not_ended_and_is_limited_again_when_it_waits_a
     assert reported_error(bench) == "timeout"
 
 
-def test_tries_count_wherever_they_were_made() -> None:
+def test_tries_on_all_workers_are_counted() -> None:
     twice = wire.Define(FN, FN, "m:limited", b"code", wire.Options(timeout_s=2.0, retries=1))
 
     # The first try has failed in the worker: there is no third
@@ -91,7 +91,7 @@ def test_a_new_broker_continues_counting() -> None:
     assert reported_error(other) == "timeout"
 
 
-def test_a_call_whose_own_call_ends_in_time_is_well() -> None:
+def test_a_call_whose_own_call_ends_in_time_does_not_time_out() -> None:
     bench, attempt = waiting()
     (lease,) = [each for each in bench.broker.scheduler.leases.values() if each.attempt != attempt]
     child = outcomes(0, 0, 1, parent=PATH, task=lease.attempt)

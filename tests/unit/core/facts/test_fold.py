@@ -149,7 +149,7 @@ def test_durable_part_tells_states_apart_that_differ_by_one_record(record: Any) 
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_calls_whose_numbers_have_no_order_are_taken_in_as_by_the_long_way(
+def test_the_fast_path_takes_unordered_calls_as_the_general_one_does(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = random.Random(seed)

@@ -32,7 +32,7 @@ def flat(spans: object) -> list[int]:
 
 @settings(max_examples=300, deadline=None)
 @given(changes)
-def test_it_holds_what_a_set_would_hold(edits: list[tuple[bool, tuple[int, int]]]) -> None:
+def test_intervals_hold_what_a_set_would_hold(edits: list[tuple[bool, tuple[int, int]]]) -> None:
     intervals, numbers = made(edits)
 
     assert flat(intervals) == sorted(numbers)
@@ -43,7 +43,9 @@ def test_it_holds_what_a_set_would_hold(edits: list[tuple[bool, tuple[int, int]]
 
 @settings(max_examples=300, deadline=None)
 @given(changes)
-def test_its_runs_are_sorted_and_do_not_touch(edits: list[tuple[bool, tuple[int, int]]]) -> None:
+def test_runs_of_intervals_are_sorted_and_do_not_touch(
+    edits: list[tuple[bool, tuple[int, int]]],
+) -> None:
     intervals, _ = made(edits)
 
     ends = [end for span in intervals for end in span]
@@ -73,7 +75,7 @@ def test_the_order_of_building_does_not_matter(edits: list[tuple[bool, tuple[int
 
 @settings(max_examples=100, deadline=None)
 @given(changes, st.integers(1, 5))
-def test_the_first_run_is_cut_to_what_is_asked(
+def test_the_first_run_is_cut_to_the_requested_length(
     edits: list[tuple[bool, tuple[int, int]]], count: int
 ) -> None:
     intervals, numbers = made(edits)

@@ -21,7 +21,7 @@ def test_a_part_keeps_the_values_digests_and_failures_of_its_items_and_its_share
     assert (part.digests, part.failed, part.spent_s) == (digests(11, 12), [1], 2.0)
 
 
-def test_of_an_outcome_with_failed_items_the_others_are_kept() -> None:
+def test_the_successful_items_of_an_outcome_with_failures_are_kept() -> None:
     found = succeeded(outcome(0, 2))
     assert [(each.start, len(each.values), each.failed) for each in found] == [
         (11, 1, []),
@@ -29,5 +29,5 @@ def test_of_an_outcome_with_failed_items_the_others_are_kept() -> None:
     ]
 
 
-def test_of_an_outcome_whose_items_have_all_failed_nothing_is_kept() -> None:
+def test_an_outcome_whose_items_have_all_failed_is_dropped() -> None:
     assert succeeded(outcome(*range(5))) == []

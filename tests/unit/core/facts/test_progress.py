@@ -102,7 +102,7 @@ def test_the_next_attempt_of_an_item_is_given_what_it_kept_last() -> None:
     assert (task.resume, task.tries) == (b"at 2", 1)
 
 
-def test_it_is_there_after_everything_was_killed() -> None:
+def test_progress_is_kept_after_all_processes_were_killed() -> None:
     bench, attempt = running()
     bench.tell(holder(bench), progress(attempt, 3))
 
@@ -115,7 +115,7 @@ def test_it_is_there_after_everything_was_killed() -> None:
     assert (task.resume, task.tries) == (b"at 3", 1)
 
 
-def test_it_is_erased_in_the_commit_of_the_outcome() -> None:
+def test_progress_is_erased_in_the_commit_of_the_outcome() -> None:
     bench, attempt = running()
     bench.tell(holder(bench), progress(attempt, 1))
 
@@ -126,7 +126,7 @@ def test_it_is_erased_in_the_commit_of_the_outcome() -> None:
     assert not bench.broker.state.progress.batches
 
 
-def test_a_word_of_another_call_counts_for_nothing() -> None:
+def test_progress_of_another_call_is_ignored() -> None:
     bench, attempt = running()
     for stray in (
         progress(attempt, 1, salt=1),
@@ -138,7 +138,7 @@ def test_a_word_of_another_call_counts_for_nothing() -> None:
     assert not kept(bench)
 
 
-def test_it_goes_when_another_call_stands_in_the_item_s_place() -> None:
+def test_progress_is_erased_when_another_call_replaces_the_item() -> None:
     # Given a word, and a parent that comes back and asks for something else
     bench, attempt = running()
     bench.tell(holder(bench), progress(attempt, 1))
@@ -152,7 +152,7 @@ def test_it_goes_when_another_call_stands_in_the_item_s_place() -> None:
     assert not kept(bench)
 
 
-def test_it_stays_when_the_very_same_call_is_made_again() -> None:
+def test_progress_is_kept_when_the_same_call_is_made_again() -> None:
     bench, attempt = running()
     bench.tell(holder(bench), progress(attempt, 1))
     bench.broker.state.forget_item(bench.broker.state.parents[ROOT].batches[0], 0)
@@ -179,7 +179,7 @@ def test_an_older_attempt_does_not_overwrite_a_later_one() -> None:
     assert kept(bench) == [b"at 6"]
 
 
-def test_the_last_words_of_a_dead_worker_count() -> None:
+def test_the_last_progress_of_a_dead_worker_counts() -> None:
     bench, attempt = running()
     one = holder(bench)
     die(bench, attempt)
@@ -189,7 +189,7 @@ def test_the_last_words_of_a_dead_worker_count() -> None:
     assert kept(bench) == [b"at 7"]
 
 
-def test_an_item_with_a_history_replays_and_is_given_nothing() -> None:
+def test_an_item_with_a_history_replays_without_its_progress() -> None:
     bench, attempt = running()
     path = "0.0[0]"
     bench.tell(
@@ -202,7 +202,7 @@ def test_an_item_with_a_history_replays_and_is_given_nothing() -> None:
     assert [(task.replay, task.resume) for task in tasks if task.parent == ROOT] == [(True, b"")]
 
 
-def test_an_item_that_said_something_travels_alone() -> None:
+def test_an_item_with_progress_is_granted_alone() -> None:
     # Given a broker that knows that items are short, and one of many that said something
     bench, attempt = running(items=1)
     bench.broker.scheduler.measure(FN, 1000, 0.1)
@@ -225,7 +225,7 @@ def test_an_item_that_said_something_travels_alone() -> None:
     assert [(task.start, len(task.args), task.resume) for task in alone] == [(3, 1, b"here")]
 
 
-def test_the_script_s_own_word_is_kept_until_the_run_ends() -> None:
+def test_progress_of_the_script_is_kept_until_the_run_ends() -> None:
     bench, _ = running()
     assert bench.broker.members.root is not None
     root = bench.broker.members.root[0]

@@ -69,7 +69,7 @@ def test_results_below_a_changed_item_do_not_count(bench: Bench) -> None:
     assert ask(bench, part(0, 0, 1, salt=1)) == 7
 
 
-def test_the_last_word_of_a_run_counts_what_stands(bench: Bench) -> None:
+def test_the_last_line_of_a_run_counts_results_that_are_still_valid(bench: Bench) -> None:
     found = JournalFindings.begin(bench.broker.state, adopt=False)
     ask(bench, part(1, 0, 4, salt=1, fresh=True))
     report = broker_report(bench.broker, found, 0, ask=0, asked_over=False)
@@ -77,7 +77,7 @@ def test_the_last_word_of_a_run_counts_what_stands(bench: Bench) -> None:
     assert report.recovered == 10
 
 
-def test_single_calls_are_counted_and_none_of_them_stands_for_all() -> None:
+def test_batches_of_single_calls_are_reported_by_their_number() -> None:
     bench = Bench()
     attempt = bench.begin(W1)
     parts = [part(call, 0, 1) for call in range(3)]

@@ -18,7 +18,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_it_is_a_map_with_a_default(steps: list[tuple[str, int, int]]) -> None:
+def test_sizes_are_a_map_with_a_default(steps: list[tuple[str, int, int]]) -> None:
     sizes, expected = Sizes(), dict[int, int]()
     for what, call, size in steps:
         if what == "set":
@@ -45,7 +45,7 @@ def test_it_is_a_map_with_a_default(steps: list[tuple[str, int, int]]) -> None:
         assert len(sizes) == runs
 
 
-def test_calls_that_are_alike_cost_nothing_more() -> None:
+def test_calls_of_the_default_size_need_no_memory() -> None:
     sizes = Sizes()
     for call in range(0, 100_000, 2):
         sizes[call] = 50

@@ -69,7 +69,7 @@ def test_a_fresh_part_takes_the_place_of_what_is_done() -> None:
     assert state.parent(ROOT).batches == {}
 
 
-def test_a_finished_map_that_a_changed_script_makes_longer_is_taken_up_again() -> None:
+def test_a_finished_map_that_a_changed_script_makes_longer_is_opened_again() -> None:
     state = DurableState(RUN)
     put(state, part(0, 0, 3))
     end(state, (0, 3))
@@ -111,7 +111,7 @@ def test_arguments_that_are_replaced_or_dropped_are_not_counted_any_more() -> No
     assert state.args_bytes == once
 
 
-def test_a_parent_that_is_dropped_takes_its_descendants_along() -> None:
+def test_a_dropped_parent_is_dropped_with_its_descendants() -> None:
     state = DurableState(RUN)
     put(state, part(0, 0, 1))
     child, grandchild = item_path(ROOT, 0, 0), item_path(item_path(ROOT, 0, 0), 0, 0)

@@ -49,7 +49,7 @@ def test_visitor_calls_the_method_of_a_records_kind(record: Any, method: str) ->
     assert methods_called(record) == [method]
 
 
-def test_visitor_tells_of_a_part_first_its_items_then_its_end_then_what_is_renewed() -> None:
+def test_visitor_reports_the_items_of_a_part_then_its_end_then_renewed_items() -> None:
     record, _ = calls(part(0, 2, 4, fresh=True), part(1, 0, 3, last=False), attempt=NOW)
     assert isinstance(record, wire.Calls)
     listener = Listener()

@@ -54,7 +54,7 @@ def test_very_many_equal_calls_get_different_numbers() -> None:
     assert all(book.is_made(number) for number in numbers)
 
 
-def test_a_number_is_made_once_its_call_is() -> None:
+def test_a_number_is_used_when_its_call_is_made() -> None:
     """BC1."""
     book, ahead = ByContent(), ByContent()
     number = ahead.number(FINGERPRINT, digest(7))

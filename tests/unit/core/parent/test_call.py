@@ -48,7 +48,7 @@ def test_an_item_is_found_in_its_chunk_whatever_the_order_of_arrival() -> None:
         (2, 4, [(0, 2), (4, 6)]),
     ],
 )
-def test_what_is_taken_from_a_call_is_removed_and_the_rest_stays(
+def test_an_item_taken_from_a_call_is_removed_and_the_others_stay(
     start: int, stop: int, left: list[tuple[int, int]]
 ) -> None:
     call = settled(chunk(0, 3, 1), chunk(3, 6, 5))

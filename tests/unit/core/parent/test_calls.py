@@ -103,7 +103,7 @@ def test_an_outcome_of_items_that_are_not_made_yet_is_kept() -> None:
     assert calls.ahead == {0: [early]}
 
 
-def test_a_settled_call_is_not_kept_and_costs_nothing() -> None:
+def test_a_settled_call_is_dropped() -> None:
     calls = made()
     found = call(calls, 4)
     assert calls.under_way.in_messages > 0

@@ -73,7 +73,7 @@ def test_a_parent_continues_with_the_counters_of_its_checkpoint() -> None:
     assert call.find(0) is not None, "what came behind the checkpoint is there"
 
 
-def test_the_counters_never_go_back() -> None:
+def test_counters_never_decrease() -> None:
     of = Parent(ROOT, NOW, say=lambda _: None)
     for _ in range(8):
         of.add(of.begin(FN, FN), digests(0), [b"arg"], last=True)
@@ -131,7 +131,7 @@ def test_a_generation_names_the_calls_that_are_not_done_and_those_with_unread_fi
     assert empty.count == 0
 
 
-def test_a_future_from_before_the_block_is_settled_by_going_over_the_history_again() -> None:
+def test_a_future_made_before_the_block_is_settled_by_reading_the_history_again() -> None:
     of = going_on()
     of.add(of.begin(FN, FN), digests(0), [b"arg"], last=True)
     block = entered(of)
@@ -156,7 +156,7 @@ def test_a_future_from_before_the_block_is_settled_by_going_over_the_history_aga
     assert of.page_wanted() is None
 
 
-def test_a_block_that_is_entered_while_the_history_is_gone_over_has_it_gone_over_again() -> None:
+def test_a_block_entered_while_the_history_is_read_has_it_read_again() -> None:
     of = going_on()
     of.add(of.begin(FN, FN), digests(0), [b"arg"], last=True)
     kept = record(NOW, 1, 3, pending=[0], entry=1)
@@ -237,7 +237,7 @@ def test_a_future_whose_call_is_under_way_waits_for_it_only_if_it_is_the_very_sa
     assert call.digests == digests(0), "the call is what the code has made"
 
 
-def test_a_checkpoint_leaves_behind_calls_and_observations() -> None:
+def test_a_checkpoint_is_sent_after_calls_and_observations() -> None:
     of = Parent(ROOT, NOW, say=lambda _: None)
     of.observe("k", b"")
     of.add(of.begin(FN, FN), digests(0), [b"arg"], last=True)
@@ -252,7 +252,7 @@ def test_a_checkpoint_leaves_behind_calls_and_observations() -> None:
     assert of.durable.is_saved(block)
 
 
-def test_the_beginning_of_a_block_is_no_way_back_once_it_has_trimmed() -> None:
+def test_a_block_cannot_restart_from_its_beginning_after_it_has_trimmed() -> None:
     of = going_on()
     block = entered(of)
     page(of, dropped=[(0, 3)], trimmed_by=[("main", 0)])

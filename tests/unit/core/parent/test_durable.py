@@ -51,7 +51,7 @@ def test_a_generation_of_a_block_around_another_is_refused() -> None:
         durable.begin_generation(outer)
 
 
-def test_generations_are_numbered_behind_those_that_are_durable() -> None:
+def test_generations_are_numbered_after_the_durable_ones() -> None:
     durable = Durable()
     block = durable.enter("main", 0, 0)
     durable.note("main", 0, 4)
@@ -95,7 +95,7 @@ def test_a_block_that_has_trimmed_its_history_cannot_begin_again() -> None:
     assert list(durable.dropped) == [(0, 3)]
 
 
-def test_continuing_restores_how_often_names_were_opened() -> None:
+def test_continuing_restores_the_number_of_openings_per_name() -> None:
     durable = Durable()
     block = durable.enter("main", 0, 0)
     durable.enter("inner", 0, 0)

@@ -34,7 +34,7 @@ def test_held_items_are_taken_once() -> None:
     assert held.take(0) == []
 
 
-def test_settled_items_are_cut_out() -> None:
+def test_settled_items_are_removed_from_held_ones() -> None:
     held = HeldItems()
     held.hold(part(0, 9), args(0, 9))
 
@@ -45,7 +45,7 @@ def test_settled_items_are_cut_out() -> None:
     assert spans(held.take(0)) == [(0, 2, False), (4, 8, False)]
 
 
-def test_a_call_whose_items_are_all_settled_has_none() -> None:
+def test_a_call_whose_items_are_all_settled_holds_none() -> None:
     held = HeldItems()
     held.hold(part(0, 2), args(0, 2))
     assert held.has(0)

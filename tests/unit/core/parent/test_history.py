@@ -63,7 +63,7 @@ def test_a_live_parent_asks_for_pages_only_after_its_broker_was_replaced() -> No
     assert history.is_page_due(0, early=False)
 
 
-def test_observations_are_numbered_without_gap_behind_the_history() -> None:
+def test_observations_are_numbered_after_the_history_without_gap() -> None:
     history = with_recorded(observation(0), observation(1, answer=b"b"))
 
     assert [history.use("done", 0), history.use("done", 0)] == [b"a", b"b"]
@@ -133,7 +133,7 @@ def test_reading_again_waits_for_the_end_of_what_is_being_read() -> None:
 
 @pytest.mark.parametrize("phase", HistoryPhase)
 @pytest.mark.parametrize("turn", Turn)
-def test_every_phase_knows_every_turn_but_a_live_one_a_last_page(
+def test_every_turn_in_every_phase_does_what_the_table_says(
     phase: HistoryPhase, turn: Turn
 ) -> None:
     history = ParentHistory(replaying=False)
@@ -160,7 +160,7 @@ def test_every_phase_knows_every_turn_but_a_live_one_a_last_page(
 
 
 @pytest.mark.parametrize("looks", [1, 2, 5])
-def test_however_often_it_is_asked_for_the_history_is_read_once_more(looks: int) -> None:
+def test_several_requests_read_the_history_once_more(looks: int) -> None:
     history = ParentHistory(replaying=True)
     for _ in range(looks):
         history.read_again()
@@ -170,7 +170,7 @@ def test_however_often_it_is_asked_for_the_history_is_read_once_more(looks: int)
     assert history.phase is HistoryPhase.LIVE
 
 
-def test_a_history_that_ended_tells_nothing() -> None:
+def test_a_history_that_was_cut_off_gives_no_answers() -> None:
     history = with_recorded(observation(0))
     history.ask()
 

@@ -55,7 +55,7 @@ def test_a_difference_is_reported_once_per_function() -> None:
     assert "0.0[0] (f): its arguments differ" in scene.notes[0]
 
 
-def test_a_doubt_that_a_later_record_has_settled_is_not_said() -> None:
+def test_a_doubt_that_a_later_record_has_settled_is_not_reported() -> None:
     scene = Scene()
     scene.doubted().left.discard(0, 1)
 
@@ -84,7 +84,7 @@ def test_a_strict_replay_refuses_for_good() -> None:
     assert scene.notes == []
 
 
-def test_nothing_is_done_in_the_place_of_a_call_that_was_started() -> None:
+def test_no_call_replaces_a_started_call_that_is_not_idempotent() -> None:
     scene = Scene()
     scene.doubted(once=True)
 
@@ -97,7 +97,7 @@ def test_nothing_is_done_in_the_place_of_a_call_that_was_started() -> None:
     assert again.judge.refusal is None
 
 
-def test_much_computing_is_not_thrown_away_unasked() -> None:
+def test_much_computing_is_not_discarded_without_the_user_s_consent() -> None:
     scene = Scene(discard_s_max=10.0)
     scene.doubted(took_s=6.0)
     scene.look()
@@ -130,7 +130,7 @@ def test_single_calls_that_keep_their_results_are_reported_once_and_maps_each_ti
     assert all(call.moved == 0 for call in scene.calls.values())
 
 
-def test_a_missing_checkpoint_is_reported_once_and_refused_strictly() -> None:
+def test_a_missing_checkpoint_is_reported_once_and_refused_in_a_strict_run() -> None:
     scene = Scene()
     scene.judge.report_missing(scene.call())
     scene.judge.report_missing(scene.call())
@@ -140,7 +140,7 @@ def test_a_missing_checkpoint_is_reported_once_and_refused_strictly() -> None:
         Scene(strict=True).judge.report_missing(scene.call())
 
 
-def test_another_question_than_before_is_reported_and_refused_strictly() -> None:
+def test_a_different_observation_is_reported_and_refused_in_a_strict_run() -> None:
     first = wire.Observation(0, "done", 3, b"a")
     scene = Scene()
     scene.judge.report_other_answer(first, "poll", 4)
@@ -154,7 +154,7 @@ def test_another_question_than_before_is_reported_and_refused_strictly() -> None
         Scene(strict=True).judge.other_once("f", "g", 2)
 
 
-def test_a_future_in_whose_place_is_another_call_is_refused() -> None:
+def test_a_future_whose_call_was_replaced_is_refused() -> None:
     scene = Scene()
     with pytest.raises(StrangeFutureError, match=r"0\.2\[1\] \(f\)"):
         scene.judge.refuse_future(2, 1, "f")

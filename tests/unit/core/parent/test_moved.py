@@ -59,7 +59,7 @@ def found(of: Parent) -> dict[tuple[int, int], bytes]:
     }
 
 
-def test_a_value_at_the_front_of_a_sweep_leaves_the_others_their_results() -> None:
+def test_a_value_added_at_the_front_of_a_sweep_keeps_the_results_of_the_others() -> None:
     of, notes = replay()
     ask(of, 0, 1, 2, 3)
 
@@ -69,7 +69,7 @@ def test_a_value_at_the_front_of_a_sweep_leaves_the_others_their_results() -> No
     assert "3 results found by function and arguments" in notes[-1]
 
 
-def test_a_call_that_is_added_before_others_leaves_them_their_results() -> None:
+def test_a_call_added_before_others_keeps_their_results() -> None:
     of, _ = replay(calls=3)
     ask(of, 7, fn=OTHER)
     tell(of, outcome(0, [1, 2]), outcome(1, [3], fingerprint=OTHER), outcome(2, [4, 5]))
@@ -80,7 +80,7 @@ def test_a_call_that_is_added_before_others_leaves_them_their_results() -> None:
     assert found(of) == {(1, 0): b"V1", (1, 1): b"V2", (2, 0): b"V3", (3, 0): b"V4", (3, 1): b"V5"}
 
 
-def test_a_call_that_is_taken_out_leaves_the_later_ones_their_results() -> None:
+def test_a_removed_call_keeps_the_results_of_later_ones() -> None:
     of, _ = replay(calls=3)
     ask(of, 4, 5)  # in the place of the first of three calls
     tell(of, outcome(0, [1, 2]), outcome(1, [4, 5]), outcome(2, [6]))
@@ -108,7 +108,7 @@ def test_results_that_are_random_failed_or_uncompared_are_not_found_elsewhere() 
     assert found(of) == {}
 
 
-def test_a_replay_that_does_what_was_done_looks_for_nothing() -> None:
+def test_a_replay_without_a_difference_searches_for_nothing() -> None:
     of, notes = replay()
     ask(of, 1, 2, 3)
 
@@ -120,7 +120,7 @@ def test_a_replay_that_does_what_was_done_looks_for_nothing() -> None:
     assert of.calls.recovered == 2
 
 
-def test_a_fork_finds_what_its_source_had_behind_the_point() -> None:
+def test_a_fork_finds_results_that_its_source_had_after_the_point() -> None:
     of, _ = replay(calls=0)
     ask(of, 0, 1)
 
@@ -130,7 +130,7 @@ def test_a_fork_finds_what_its_source_had_behind_the_point() -> None:
 
 
 @pytest.mark.parametrize("where", ["in its place", "moved forward"])
-def test_nothing_is_done_in_the_place_of_a_call_that_must_not_start_twice(where: str) -> None:
+def test_no_call_replaces_one_that_must_not_start_twice(where: str) -> None:
     # Given a replay that has other calls than the journal, one of them idempotent=False and done
     of, _ = replay(calls=2)
     paid = outcome(0 if where == "in its place" else 1, [7], pure=False, once=True)
@@ -154,7 +154,7 @@ def test_a_call_that_must_not_start_twice_is_repeated_where_the_user_has_said_so
     assert of.judge.refusal is None
 
 
-def test_the_broker_counts_what_a_parent_has_found_and_tells_it_behind_the_commit() -> None:
+def test_the_broker_counts_found_results_and_confirms_them_after_the_commit() -> None:
     # Given a script that asks for what it has found at another place
     bench = Bench()
     root = bench.begin(W1)

@@ -65,7 +65,7 @@ class Life:
 
 @pytest.mark.parametrize("calls", [0, 1, 3])
 @pytest.mark.parametrize("inside", [b"", b"0inner"])
-def test_a_function_is_told_again_and_all_that_it_did_is_passed_over(
+def test_a_recorded_answer_of_once_is_repeated_and_calls_inside_are_skipped(
     calls: int, inside: bytes
 ) -> None:
     first = Life()
@@ -80,7 +80,7 @@ def test_a_function_is_told_again_and_all_that_it_did_is_passed_over(
     assert second.parent.history.next_observation == first.parent.history.next_observation
 
 
-def test_a_function_that_did_not_come_to_its_end_runs_again_and_finds_what_was_inside() -> None:
+def test_a_function_of_once_that_did_not_end_runs_again_with_the_results_of_its_calls() -> None:
     first = Life()
     first.once(b"0outer", calls=1, inside=b"0inner")
     assert [each.kind for each in first.sent()] == ["once/1", "once 0 0"]
@@ -94,7 +94,7 @@ def test_a_function_that_did_not_come_to_its_end_runs_again_and_finds_what_was_i
     assert third.once(b"0x", calls=1, inside=b"0y") == b"0again"
 
 
-def test_an_answer_that_an_older_version_recorded_behind_calls_is_found_at_their_end() -> None:
+def test_an_answer_that_an_older_version_recorded_after_calls_is_found_at_their_end() -> None:
     old = Life()
     old.call()
     old.parent.observe("once", b"0old")
@@ -104,7 +104,7 @@ def test_an_answer_that_an_older_version_recorded_behind_calls_is_found_at_their
     assert not new.notes
 
 
-def test_another_function_in_its_place_is_told_the_same_and_that_is_reported() -> None:
+def test_another_function_at_the_same_place_gets_the_recorded_answer_and_a_report() -> None:
     first = Life()
     first.once(b"0a", name="pay")
 
@@ -115,7 +115,7 @@ def test_another_function_in_its_place_is_told_the_same_and_that_is_reported() -
         Life(first, strict=True).once(b"0b", name="stamp")
 
 
-def test_an_answer_is_durable_when_the_broker_says_so_and_a_new_one_is_asked() -> None:
+def test_an_answer_is_durable_when_the_broker_confirms_it_or_the_next_broker_does() -> None:
     life = Life()
     life.once(b"0a")
     frames = life.parent.frames()
@@ -129,7 +129,7 @@ def test_an_answer_is_durable_when_the_broker_says_so_and_a_new_one_is_asked() -
     assert life.parent.once.to_ask_again() == []
 
 
-def test_the_broker_answers_behind_the_commit_and_logs_once() -> None:
+def test_the_broker_confirms_after_the_commit_and_logs_once() -> None:
     bench = Bench()
     root = bench.begin()
     observed = wire.Observed(ROOT, root, [wire.Observation(0, "once", 0, b"0a")], asks=True)

@@ -30,7 +30,7 @@ def sent(of: Outgoing) -> list[Any]:
     return [wire.decode_up(frame) for frame in of.take()]
 
 
-def test_an_observation_leaves_before_what_the_parent_does_next() -> None:
+def test_an_observation_is_sent_before_the_parent_s_next_action() -> None:
     of = made()
     of.tell(observation(0))
     of.queue(part(), [b"arg"], 3)
@@ -42,7 +42,7 @@ def test_an_observation_leaves_before_what_the_parent_does_next() -> None:
     assert third == wire.Args([b"arg"])
 
 
-def test_a_frame_leaves_behind_calls_and_observations() -> None:
+def test_a_frame_is_sent_after_calls_and_observations() -> None:
     of = made()
     of.queue(part(), [b"arg"], 3)
     of.tell(observation(0))
@@ -53,7 +53,7 @@ def test_a_frame_leaves_behind_calls_and_observations() -> None:
     assert kinds == [wire.Observed, wire.Calls, wire.Args, wire.Abandon]
 
 
-def test_results_leave_behind_the_items_that_they_are_for() -> None:
+def test_results_are_sent_after_their_items() -> None:
     of = made()
     of.queue(part(), [b"arg"], 3)
     of.bring([wire.encode(wire.Outcomes(ROOT, []))])

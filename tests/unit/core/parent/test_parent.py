@@ -143,7 +143,7 @@ def test_an_outcome_of_other_arguments_makes_its_item_fresh_once() -> None:
     assert value(made, 0) == b"Vvalue0"
 
 
-def test_a_later_outcome_of_the_history_makes_a_stale_one_harmless() -> None:
+def test_a_later_outcome_of_the_history_replaces_one_of_other_arguments() -> None:
     of = parent(replaying=True)
     made = call(of, 0, 1, salt=7)
 
@@ -166,7 +166,7 @@ def long_outcome(start: int, stop: int, spent_s: float) -> wire.Outcomes:
     return wire.Outcomes(ROOT, [msgspec.structs.replace(item, spent_s=spent_s)])
 
 
-def test_a_resume_does_not_throw_away_much_computing_unasked() -> None:
+def test_a_resume_does_not_discard_much_computing_without_the_user_s_consent() -> None:
     of = parent(replaying=True, policy=Policy(discard_s_max=60.0))
     call(of, 0, 2, salt=7)
 
@@ -186,7 +186,7 @@ def test_a_resume_does_not_throw_away_much_computing_unasked() -> None:
         (Policy(), 61.0),
     ],
 )
-def test_little_computing_and_what_the_user_gave_up_is_thrown_away(
+def test_little_computing_and_results_that_the_user_gave_up_are_discarded(
     policy: Policy, spent_s: float
 ) -> None:
     of = parent(replaying=True, policy=policy)
@@ -195,14 +195,14 @@ def test_little_computing_and_what_the_user_gave_up_is_thrown_away(
     assert asked(of) == [(0, 0, 2, True)]
 
 
-def test_computing_that_a_later_outcome_replaces_does_not_count_as_thrown_away() -> None:
+def test_computing_that_a_later_outcome_replaces_does_not_count_as_discarded() -> None:
     of = parent(replaying=True, policy=Policy(discard_s_max=60.0))
     call(of, 0, 1, salt=7)
     page(of, long_outcome(0, 1, 61.0), outcomes(0, 0, 1, salt=7))
     assert asked(of) == []
 
 
-def test_observations_leave_before_the_next_call() -> None:
+def test_observations_are_sent_before_the_next_call() -> None:
     of = parent()
     call(of, 0, 1)
     of.frames()
@@ -213,7 +213,7 @@ def test_observations_leave_before_the_next_call() -> None:
     assert [type(wire.decode_up(f)) for f in of.frames()] == [wire.Observed, wire.Calls, wire.Args]
 
 
-def test_observations_are_told_again_in_their_order() -> None:
+def test_observations_are_repeated_in_their_order() -> None:
     # Given a replay with two recorded answers on two pages
     of = parent(replaying=True)
     assert of.history.needs_page()
@@ -249,7 +249,7 @@ def test_an_answer_for_another_place_ends_the_use_of_the_history() -> None:
     assert [(each.no, each.kind) for each in message.observations] == [(2, "rewind"), (3, "once")]
 
 
-def test_a_replay_behind_a_divergence_follows_the_mark() -> None:
+def test_a_replay_after_a_divergence_follows_the_mark() -> None:
     of = parent(replaying=True)
     page(of, observed(0, "done", 4), observed(1, "rewind", 0, b"0"), observed(2, "once", 0, b"new"))
 
@@ -265,7 +265,7 @@ def test_a_page_that_comes_twice_is_used_once() -> None:
     assert of.history.needs_page()
 
 
-def test_one_that_outlives_its_broker_asks_from_the_first_call_that_it_misses() -> None:
+def test_a_parent_that_outlives_its_broker_asks_from_the_first_call_that_it_misses() -> None:
     # Given a live parent that waits for its second call
     of = parent()
     call(of, 0, 1)
@@ -388,7 +388,7 @@ def test_a_call_whose_further_arguments_cannot_travel_ends_with_those_it_has() -
     assert not of.calls.open
 
 
-def test_a_question_that_a_broker_did_not_answer_is_put_to_the_next_one() -> None:
+def test_a_question_that_a_broker_did_not_answer_is_sent_to_the_next_one() -> None:
     # Given a parent that asks to cancel an item
     parent = Parent(ROOT, wire.Attempt(1, 1))
     call = parent.begin(FN, FN)
@@ -444,7 +444,7 @@ def test_items_that_no_record_settles_are_reported_once_and_sent_again() -> None
         assert asked(of) == [(0, 1, 2, True)]
 
 
-def test_strictly_it_is_an_error_at_every_look_and_nothing_is_asked_for() -> None:
+def test_a_strict_parent_raises_at_every_look_and_asks_for_nothing() -> None:
     of, _ = doubtful(strict=True)
     call(of, 0, 2)
     for _ in range(2):

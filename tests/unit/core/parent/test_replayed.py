@@ -142,7 +142,7 @@ def test_a_call_beyond_the_journal_is_its_end_unless_the_run_had_ended() -> None
     assert halted.value.end.differs
 
 
-def test_a_call_that_a_repair_left_out_ends_the_history_and_is_missed_by_who_had_ended() -> None:
+def test_a_call_that_a_repair_left_out_ends_the_history_unless_the_parent_had_ended() -> None:
     of = parent(asked((part(1, 0, 1),)))
     page(of, outcomes(1, 0, 1))
     with pytest.raises(Halted) as halted:
@@ -160,7 +160,7 @@ def test_a_call_that_a_repair_left_out_ends_the_history_and_is_missed_by_who_had
     assert halted.value.end.expected == "a call that a repair of the journal left out"
 
 
-def test_answers_are_told_again_and_their_end_is_the_history_s() -> None:
+def test_answers_are_repeated_and_their_end_is_the_end_of_the_history() -> None:
     of = parent(asked((part(0, 0, 1),)))
     page(of, observed(0, "once", 0), outcomes(0, 0, 1))
     assert of.recall("once") == b"a"
@@ -173,7 +173,7 @@ def test_answers_are_told_again_and_their_end_is_the_history_s() -> None:
     assert of.observed_count == 1
 
 
-def test_an_answer_that_was_never_told_is_a_difference_where_later_calls_are_known() -> None:
+def test_an_unrecorded_answer_is_a_difference_if_later_calls_are_known() -> None:
     of = parent(asked((part(0, 0, 1),), (part(1, 0, 1),)))
     page(of, outcomes(0, 0, 1))
     call(of, 0, 1)
@@ -182,7 +182,7 @@ def test_an_answer_that_was_never_told_is_a_difference_where_later_calls_are_kno
     assert halted.value.end.differs
 
 
-def test_another_answer_than_was_told_is_a_difference() -> None:
+def test_an_answer_that_differs_from_the_recorded_one_is_a_difference() -> None:
     of = parent(asked((part(0, 0, 1),)))
     page(of, observed(0, "once", 0))
     with pytest.raises(Halted) as halted:
@@ -213,7 +213,7 @@ def longer() -> Replayed:
     return of
 
 
-def test_an_end_is_where_the_attempt_that_came_to_it_says() -> None:
+def test_the_end_is_where_the_attempt_that_reached_it_recorded_it() -> None:
     of = longer()
     assert of.recall("once") == b"a"
     call(of, 0, 1)
@@ -244,7 +244,7 @@ def test_another_end_is_a_difference() -> None:
         assert halted.value.end.what == "end"
 
 
-def test_a_call_below_a_checkpoint_has_no_place_of_its_own_and_is_described_so() -> None:
+def test_a_call_below_a_checkpoint_is_described_without_a_place() -> None:
     of = asked((part(0, 0, 1),), (part(1, 0, 1),))
     of.take(3, wire.Trimmed(ROOT, [(0, 1)], [], 1, [("s", 0)]))
     assert (list(of.calls), of.next_call) == ([1], 2)
@@ -263,7 +263,7 @@ def test_items_that_were_given_up_have_no_end_that_a_replay_waits_for() -> None:
     assert not of.is_drained()
 
 
-def test_once_without_an_answer_is_the_end_of_the_history_or_a_difference_behind_it() -> None:
+def test_once_without_an_answer_ends_the_history_or_is_a_difference_after_its_end() -> None:
     of = parent(asked((part(0, 0, 1),)))
     page(of, outcomes(0, 0, 1))
     with pytest.raises(Halted) as halted:
@@ -279,6 +279,6 @@ def test_once_without_an_answer_is_the_end_of_the_history_or_a_difference_behind
     assert halted.value.end.expected == "no answer here"
 
 
-def test_a_replay_refuses_to_be_told_anything_new() -> None:
+def test_a_replay_refuses_new_records() -> None:
     with pytest.raises(InvariantError, match="RP3"):
         parent(asked()).observe("done", b"a")

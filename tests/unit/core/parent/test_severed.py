@@ -30,7 +30,7 @@ def test_items_without_an_outcome_are_canceled_and_others_keep_theirs() -> None:
     assert values[1] == b"value"
 
 
-def test_a_parent_that_replays_is_at_its_end_at_once() -> None:
+def test_a_replaying_parent_that_is_severed_is_at_the_end_of_its_history() -> None:
     parent = parent_with_a_call(replaying=True)
     head = wire.History("0", parent.attempt, 1, last=False, calls=9)
     parent.page_wanted()

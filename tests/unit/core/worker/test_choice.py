@@ -34,7 +34,7 @@ def work(no: int, rank: int, parent: str = "0") -> Work:
 
 
 @pytest.mark.parametrize("facts", list(itertools.product((False, True), repeat=3)), ids=str)
-def test_a_stop_goes_before_parents_and_parents_go_before_slices(
+def test_a_stop_runs_before_parents_and_parents_before_slices(
     facts: tuple[bool, bool, bool],
 ) -> None:
     stopping, ready, slices = facts
@@ -47,7 +47,7 @@ def test_a_stop_goes_before_parents_and_parents_go_before_slices(
         assert step is (Next.BEGIN if slices else Next.WAIT)
 
 
-def test_the_deepest_parent_goes_first_and_who_waits_for_a_lock_last() -> None:
+def test_the_deepest_parent_runs_first_and_one_that_waits_for_a_lock_last() -> None:
     turns = {
         "0": turn_of("0"),
         "0.1[2].0": turn_of("0.1[2].0"),
@@ -56,7 +56,7 @@ def test_the_deepest_parent_goes_first_and_who_waits_for_a_lock_last() -> None:
     assert sorted(turns, key=lambda each: turns[each]) == ["0.1[2].0", "0", "lock"]
 
 
-def test_no_slice_is_taken_where_there_is_none() -> None:
+def test_no_slice_is_chosen_if_there_is_none() -> None:
     assert take_slice([], deque()) is None
 
 
@@ -114,7 +114,7 @@ def test_a_task_that_waits_bars_slices(barred: Barred, allowed: list[Work]) -> N
     assert ROOTS in queue
 
 
-def test_nothing_is_taken_where_all_is_barred() -> None:
+def test_nothing_is_chosen_while_all_slices_are_barred() -> None:
     queue = deque([ROOTS])
     assert take_slice([], queue, lambda _work: False) is None
     assert list(queue) == [ROOTS]

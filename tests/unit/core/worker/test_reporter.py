@@ -33,7 +33,7 @@ def heard(frames: list[bytes]) -> list[float]:
     return [each.done for each in messages if isinstance(each, wire.Progress)]
 
 
-def test_the_first_word_is_due_at_once_and_the_next_after_a_while() -> None:
+def test_the_first_progress_report_is_due_at_once_and_the_next_after_an_interval() -> None:
     reporter, work = Reporter(), make_work()
     assert say(reporter, work, 1, 10.0)
     assert heard(reporter.due(10.0)) == [1]
@@ -45,7 +45,7 @@ def test_the_first_word_is_due_at_once_and_the_next_after_a_while() -> None:
     assert heard(reporter.due(20.0)) == []
 
 
-def test_at_a_stop_the_last_word_does_not_wait() -> None:
+def test_the_last_progress_report_is_sent_at_once_at_a_stop() -> None:
     reporter, work = Reporter(), make_work()
     say(reporter, work, 1, 10.0)
     reporter.due(10.0)

@@ -62,7 +62,7 @@ class Desk:
             work.next += 1
 
 
-def test_it_says_nothing_before_it_is_welcome() -> None:
+def test_a_worker_sends_nothing_before_its_welcome() -> None:
     worker = Worker(role="worker", node="n", name="w", pid=1, run=RUN)
     worker.define(PLAIN)
 
@@ -86,7 +86,7 @@ def test_finished_items_of_a_slice_leave_in_one_outcome_with_their_digests() -> 
     assert list(work.left) == [(5, 6)]
 
 
-def test_second_tries_are_told_once() -> None:
+def test_second_tries_are_reported_once() -> None:
     desk = Desk()
     work = desk.grant(0, 3)
     desk.run(work, 2)
@@ -221,7 +221,7 @@ def test_no_item_is_both_begun_and_given_back(start: int, before: int, between: 
         assert (answer.begun == start) == (start in racing.begun)
 
 
-def test_higher_priority_goes_first_then_ready_parents_then_deeper_ones() -> None:
+def test_work_runs_by_priority_then_ready_parents_then_depth() -> None:
     # Given slices that come in the order of their numbers
     desk = Desk()
     urgent = wire.Define(b"urgent", b"urgent", "m:urgent", b"code", wire.Options(priority=1))
@@ -241,7 +241,7 @@ def test_higher_priority_goes_first_then_ready_parents_then_deeper_ones() -> Non
     assert [work.attempt.no for work in desk.worker.queue] == [4, 5, 3, 2, 1]
 
 
-def test_a_slice_is_left_for_one_that_goes_before_it() -> None:
+def test_a_slice_is_interrupted_for_a_more_urgent_one() -> None:
     # Given a slice under way, and one of its kind behind it
     desk = Desk()
     desk.grant(0, 4, no=1)
@@ -260,7 +260,7 @@ def test_a_slice_is_left_for_one_that_goes_before_it() -> None:
     assert [(each.attempt.no, each.next) for each in desk.worker.queue] == [(3, 0), (1, 2), (2, 4)]
 
 
-def test_deeper_work_goes_first() -> None:
+def test_deeper_work_runs_first() -> None:
     desk = Desk()
     desk.grant(no=1)
     below = item_path(ROOT, 0, 0)
@@ -297,7 +297,7 @@ def test_work_whose_definition_ended_with_the_old_broker_is_not_held() -> None:
     assert list(desk.worker.queue) == [work]
 
 
-def test_a_function_is_announced_once_by_everybody_who_calls_it() -> None:
+def test_a_function_is_announced_once_by_each_process_that_calls_it() -> None:
     # Given a worker that knows a function from the broker
     desk = Desk()
     desk.hear(PLAIN)
@@ -316,7 +316,7 @@ def parent_on(desk: Desk, work: Work) -> Parent:
     return made
 
 
-def test_a_dropped_slice_takes_its_parents_along() -> None:
+def test_a_dropped_slice_drops_its_parents() -> None:
     desk = Desk()
     work = desk.grant(0, 1)
     parent = parent_on(desk, work)
@@ -327,7 +327,7 @@ def test_a_dropped_slice_takes_its_parents_along() -> None:
     assert desk.worker.parents == {}
 
 
-def test_a_parents_last_words_leave_before_its_outcome() -> None:
+def test_the_last_messages_of_a_parent_are_sent_before_its_outcome() -> None:
     # Given a parent that was told something and then returns
     desk = Desk()
     work = desk.grant(0, 1)
@@ -372,7 +372,7 @@ def test_output_is_sent_with_its_place_and_only_once() -> None:
     assert desk.messages() == [wire.Output(wire.Attempt(1, 9), 3, b"two")]
 
 
-def test_the_end_of_the_run_is_the_last_thing_said() -> None:
+def test_the_end_of_the_run_is_the_last_message() -> None:
     desk = Desk()
     desk.worker.root = wire.Attempt(1, 9)
     desk.worker.ended = wire.RunEnded(wire.Attempt(1, 9), 0, failed=False)
@@ -381,7 +381,7 @@ def test_the_end_of_the_run_is_the_last_thing_said() -> None:
     assert [type(message) for message in desk.messages()] == [wire.Output, wire.RunEnded]
 
 
-def test_an_item_that_continues_elsewhere_may_be_here_again_when_that_is_heard() -> None:
+def test_an_evicted_item_may_have_returned_when_the_eviction_arrives() -> None:
     # Given a parent that was evicted and granted again, to the same worker
     desk = Desk()
     work = desk.grant(0, 1, no=1)

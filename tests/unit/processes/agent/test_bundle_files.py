@@ -32,7 +32,7 @@ def test_other_users_cannot_read_the_folder(tmp_path: Path) -> None:
     assert (tmp_path / FOLDER).stat().st_mode & 0o777 == 0o700
 
 
-def test_a_file_that_is_removed_is_gone(tmp_path: Path) -> None:
+def test_a_removed_file_does_not_exist(tmp_path: Path) -> None:
     files = BundleFiles(tmp_path)
     number = files.write(BUNDLE)
     assert number is not None

@@ -65,7 +65,7 @@ def test_an_agent_that_reaches_nothing_is_told_what_to_open(house: House) -> Non
     assert "--external-address" in text
 
 
-def test_a_ticket_that_is_not_taken_is_told_from_a_host_that_is_not_reached(
+def test_a_refused_ticket_and_an_unreachable_host_give_different_errors(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(enrolment, "ANSWER_S", 0.5)
@@ -75,7 +75,7 @@ def test_a_ticket_that_is_not_taken_is_told_from_a_host_that_is_not_reached(
         enroll(ticket)
 
 
-def test_a_server_that_is_no_broker_is_told_from_a_host_that_is_not_reached(
+def test_a_server_that_is_no_broker_and_an_unreachable_host_give_different_errors(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(enrolment, "ANSWER_S", 0.3)

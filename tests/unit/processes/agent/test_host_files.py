@@ -101,7 +101,7 @@ def test_a_file_crosses_once_for_all_workers_of_a_host(both: Both) -> None:
         each._calls.close()
 
 
-def test_a_call_that_was_interrupted_gives_its_answer_to_no_other(both: Both) -> None:
+def test_the_answer_to_an_interrupted_request_is_not_given_to_another(both: Both) -> None:
     """A signal handler of a task may raise."""
 
     def interrupt(*_: object) -> None:
@@ -124,7 +124,7 @@ def sent(both: Both, kind: type[wire.Fetch | wire.Store], name: str) -> int:
     return sum(isinstance(each, kind) and each.name == name for each in both.sent)
 
 
-def test_what_is_here_under_another_name_is_not_fetched_again(both: Both) -> None:
+def test_a_file_that_exists_under_another_name_is_not_fetched_again(both: Both) -> None:
     content = os.urandom(5 * wire.CHUNK_BYTES)
     for name in (RESULT, OTHER):
         (both.run / name).write_bytes(content)
@@ -136,7 +136,7 @@ def test_what_is_here_under_another_name_is_not_fetched_again(both: Both) -> Non
 
 
 @pytest.mark.parametrize("how", ["removed", "damaged"])
-def test_what_was_here_under_another_name_is_fetched(both: Both, how: str) -> None:
+def test_a_file_that_existed_under_another_name_is_fetched(both: Both, how: str) -> None:
     content = os.urandom(5 * wire.CHUNK_BYTES)
     for name in (RESULT, OTHER):
         (both.run / name).write_bytes(content)
@@ -152,7 +152,9 @@ def test_what_was_here_under_another_name_is_fetched(both: Both, how: str) -> No
 
 
 @pytest.mark.parametrize("first", ["fetched", "pushed"])
-def test_what_the_run_has_under_another_name_is_not_sent_again(both: Both, first: str) -> None:
+def test_a_file_that_the_run_has_under_another_name_is_not_sent_again(
+    both: Both, first: str
+) -> None:
     content = os.urandom(9 * wire.CHUNK_BYTES)
     (both.host / OTHER).write_bytes(content)
     both.thread.start()
@@ -169,7 +171,7 @@ def test_what_the_run_has_under_another_name_is_not_sent_again(both: Both, first
 
 
 @pytest.mark.parametrize("how", ["removed", "damaged"])
-def test_what_the_run_had_under_another_name_is_sent(both: Both, how: str) -> None:
+def test_a_file_that_the_run_had_under_another_name_is_sent(both: Both, how: str) -> None:
     content = os.urandom(9 * wire.CHUNK_BYTES)
     for name in (RESULT, OTHER):
         (both.host / name).write_bytes(content)
@@ -424,7 +426,7 @@ def test_a_file_that_its_process_removes_meanwhile_ends_no_agent(
 
 
 @pytest.mark.parametrize("name", ["../x", "code/files", "payloads/x", "keys/server"])
-def test_a_name_of_something_else_is_refused(both: Both, name: str) -> None:
+def test_a_name_outside_of_payloads_and_checkpoints_is_refused(both: Both, name: str) -> None:
     both.thread.start()
     for ask in (both.worker.fetch, lambda name: both.worker.sync([name])):
         with pytest.raises(OSError, match="no file of a run") as caught:

@@ -81,6 +81,6 @@ def test_a_long_import_is_reported_with_its_process() -> None:
     assert text.startswith(f"worker w1 (process {1 << 30}) has been importing the script for 60 s")
 
 
-def test_every_note_is_looked_at_here() -> None:
+def test_every_note_has_a_case_in_this_test() -> None:
     looked_at = {type(note) for note in TEXTS} | {agent.ImportIsLong}
     assert looked_at == set(typing.get_args(Note))

@@ -51,7 +51,7 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hosts:
     return Hosts(tmp_path)
 
 
-def test_what_is_in_the_cache_is_not_fetched(hosts: Hosts) -> None:
+def test_files_in_the_cache_are_not_fetched(hosts: Hosts) -> None:
     assert hosts.receive() == TEXT
     shutil.rmtree(hosts.host / shipping.FOLDER)
     (hosts.host / shipping.FOLDER).mkdir()

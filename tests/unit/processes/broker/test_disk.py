@@ -18,7 +18,7 @@ from tests.unit.bench import ORIGIN, PLAIN, W1, W2, Bench, calls, granted, outco
 RESULT = wire.NoRoom(5 << 20, "a result", "", result=True)
 
 
-def test_nothing_is_started_while_a_result_waits_and_others_compute() -> None:
+def test_no_item_is_granted_while_results_wait_for_space() -> None:
     # Given two workers that compute
     bench = Bench()
     root = bench.begin(W1, W2)
@@ -78,7 +78,7 @@ def test_a_workers_output_waits_for_space_and_no_longer_than_its_run(
     os.close(full)
 
 
-def test_a_limit_of_a_files_size_is_told_from_a_full_disk(tmp_path: Path) -> None:
+def test_a_file_size_limit_and_a_full_disk_give_different_reports(tmp_path: Path) -> None:
     mine = Disk(str(tmp_path))
     text = mine.look((), journal=True, reason=f"mdb_txn_commit: {os.strerror(errno.EFBIG)}")
     assert "larger than a file may be here (`ulimit -f`)" in text

@@ -175,7 +175,7 @@ def test_the_key_of_a_ticket_opens_nothing_but_an_enrolment(house: House) -> Non
         ({"key": b"short"}, "CURVE"),
     ],
 )
-def test_an_agent_that_does_not_fit_is_told_why_and_its_ticket_is_left(
+def test_an_incompatible_agent_gets_the_reason_and_keeps_its_ticket(
     house: House, fields: dict[str, object], text: str
 ) -> None:
     ticket = house.ticket("alice")
@@ -213,7 +213,7 @@ def test_a_message_that_cannot_be_read_is_counted_and_dropped(
     assert len(house.hear()) == 1
 
 
-def test_a_host_that_is_shut_out_is_cut_off_and_gets_no_connection(house: House) -> None:
+def test_a_revoked_host_is_disconnected_and_gets_no_connection(house: House) -> None:
     """DR4."""
     agent = house.agent("alice")
     agent.send([b"M", b"w1", b"before"])
@@ -315,7 +315,7 @@ def test_a_full_disk_keeps_a_host_out_and_the_broker_alive(house: House) -> None
     house.agent("alice")
 
 
-def test_a_host_is_shut_out_though_the_disk_is_full(house: House) -> None:
+def test_a_host_is_revoked_although_the_disk_is_full(house: House) -> None:
     """DR4."""
     alice = house.agent("alice")
     alice.send([b"M", b"w1", b"mine"])

@@ -73,7 +73,7 @@ def test_a_file_is_sent_in_chunks_with_the_digest_of_the_whole(client: Client) -
     assert first.total == len(content)
 
 
-def test_a_missing_file_is_said_to_be_missing(client: Client) -> None:
+def test_a_missing_file_is_reported(client: Client) -> None:
     chunk = client.ask(wire.Fetch(ARGUMENT, 0))
     assert isinstance(chunk, wire.Chunk)
     assert "No such file" in chunk.error
@@ -146,7 +146,7 @@ def test_a_log_grows_by_what_follows_it(client: Client) -> None:
     assert (client.folder / "logs" / "alice:w1.log").read_text() == "one\ntwo\n"
 
 
-def test_a_log_that_cannot_grow_is_as_long_as_it_is(client: Client) -> None:
+def test_a_log_that_cannot_grow_reports_its_present_size(client: Client) -> None:
     log = client.folder / "logs" / "alice:w1.log"
     log.symlink_to("/dev/full")
     assert client.ask(wire.Log(log.name, 0, b"one\n")) == wire.Logged(log.name, 0)
@@ -157,9 +157,7 @@ def test_a_log_that_cannot_grow_is_as_long_as_it_is(client: Client) -> None:
 
 
 @pytest.mark.parametrize("request_", [wire.Fetch(RESULT, 1 << 63), wire.Remove(ARGUMENT)])
-def test_what_cannot_be_done_leaves_the_service_to_others(
-    client: Client, request_: wire.Up
-) -> None:
+def test_a_failed_request_does_not_affect_other_requests(client: Client, request_: wire.Up) -> None:
     (client.folder / RESULT).write_bytes(b"content")
     (client.folder / ARGUMENT).mkdir()  # no file to remove
     client.service.ask(b"routing", "bob", wire.encode(request_))

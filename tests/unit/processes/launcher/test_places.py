@@ -51,7 +51,7 @@ def host(what: str) -> dict[str, Any]:
         (["drained"], [host("drained")]),
     ],
 )
-def test_changes_are_told_once(
+def test_changes_of_hosts_are_reported_once(
     tmp_path: Path, commands_sent: list[Any], states: list[str], commands: list[Any]
 ) -> None:
     known = part(tmp_path)

@@ -54,7 +54,9 @@ def test_a_piece_that_was_on_its_way_is_displayed_once(
     assert successor.count == len(FIRST + SECOND)
 
 
-def test_a_piece_is_found_behind_what_others_wrote_to_the_file(tmp_path: Path, out: int) -> None:
+def test_a_piece_is_found_after_output_of_other_programs_in_the_same_file(
+    tmp_path: Path, out: int
+) -> None:
     shown = ShownOutput(tmp_path / "shown", out)
     shown.begin(FIRST)
     os.write(out, b"rscoop: a note\n" + FIRST)

@@ -77,7 +77,7 @@ def test_a_time_limit_asks_once_and_a_new_broker_is_asked_again(tmp_path: Path) 
     assert float(asking.sent[1].split()[3]) <= 20.0
 
 
-def test_others_can_see_how_far_it_is(tmp_path: Path) -> None:
+def test_other_processes_can_read_how_far_a_stop_is(tmp_path: Path) -> None:
     asking = Asking(tmp_path)
     assert read_report(asking.run).over
     asking.handover.hear([GO_ON_SIGNAL])

@@ -45,7 +45,7 @@ class Bench:
         return False
 
 
-def test_one_that_speaks_is_never_looked_at() -> None:
+def test_a_process_that_reports_is_never_checked() -> None:
     bench = Bench("Z")
     for _ in range(1000):
         assert not bench.run(1)
@@ -62,12 +62,12 @@ def test_a_loop_is_reported_and_then_killed() -> None:
     assert "is killed" in bench.notes[1]
 
 
-def test_one_that_had_no_processor_is_not_in_a_loop() -> None:
+def test_a_process_that_got_no_cpu_time_is_not_in_a_loop() -> None:
     bench = Bench(cpu=0.01)
     assert not bench.run(3 * KILL_S)
 
 
-def test_one_that_sleeps_forever_is_killed_but_not_an_agent() -> None:
+def test_a_process_that_sleeps_forever_is_killed_unless_it_is_an_agent() -> None:
     assert Bench("S", cpu=0.0).run(KILL_S + 3)
     agent = Bench("S", cpu=0.0, sleepers=False)
     assert not agent.run(3 * KILL_S)
@@ -105,7 +105,7 @@ def test_time_in_which_the_launcher_did_not_run_does_not_count() -> None:
     assert bench.dog.silent_s < KILL_S
 
 
-def test_one_that_opens_a_long_journal_is_not_killed() -> None:
+def test_a_broker_that_opens_a_long_journal_is_not_killed() -> None:
     bench = Bench()
     bench.dog.started()
     assert not bench.run(20 * OPENING_S)

@@ -98,7 +98,7 @@ def test_no_more_is_taken_than_what_the_script_was_given() -> None:
     assert source.read() == b""
 
 
-def test_a_buffer_is_filled_and_the_end_of_file_told() -> None:
+def test_a_buffer_is_filled_and_the_end_of_file_is_reported() -> None:
     source, text = reading(b"abc", b"defg")
     buffer = bytearray(5)
     assert source.readinto(buffer) == 5
@@ -107,7 +107,7 @@ def test_a_buffer_is_filled_and_the_end_of_file_told() -> None:
     assert (text.readline(), source.readline()) == ("", b"")
 
 
-def test_a_script_is_put_where_it_was() -> None:
+def test_input_continues_at_the_recorded_position() -> None:
     source, text = reading(b"1\n2\n", b"3\n4\n")
     assert text.readline() == "1\n"
     source.skip_to(6)
@@ -116,7 +116,7 @@ def test_a_script_is_put_where_it_was() -> None:
     assert source.position() == 8
 
 
-def test_a_failed_read_is_told_as_it_was() -> None:
+def test_a_failed_read_is_repeated_as_it_was() -> None:
     source, _ = script_stdin(iter([InputPiece(b"a", 0), InputPiece(b"", 5)]).__next__)
     assert source.read1() == b"a"
     with pytest.raises(OSError, match="Input/output error"):
@@ -137,7 +137,7 @@ def test_a_failed_read_is_told_as_it_was() -> None:
         (("f",), ("*",), "g", False),
     ],
 )
-def test_a_name_goes_before_all(
+def test_a_decision_for_a_name_overrides_one_for_all(
     reuse: tuple[str, ...], recompute: tuple[str, ...], name: str, *, reused: bool
 ) -> None:
     assert Policy(reuse=reuse, recompute=recompute).reuses(b"then", b"now", name) is reused
@@ -244,7 +244,7 @@ def test_a_piece_is_given_again_until_it_is_in_the_journal(desk: Desk) -> None:
     assert desk.message() == (1, 0, b"two\n")
 
 
-def test_an_impatient_origin_is_answered_once_there_is_something(desk: Desk) -> None:
+def test_an_origin_that_asks_repeatedly_gets_one_answer(desk: Desk) -> None:
     for _ in range(3):
         desk.ask(0)
     assert desk.message() is None
@@ -261,7 +261,7 @@ def test_the_end_of_file_is_a_piece_too(desk: Desk) -> None:
     desk.typed = os.open(os.devnull, os.O_RDONLY)
 
 
-def test_a_read_that_fails_says_how(tmp_path: Path) -> None:
+def test_a_read_that_fails_reports_its_error(tmp_path: Path) -> None:
     folder = os.open(tmp_path, os.O_RDONLY)
     made = Desk()
     made.feeder._fd = folder

@@ -119,7 +119,7 @@ def test_a_stop_does_not_wait_for_logins(tmp_path: Path) -> None:
     assert "start" not in bob.names()
 
 
-def test_hosts_that_do_not_answer_hold_up_no_look(
+def test_hosts_that_do_not_answer_delay_no_look_at_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calls, "THREADS_MAX", 2)
