@@ -5,7 +5,8 @@ sets, and ids and internal states. There are two methods, chosen by the value al
 
 - the C pickler in its `fast` mode, which keeps no memo, so that sharing does not show; functions,
   classes and arrays are replaced by names, fingerprints and raw buffers. For all but:
-- values that hold sets or cycles, and what plain pickle refuses: `_Walker`, in Python. A cyclic
+- values that hold sets, weak references or cycles, and what plain pickle refuses: `_Walker`, in Python.
+  What a weak reference refers to counts, if it has a canonical form. A cyclic
   value is walked by number of first visit, so there (only) sharing of mutable objects shows.
 
 A value without a canonical form has the digest None: what cannot be pickled without dill's help, a
@@ -34,6 +35,7 @@ from types import (
 )
 from typing import Any, Final
 
+from resilient_scoop.adapters import weak_references
 from resilient_scoop.adapters.deap_classes import global_stream
 from resilient_scoop.hashing import blake2b, sha256
 
@@ -50,7 +52,7 @@ ClassKey = Callable[[type], bytes | None]
 
 
 class _HoldsSetError(Exception):
-    """The value holds a set: its order must not affect the digest."""
+    """The value holds a set, whose order must not affect the digest, or a weak reference."""
 
 
 class _CyclicError(Exception):
@@ -252,7 +254,7 @@ class _Rules:
 def _rule_of(kind: type) -> Callable[[Any], Any]:
     if type(kind).__name__ == "MetaEphemeral":
         return _constant
-    if issubclass(kind, set | frozenset):
+    if issubclass(kind, set | frozenset) or kind in weak_references.TYPES:
         return _refuse_set
     numpy = sys.modules.get("numpy")
     if numpy is not None and kind is numpy.ndarray:
@@ -379,8 +381,10 @@ class _Walker:
             raise _NoFormError
         self._kept.append(obj)
         self._open.add(key)
-        found = self._compound(obj)
-        self._open.discard(key)
+        try:
+            found = self._compound(obj)
+        finally:
+            self._open.discard(key)
         if not self._numbered:
             self._known[key] = found
         return found
@@ -393,6 +397,8 @@ class _Walker:
             return self._join(b"{", (part for item in obj.items() for part in item))
         if isinstance(obj, set | frozenset):
             return self._set(obj)
+        if kind in weak_references.TYPES:
+            return self._weak(obj)
         return self._object(obj)
 
     def _join(self, tag: bytes, parts: Iterable[Any]) -> bytes:
@@ -408,6 +414,17 @@ class _Walker:
             raise
         head = self.digest(type(obj)) + self.digest(getattr(obj, "__dict__", None))
         return _hash(b"<" + head + b"".join(parts))
+
+    def _weak(self, obj: Any) -> bytes:
+        make, (content,) = weak_references.reduce(obj)
+        self._kept.append(content)
+        tag = f"w{make.__name__}".encode()
+        try:
+            return self._join(tag, [content])
+        except _CyclicError:
+            raise
+        except Exception:  # noqa: BLE001 - user code's reductions; then it counts as any
+            return _hash(tag)
 
     def _object(self, obj: Any) -> bytes:
         reduced = self._rules.reduce(obj)

@@ -20,7 +20,7 @@ import sys
 from types import BuiltinMethodType, MethodType
 from typing import Any, Final
 
-from resilient_scoop.adapters import bound_methods, former_names
+from resilient_scoop.adapters import bound_methods, former_names, weak_references
 
 _PROTOCOL: Final = 5
 _GLOBAL_RANDOM: Final = random.random.__self__  # type: ignore[attr-defined]  # a bound method
@@ -38,6 +38,7 @@ def dispatch_table() -> dict[type, Any]:
     if state != _table_of:
         table: dict[type, Any] = {**copyreg.dispatch_table}
         table[MethodType] = table[BuiltinMethodType] = _reduce_method
+        table.update(dict.fromkeys(weak_references.TYPES, weak_references.reduce))
         if state[1]:
             table[sys.modules["deap.creator"].MetaCreator] = _reduce_creator
         if state[2]:

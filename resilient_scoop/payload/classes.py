@@ -35,6 +35,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import structs
 
+from resilient_scoop.adapters import weak_references
 from resilient_scoop.payload.class_keys import (
     HEAP_TYPE,
     Key,
@@ -165,7 +166,9 @@ def _own_state(member: enum.Enum) -> dict[str, Any]:
 
 
 def reduce_other(obj: Any) -> Any:
-    """Return the reduction of objects in classes that cannot be pickled; else NotImplemented."""
+    """Return the reduction of objects that neither pickle nor dill reduces rightly; else NotImplemented."""
+    if type(obj) in weak_references.TYPES:
+        return weak_references.reduce(obj)
     if id(obj) in _SENTINELS:
         return getattr, (dataclasses, _SENTINELS[id(obj)])
     if type(obj) is functools.cached_property:

@@ -70,8 +70,8 @@ _FIELD_PARTS: Final = ("default", "default_factory", "init", "repr", "hash", "co
 _OPAQUE: Final[tuple[type, ...]] = (
     type(threading.Lock()), type(threading.RLock()), threading.Condition, threading.Event,
     threading.Semaphore, threading.Barrier, threading.Thread, threading.local, io.IOBase,
-    queue.Queue, queue.SimpleQueue, weakref.ReferenceType, weakref.WeakKeyDictionary,
-    weakref.WeakValueDictionary, weakref.WeakSet, random.Random, contextvars.ContextVar,
+    queue.Queue, queue.SimpleQueue, weakref.WeakKeyDictionary, weakref.ProxyType, weakref.WeakMethod,
+    random.Random, contextvars.ContextVar,
 )  # fmt: skip
 _OF_LOGGING: Final = ("Logger", "LoggerAdapter", "Handler")
 Reach = Callable[[str, Any], None]

@@ -430,3 +430,34 @@ def test_names_deleted_from_a_module_that_a_function_imports_are_missing_there(
     """
     place.write(text)
     assert place.run(text).expect() == as_python(place)
+
+
+def test_weak_references_and_collections_hold_what_they_hold_in_the_script(place: Place) -> None:
+    text = """
+        import weakref
+        from resilient_scoop import futures
+        class Node:
+            def __init__(self, v, parent=None):
+                self.v, self.above = v, parent and weakref.ref(parent)
+            def path(self):
+                return [*(self.above().path() if self.above else []), self.v]
+        ROOT = Node(1)
+        LEAF = Node(2, ROOT)
+        ONE, ALL = weakref.ref(ROOT), weakref.WeakSet([ROOT])
+        NAMED = weakref.WeakValueDictionary(a=ROOT)
+        def look(x):
+            named = sorted((name, each.v) for name, each in NAMED.items())
+            return x, LEAF.path(), ONE().v, named, sorted(each.v for each in ALL)
+        def path(node): return node.path()
+        if __name__ == "__main__":
+            print(list(futures.map(look, range(2))), list(futures.map(path, [LEAF])))
+            ROOT.v = 10
+            print(list(futures.map(look, range(2))), list(futures.map(path, [LEAF])))
+            more = Node(20, LEAF)
+            NAMED["b"] = more
+            ALL.add(more)
+            ONE = weakref.ref(more)
+            print(list(futures.map(look, range(2))), list(futures.map(path, [more])))
+    """
+    place.write(text)
+    assert place.run(text).expect() == as_python(place)
