@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resilient_scoop import ids
 from resilient_scoop.futures._future import Future
+from resilient_scoop.task_state.asyncio_state import NO_LOOP, RunningLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _WARNED: list[bool] = []
 _calls = itertools.count()
+_loop = RunningLoop()
 running: list[SerialCall] = []
 """Calls that are being computed, the innermost last."""
 
@@ -40,10 +42,17 @@ class SerialItem:
         """Call the function."""
         path = ids.item_path(ids.ROOT, self.call, next(self._indexes))
         running.append(SerialCall(path, self._name))
+        before = _loop.read()
         try:
+            if (
+                before != NO_LOOP
+            ):  # a coroutine makes the call, and the function may run its own loop
+                _loop.write(NO_LOOP)
             return self._function(*args, **kwargs)
         finally:
             running.pop()
+            if before != NO_LOOP:
+                _loop.write(before)
 
 
 def warn_once() -> None:
@@ -85,7 +94,9 @@ def submit(
     future: Future[Any] = Future(None, None, name, number=item.call)
     try:
         value = item(*args, **kwargs)
-    except Exception as error:  # user code: the future gets its exception
+    except KeyboardInterrupt:  # of the user
+        raise
+    except BaseException as error:  # user code: the future gets its exception
         future.settle(None, error)
     else:
         future.settle(value, None)

@@ -11,6 +11,9 @@ from typing import Any, Final
 
 from resilient_scoop.adapters.loaded import loaded
 
+NO_LOOP: Final = (None, None, (None, None))
+"""The snapshot of a thread in which no loop is running."""
+
 
 class RunningLoop:
     """The running loop, its running task, and the hooks for asynchronous generators."""

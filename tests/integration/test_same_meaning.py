@@ -461,3 +461,35 @@ def test_weak_references_and_collections_hold_what_they_hold_in_the_script(place
     """
     place.write(text)
     assert place.run(text).expect() == as_python(place)
+
+
+def test_without_rscoop_calls_of_coroutines_and_exits_of_tasks_do_what_they_do_in_a_run(
+    place: Place,
+) -> None:
+    text = """
+        import asyncio, sys
+        from resilient_scoop import futures
+        def own_loop(x):
+            async def many():
+                await asyncio.sleep(0)
+                return [x, *[each async for each in some()]]
+            async def some():
+                yield x + 1
+            return asyncio.run(many())
+        def leaves(x): sys.exit(x)
+        async def main():
+            calls = [asyncio.wrap_future(futures.submit(own_loop, x)) for x in (1, 5)]
+            found = await asyncio.gather(*calls)
+            await asyncio.sleep(0)
+            return found, asyncio.current_task() is not None
+        if __name__ == "__main__":
+            print(asyncio.run(main()))
+            calls = [futures.submit(leaves, 3), futures.submit(own_loop, 7)]
+            print(repr(calls[0].exception()), calls[1].result())
+            try:
+                calls[0].result()
+            except SystemExit as error:
+                print(error.code)
+    """
+    place.write(text)
+    assert place.run(text).expect() == as_python(place) != ""
