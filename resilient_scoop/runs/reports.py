@@ -243,7 +243,7 @@ def finished(
         parts.append(counted(report.retried, "retry", "retries"))
     if report.crashes:
         crashes = counted(report.crashes, "crash", "crashes")
-        parts.append(f"{report.resubmitted} resubmitted after {crashes}")
+        parts.append(f"{report.resubmitted or 'nothing'} resubmitted after {crashes}")
     if workers and computed_s > 0 and took_s >= 1:
         share = round(min(100.0, 100 * computed_s / (workers * took_s)))
         if share:

@@ -199,8 +199,9 @@ def assert_counts(place: Place, last_line: str) -> None:
     assert work == {"parent": (16, 0), "safe": (96, 0), "leaf": (96 - FAILED, FAILED)}
     assert f"{ITEMS} results, {FAILED} of them failed" in last_line
     crashes, resubmitted = status["crashes"], status["resubmitted"]
-    found = re.search(r"(\d+) resubmitted after (\d+) crash", last_line)
-    assert (crashes, resubmitted) == ((int(found[2]), int(found[1])) if found else (0, 0))
+    found = re.search(r"(\d+|nothing) resubmitted after (\d+) crash", last_line)
+    said = (0, 0) if found is None else (int(found[2]), int(found[1].replace("nothing", "0")))
+    assert (crashes, resubmitted) == said
 
 
 def processes(place: Place, role: str) -> list[int]:
@@ -314,3 +315,58 @@ def test_the_standard_streams_have_the_names_and_modes_of_python(place: Place) -
     out = [(f"<{each}>", "w", f"<{each}>", "wb") for each in ("stdout", "stderr")]
     found = [("<stdin>", "r", "<stdin>", "rb"), *out]
     assert done.expect().splitlines() == [str(found), str(out)]
+
+
+PAST_STDOUT = """
+import os, pickle, subprocess, sys
+from resilient_scoop import futures
+if __name__ == "__main__":
+    assert pickle.loads(pickle.dumps(os.write)) is os.write
+    for at in range(3):
+        print(f"{at} printed", flush=True)
+        subprocess.run(["echo", f"{at} by a process"], check=True)
+        print(f"{at} printed again")
+        sys.stdout.flush()
+        os.write(1, b"%d written\\n" % at)
+        print(f"{at} flushed", flush=True)
+        os.write(sys.stdout.fileno(), b"%d to its number\\n" % at)
+        os.system(f"echo {at} by a shell")
+        print(at, "in a fork:", flush=True)
+        if os.fork() == 0:
+            print(at, "forked", flush=True)
+            os._exit(0)
+        os.wait()
+        print(at, "sum", sum(futures.map(abs, range(3))))
+"""
+
+
+def past_stdout() -> list[str]:
+    """Return what `PAST_STDOUT` shows, in the order of Python."""
+    lines = (
+        "printed", "by a process", "printed again", "written", "flushed", "to its number",
+        "by a shell", "in a fork:", "forked", "sum 3",
+    )  # fmt: skip
+    return [f"{at} {line}" for at in range(3) for line in lines]
+
+
+def test_what_was_printed_comes_before_what_is_written_past_stdout(place: Place) -> None:
+    assert place.run(PAST_STDOUT).expect().splitlines() == past_stdout()
+    with (place.folder / "out").open("w") as out:
+        place.rscoop("run", "-q", "-n", "2", "script.py", stdout=out).expect()
+    assert (place.folder / "out").read_text().splitlines() == past_stdout()
+    text = (place.folder / "script.py").read_text().replace(", flush=True", "")
+    place.write(text.replace("sys.stdout.flush()", "pass"))
+    screen = terminal(place, "run", "-q", "-n", "2", "script.py")
+    assert [line for line in rendered(screen) if line] == past_stdout()
+
+
+def test_the_last_line_of_a_script_that_kills_itself_is_shown(place: Place) -> None:
+    done = place.run("""
+        import os, signal
+        from resilient_scoop import futures
+        if __name__ == "__main__":
+            print(sum(futures.map(abs, range(3))))
+            print("the last line")
+            os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    assert done.expect(70) == "3\nthe last line\n"

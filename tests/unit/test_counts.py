@@ -18,6 +18,7 @@ def test_a_count_of_one_uses_the_singular() -> None:
 def test_a_run_of_one_item_says_so() -> None:
     report = Report(done=1, reused=1, resubmitted=1, crashes=1, recovered=1)
     assert "1 result, 1 from the journal, 1 resubmitted after 1 crash" in finished("r", report, 1.0)
+    assert "nothing resubmitted after 1 crash" in finished("r", Report(crashes=1), 1.0)
     assert "1 result, 2 retries; more" in finished("r", Report(done=1, retried=2), 1.0)
     assert "1 result recovered" in resuming("r", report)[0]
 

@@ -477,6 +477,12 @@ class Launcher:
         if self.screen is not None:
             self.screen.show(now, 0)
 
+    def _show_direct(self) -> None:
+        """Display what children of the script wrote before the script's next output."""
+        if self.screen is not None:
+            self.screen.hear()
+            self.screen.show(time.monotonic(), 0)
+
     def _end_errors(self) -> None:
         for stream in (self.screen, self.errors):
             if stream is not None:
@@ -571,6 +577,7 @@ class Launcher:
     def _show(self) -> None:
         """Show new output, and the progress of the run."""
         if self.report.output_bytes > self.shown.count:
+            self._show_direct()
             self._show_output()
         self._say_audit()
         report, now = self.report, time.monotonic()

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from resilient_scoop import ids
@@ -36,6 +37,7 @@ from resilient_scoop.processes import (
 from resilient_scoop.processes.connection import BEAT_S, Connection, live_outcomes
 from resilient_scoop.processes.here import Process, announce
 from resilient_scoop.processes.origin import interrupt
+from resilient_scoop.processes.origin.direct_output import InOrder
 from resilient_scoop.processes.origin.stdin import Pieces, script_stdin
 from resilient_scoop.processes.origin.stdout import (
     Errors,
@@ -178,6 +180,9 @@ def main() -> int:
 
         Audit(session).start()
     root.interrupt.output = output
+    in_order = InOrder(output, Path(settings.run_dir) / "shown")
+    in_order.install()
+    output.before_direct = in_order.wait
     _hear_exit(session, output)
     end = _run(session, settings, output)
     root.interrupt.output = None

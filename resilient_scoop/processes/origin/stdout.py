@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.processes import BLOCK_BYTES, stderr
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _UNACKED_MAX = 256
 """Messages with output, of 64 KiB or more, that may wait for the disk."""
+_FD: Final = 1
 _WIDE, _LINE_MAX = 400, 60  # bytes compared, characters shown
 
 
@@ -52,9 +53,11 @@ class ScriptOutput(io.RawIOBase):
         self._tty = tty
         self._recorded = recorded  # what earlier attempts wrote, in bytes of the script
         self._seen = 0  # bytes the script has written
+        self._flushed = 0  # how many of them Python would have written to a pipe or file
         self._marked = 0  # how many of them were reported with the last text for standard error
         self.refusal: ReplayDivergedError | None = None  # of a divergence under --strict
         self.text: io.TextIOWrapper | None = None  # the text stream that writes here
+        self.before_direct: Callable[[], None] = _nothing  # someone may write to the descriptor
         self._past = -1  # descriptor for output that is not recorded
         session.output = self
 
@@ -68,7 +71,8 @@ class ScriptOutput(io.RawIOBase):
 
     def fileno(self) -> int:
         """Return the descriptor that child processes of the script write to."""
-        return 1
+        self.before_direct()
+        return _FD
 
     def write(self, data: object) -> int:
         """Write bytes; bytes that an earlier attempt wrote are not sent again."""
@@ -81,6 +85,8 @@ class ScriptOutput(io.RawIOBase):
         if self.refusal is not None:
             return len(text)  # the divergence has been raised; nothing may be recorded now
         fresh = text[max(0, len(self._recorded) - self._seen) :]
+        if self._seen - self._flushed + len(text) >= self._block_bytes:
+            self._flushed = self._seen
         if fresh and self._kept + len(fresh) >= self._block_bytes:
             self.end_block()
         self._kept += len(fresh)
@@ -97,13 +103,14 @@ class ScriptOutput(io.RawIOBase):
 
     def end_block(self) -> None:
         """Raise BrokenPipeError if Python would write now and the reader has ended."""
-        if self._past < 0 and self._began and _has_no_reader(self.fileno()):
+        if self._past < 0 and self._began and _has_no_reader(_FD):
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         self._began = True
         self._kept = 0
 
     def flushed(self) -> None:
         """The script has asked for a flush."""
+        self._flushed = self._seen
         if self._kept:
             self.end_block()
 
@@ -128,12 +135,28 @@ class ScriptOutput(io.RawIOBase):
         """Whether an earlier attempt has written more."""
         return self._seen < len(self._recorded)
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether output goes to the journal; else it goes to a descriptor."""
+        return self._past < 0
+
+    @property
+    def due(self) -> int:
+        """How many bytes Python would have written by now."""
+        return self._seen if self._tty or self._block_bytes == 1 else self._flushed
+
+    def send(self, wait_s: float = -1) -> None:
+        """Send what was written; `wait_s` limits the wait for a turn, which this thread may have."""
+        session = self._session
+        if session.machine.written and session.turn().acquire(timeout=wait_s):
+            try:
+                session.flush(time.monotonic())
+            finally:
+                session.turn().release()
+
     def mark(self) -> bytes:
         """Send what was written; return the mark for text for standard error."""
-        session = self._session
-        if session.machine.written:
-            with session.turn():
-                session.flush(time.monotonic())
+        self.send()
         if self._seen == self._marked:
             return b""
         self._marked = self._seen
@@ -141,7 +164,7 @@ class ScriptOutput(io.RawIOBase):
 
     def become_child(self) -> None:
         """Write to the descriptor itself from now on, as other child processes do."""
-        self._go_past(1)
+        self._go_past(_FD)
 
     def turn_aside(self, path: str) -> None:
         """Write to a file from now on: the script was interrupted."""
@@ -218,6 +241,10 @@ ScriptStdout.__module__, ScriptStdout.__name__, ScriptStdout.__qualname__ = (
     _base.__name__,
     _base.__name__,
 )
+
+
+def _nothing() -> None:
+    pass
 
 
 def _has_no_reader(fd: int) -> bool:
