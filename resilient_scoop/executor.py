@@ -30,6 +30,8 @@ from resilient_scoop.session import Session
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from resilient_scoop.wire.messages import Options
+
 P = ParamSpec("P")
 T = TypeVar("T")
 _STOPPED: Final = "cannot schedule new futures after shutdown"
@@ -75,6 +77,8 @@ class Executor(cf.Executor):
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         self._initializer = initializer and _Initializer(initializer, tuple(initargs))
+        # What the last call with an initializer called; calls of one function have one definition.
+        self._last: tuple[Callable[..., Any], Callable[..., Any], Options] | None = None
         self._lock = threading.RLock()  # pickling an argument runs user code, which may make calls
         self._shut = False
         self._broken: str | None = None
@@ -119,13 +123,17 @@ class Executor(cf.Executor):
         return future  # type: ignore[no-any-return]  # typed `Any` by the calls
 
     def _made(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._initializer is not None:
-            fn = functools.partial(_initialized, self._initializer, fn)
+        options = None
         try:
+            if self._initializer is not None:
+                if self._last is None or self._last[0] is not fn:
+                    wrapped = functools.partial(_initialized, self._initializer, fn)
+                    self._last = fn, wrapped, _options_of(fn)
+                _, fn, options = self._last
             if self._session is not None:
-                return self._session.call(fn, args, kwargs, None, self._pending)
+                return self._session.call(fn, args, kwargs, options, self._pending)
             assert self._place is not None, "there is a session, or a run"
-            return self._place(fn, args, kwargs, self._pending)
+            return self._place(fn, args, kwargs, options, self._pending)
         except SessionClosedError as closed:
             if self._owns:
                 raise _broken_pool(closed) from closed
@@ -308,6 +316,14 @@ _begun: dict[bytes, str] = {}
 """In a worker: the initializers that have run, and how they failed."""
 
 
+def _options_of(fn: Callable[..., Any]) -> Options:
+    """Return the options of a call that is made through `_initialized`."""
+    from resilient_scoop.futures import _options
+    from resilient_scoop.values.user_code import describe
+
+    return _options.named(_options.of(fn), describe(fn))
+
+
 def _initialized(
     initializer: _Initializer, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
 ) -> Any:
@@ -325,8 +341,10 @@ def _initialized(
 
 
 _Place: TypeAlias = (
-    "Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any], dict[Any, None]], Any]"
+    "Callable[[Callable[..., Any], _Args, _Keywords, Options | None, dict[Any, None]], Any]"
 )
+_Args: TypeAlias = tuple[Any, ...]
+_Keywords: TypeAlias = dict[str, Any]
 
 
 def _place_here() -> _Place | None:
@@ -339,20 +357,24 @@ def _place_here() -> _Place | None:
     if Process.session is None and Process.importing is None:
         return None
     from resilient_scoop import futures
-    from resilient_scoop.futures import _options, _shared
+    from resilient_scoop.futures import _api, _options, _shared
 
     shared = None if Process.importing is not None else _shared.here()
     if shared is not None:
         submit, options_of = shared.submit, _options.of
-        return lambda fn, args, kwargs, pending: submit(fn, args, kwargs, options_of(fn), pending)
+        return lambda fn, args, kwargs, options, pending: submit(
+            fn, args, kwargs, options_of(fn, options), pending
+        )
 
     def in_task(
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        options: Options | None,
         pending: dict[Any, None],
     ) -> Any:
-        future: Any = futures.submit(fn, *args, **kwargs)
+        submit = futures.submit if options is None else _api.CallsWithOptions(options).submit
+        future: Any = submit(fn, *args, **kwargs)
         pending[future] = None
         future.add_done_callback(lambda done: pending.pop(done, None))
         return future

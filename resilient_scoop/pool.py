@@ -33,11 +33,15 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
 
 from resilient_scoop import futures, this_process
+from resilient_scoop.futures import _options
 from resilient_scoop.futures._shared import cancel_all
+from resilient_scoop.values.user_code import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from types import CodeType, TracebackType
+
+    from resilient_scoop.wire.messages import Options
 
     Callback = Callable[[Any], object] | None
     Rows = Iterable[Sequence[Any]]
@@ -179,9 +183,12 @@ class _Prepared:
     ) -> None:
         self._initializer = initializer
         self._initargs = initargs
-        self._function = function
-        self.__qualname__ = getattr(function, "__qualname__", type(function).__qualname__)
-        self.__module__ = getattr(function, "__module__", __name__)
+        self.function = function
+
+    @property
+    def __rscoop_options__(self) -> Options:
+        """The options of the function, and its name for display."""
+        return _options.named(_options.of(self.function), describe(self.function))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the initializer if this process did not, then the function."""
@@ -190,7 +197,7 @@ class _Prepared:
             _prepared.clear()
             self._initializer(*self._initargs)
             _prepared.append(_Made(call, _globals_set_by(self._initializer)))
-        return self._function(*args, **kwargs)
+        return self.function(*args, **kwargs)
 
 
 class _Made(NamedTuple):
@@ -447,6 +454,7 @@ class Pool:
             raise TypeError("initializer must be a callable")
         self._given = processes
         self._initializer = initializer and (initializer, tuple(initargs))
+        self._last: _Prepared | None = None  # the calls of one function have one definition
         self.calls = open_calls(processes, run)
         self._state: Literal["RUN", "CLOSE", "TERMINATE"] = "RUN"
         self._asked: list[PoolFuture] = []
@@ -651,7 +659,9 @@ class Pool:
     def _prepared(self, function: Callable[..., Any]) -> Callable[..., Any]:
         if self._initializer is None or not callable(function):
             return function
-        return _Prepared(*self._initializer, function)
+        if self._last is None or self._last.function is not function:
+            self._last = _Prepared(*self._initializer, function)
+        return self._last
 
     def _check_running(self) -> None:
         if self._state != "RUN":

@@ -21,13 +21,16 @@ scikit-learn 1.9 send an id that is new in each process: their tasks are compute
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import multiprocessing
 import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 from resilient_scoop import pool, this_process
+from resilient_scoop.futures import _options
 from resilient_scoop.futures._shared import cancel_all
+from resilient_scoop.values.user_code import describe
 
 try:
     import joblib
@@ -39,6 +42,8 @@ except ModuleNotFoundError as error:
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from resilient_scoop.wire.messages import Options
 
 __all__ = ["Backend", "register"]
 
@@ -143,7 +148,8 @@ class Backend(ParallelBackendBase):  # type: ignore[misc, unused-ignore]  # it h
         for function, args, kwargs in func.items:
             if "callback_ctx" in kwargs:
                 _make_repeatable(kwargs["callback_ctx"])
-            batch.futures.append(submit(run_task, level, function, args, kwargs))
+            task = _task(_options.of(function), describe(function))
+            batch.futures.append(submit(task, level, function, args, kwargs))
         batch.left = list(batch.futures)
         self._dispatched += len(batch.left)
         self._waiting.append(batch)
@@ -217,3 +223,23 @@ def run_task(
     joblib.register_parallel_backend(NAME, Backend)  # the task may name it, too
     with joblib.parallel_config(backend=_nested(level), n_jobs=None):
         return function(*args, **kwargs)
+
+
+class Task:
+    """`run_task` for one function of the user: with its options, and its name for display."""
+
+    def __init__(self, options: Options, described: str) -> None:
+        self._described = described
+        # A replay compares this name; what the function does is compared as an argument.
+        self.__module__, self.__qualname__ = __name__, f"run_task({described})"
+        _options.set_on(self, _options.named(options, described))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Task, (_options.of(self), self._described)
+
+    def __call__(self, *given: Any) -> Any:
+        """Run a task."""
+        return run_task(*given)
+
+
+_task: Final = functools.lru_cache(maxsize=256)(Task)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 from resilient_scoop.errors import UsageError
 from resilient_scoop.wire.messages import Options
 
@@ -51,6 +53,16 @@ def of(function: object, given: Options | None = None) -> Options:
         return given
     found = getattr(function, ATTRIBUTE, None)
     return found if isinstance(found, Options) else PLAIN
+
+
+def named(options: Options, described: str) -> Options:
+    """Return options of a call whose function another one wraps: shown by the name of the function.
+
+    `described` is what `user_code.describe` says of it.
+    """
+    if options.name is not None:
+        return options
+    return msgspec.structs.replace(options, name=described.rpartition(":")[2])
 
 
 def set_on(function: F, options: Options) -> F:

@@ -443,6 +443,43 @@ def test_each_initializer_runs_in_each_worker_whichever_executor_came_first(plac
     assert python(place, INITIALIZERS).expect().split() == ["True"] * 3
 
 
+PREPARED = """
+from pathlib import Path
+from resilient_scoop import Executor, Pool, futures
+def begin(word): pass
+@futures.task(retries=1)
+def flaky(n):
+    path = Path(f"tried.{n}")
+    if not path.exists():
+        path.touch()
+        raise OSError(n)
+    with open("ledger", "a") as file: file.write(f"{n}\\n")
+    return n * FACTOR
+if __name__ == "__main__":
+    with Executor(2, run="executor", initializer=begin, initargs=("WORD",)) as executor:
+        print(list(executor.map(flaky, range(3))))
+    with Pool(2, run="pool", initializer=begin, initargs=("WORD",)) as pool:
+        print(pool.map(flaky, range(3, 6)))
+"""
+
+
+def prepared(place: Place, factor: str, word: str) -> tuple[list[str], int]:
+    """Return what the program prints, and how many calls it computes."""
+    before = len(ledger(place))
+    done = python(place, PREPARED.replace("FACTOR", factor).replace("WORD", word))
+    return done.expect().splitlines(), len(ledger(place)) - before
+
+
+def test_calls_after_an_initializer_are_those_of_their_function(place: Place) -> None:
+    """They have its options and its name, and count only for its code and the initializer's arguments."""
+    assert prepared(place, "2", "one") == (["[0, 2, 4]", "[6, 8, 10]"], 6)
+    assert prepared(place, "2", "one") == (["[0, 2, 4]", "[6, 8, 10]"], 0)
+    assert prepared(place, "3", "one") == (["[0, 3, 6]", "[9, 12, 15]"], 6)
+    assert prepared(place, "3", "two") == (["[0, 3, 6]", "[9, 12, 15]"], 6)
+    for run in ("executor", "pool"):
+        assert [each["name"] for each in place.status(run)["functions"]] == ["flaky"]
+
+
 def test_a_session_works_in_a_folder_whose_path_is_too_long_for_a_socket(place: Place) -> None:
     place.state = place.folder / ("deep" * 30)
     for _ in range(3):

@@ -192,6 +192,30 @@ print(list(futures.map(without, range(4))))
     assert len(ledger(place)) == 6
 
 
+def test_the_figures_of_a_run_name_the_functions_of_tasks(place: Place) -> None:
+    run(
+        place,
+        """
+class Half:
+    def of(self, x):
+        return x / 2
+
+
+def nested(n):
+    return Parallel(n_jobs=2)(delayed(abs)(x) for x in range(n))
+""",
+        """
+Parallel(n_jobs=2)(delayed(square)(x) for x in range(4))
+Parallel(n_jobs=2)(delayed(Half().of)(x) for x in range(3))
+Parallel(n_jobs=2)(delayed(nested)(2) for _ in range(1))
+""",
+    )
+
+    done = {each["name"]: each["done"] for each in place.status()["functions"]}
+
+    assert done == {"square": 4, "Half.of": 3, "nested": 1, "abs": 2}
+
+
 def test_an_executor_in_a_task_uses_the_run(place: Place) -> None:
     out = run(
         place,
