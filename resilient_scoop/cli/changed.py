@@ -42,14 +42,14 @@ def check_flags(reuse: tuple[str, ...], recompute: tuple[str, ...]) -> None:
 
 
 def decide(
-    run: RunDir, looked: CodeSurvey, reuse: tuple[str, ...], recompute: tuple[str, ...]
+    run: RunDir, survey: CodeSurvey, reuse: tuple[str, ...], recompute: tuple[str, ...]
 ) -> ChangedCode:
     """Return what is to be done, and report which earlier decisions apply.
 
     Raises:
         UsageError: there are results of changed code without a decision.
     """
-    changed = looked.changed
+    changed = survey.changed
     verdict = weigh(run, changed, reuse, recompute)
     if verdict.undecided and is_terminal():
         answer = _ask(run, verdict, changed)
@@ -65,10 +65,10 @@ def decide(
             f"--recompute-changed to compute them again, or --reuse-changed to keep them (for one "
             f"function: =NAME)"
         )
-    if looked.edits and not (reuse or recompute):
-        _settle_edits(run, looked)
+    if survey.edits and not (reuse or recompute):
+        _settle_edits(run, survey)
     same = [  # the same code, in a journal of an older format
-        _decision(name, (then, now), 0, keep=True) for name, then, now in looked.renewed
+        _decision(name, (then, now), 0, keep=True) for name, then, now in survey.renewed
     ]
     return replace(verdict, decisions=(*verdict.decisions, *same))
 
@@ -89,11 +89,11 @@ def _ask(run: RunDir, verdict: ChangedCode, changed: list[Changed]) -> str:
     return answer
 
 
-def _settle_edits(run: RunDir, looked: CodeSurvey) -> None:
+def _settle_edits(run: RunDir, survey: CodeSurvey) -> None:
     """Let the user decide about edits that change no function's fingerprint."""
-    edits = ", ".join(map(str, looked.edits[:_SHOWN_MAX]))
-    if len(looked.edits) > _SHOWN_MAX:
-        edits += f", and {len(looked.edits) - _SHOWN_MAX} more"
+    edits = ", ".join(map(str, survey.edits[:_SHOWN_MAX]))
+    if len(survey.edits) > _SHOWN_MAX:
+        edits += f", and {len(survey.edits) - _SHOWN_MAX} more"
     what = (
         f"code was edited since run {run.id} last ran: {edits}; rscoop knows no function with results that "
         f"uses it, but one may"

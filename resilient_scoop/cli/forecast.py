@@ -71,10 +71,10 @@ def dry_run(
             )
         return 0
     with view:
-        looked = look(run, info, view)
-        verdict = weigh(run, looked.changed, reuse, recompute)
+        survey = look(run, info, view)
+        verdict = weigh(run, survey.changed, reuse, recompute)
         undecided = [Undecided(title, results) for title, results in verdict.undecided.items()]
-        missing = [Undecided(name, results) for name, results in sorted(looked.missing.items())]
+        missing = [Undecided(name, results) for name, results in sorted(survey.missing.items())]
         lost = set(verdict.lost)
         found = make_forecast(view, read_state(view, view.run), lost, retry_failed=retry_failed)
         output_bytes = sum(len(piece) for piece in OutputTail().pieces(view))

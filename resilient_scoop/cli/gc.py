@@ -21,8 +21,8 @@ from resilient_scoop.runs.status import (
     is_live,
     open_view,
     read_ended,
-    state_behind,
     state_of,
+    state_of_error,
 )
 
 _TOUCHED_BY_READERS = frozenset({"figures.json", "lock", "lock.mdb", "shown"})
@@ -100,7 +100,7 @@ def _state(entry: RunEntry) -> RunState:
     if is_live(entry.run):
         return RunState.RUNNING
     if entry.info is None:
-        return state_behind(entry.problem)
+        return state_of_error(entry.problem)
     try:
         view = open_view(entry.run)
         if view is None:
@@ -108,7 +108,7 @@ def _state(entry: RunEntry) -> RunState:
         with view:
             return state_of(entry.run, read_ended(view))
     except RscoopError as error:
-        return state_behind(error)
+        return state_of_error(error)
 
 
 def _extent(folder: Path) -> tuple[float, int]:

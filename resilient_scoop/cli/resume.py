@@ -139,16 +139,16 @@ def command(  # noqa: PLR0913 - one parameter per option
     _say(notes)
     verdict = decide(run, survey, reuse_changed, recompute_changed)
     _continue_input(run, info)
-    hands = crew(grid, workers, hosts_before(run), info.workers)
-    if hands.spec is not None:
-        save_hosts(run, hands.spec, info.script, info.cwd)
+    resources = crew(grid, workers, hosts_before(run), info.workers)
+    if resources.spec is not None:
+        save_hosts(run, resources.spec, info.script, info.cwd)
     return start(
         run,
         RunOptions(
-            workers=hands.here,
-            total=hands.total,
-            grid=hands.spec is not None,
-            hosts=hands.hosts,
+            workers=resources.here,
+            total=resources.total,
+            grid=resources.spec is not None,
+            hosts=resources.hosts,
             resume=True,
             reuse_changed=verdict.reuse,
             recompute_changed=verdict.recompute,

@@ -115,7 +115,7 @@ def command(  # noqa: PLR0913 - one parameter per option
     folder = working_folder()
     target = _target(script, folder, as_module=as_module)
     catalog.check_name(name)
-    hands = crew(grid, workers)
+    resources = crew(grid, workers)
     drawn = int.from_bytes(os.urandom(SEED_BITS // 8)) if seed is None else seed
 
     def describe(run_id: str) -> RunInfo:
@@ -140,7 +140,7 @@ def command(  # noqa: PLR0913 - one parameter per option
             streams=RULES,
             strict=strict,
             keep_history=keep_history,
-            workers=hands.here,
+            workers=resources.here,
             created_at=now,
             host=os.uname().nodename,
             user=user_name(os.geteuid()),
@@ -149,11 +149,11 @@ def command(  # noqa: PLR0913 - one parameter per option
     now = time.time()  # noqa: TID251 - labels the run and makes its id
     files = {} if target.source is None else {KEPT_SCRIPT: target.source}
     run = catalog.create(state_folder(), describe, now, files)
-    _save_hosts(run, hands, target, folder)
+    _save_hosts(run, resources, target, folder)
     options = RunOptions(
-        workers=hands.here, total=hands.total, grid=hands.spec is not None, hosts=hands.hosts,
-        strict=strict, quiet=quiet, detach=detach, audit=audit, task_output=task_output,
-        always_replay=always_replay, limit=limit_of(time_limit),
+        workers=resources.here, total=resources.total, grid=resources.spec is not None,
+        hosts=resources.hosts, strict=strict, quiet=quiet, detach=detach, audit=audit,
+        task_output=task_output, always_replay=always_replay, limit=limit_of(time_limit),
     )  # fmt: skip
     return _started(run, options)
 
@@ -181,11 +181,11 @@ def _target(script: str, folder: Path, *, as_module: bool) -> ScriptTarget:
     return find_script(script, folder)
 
 
-def _save_hosts(run: RunDir, hands: Crew, target: ScriptTarget, folder: Path) -> None:
-    if hands.spec is None:
+def _save_hosts(run: RunDir, resources: Crew, target: ScriptTarget, folder: Path) -> None:
+    if resources.spec is None:
         return
     try:
-        save_hosts(run, hands.spec, target.script, str(folder))
+        save_hosts(run, resources.spec, target.script, str(folder))
     except UsageError:
         catalog.remove(run)  # nothing was run
         raise

@@ -25,8 +25,8 @@ from resilient_scoop.runs.status import (
     RunState,
     RunStatus,
     cached_status,
-    state_behind,
     state_of,
+    state_of_error,
 )
 
 _COLORS = {
@@ -112,14 +112,14 @@ def row_of(entry: RunEntry) -> RunRow:
     info = entry.info
     if info is None:
         return RunRow(
-            id=entry.run.id, state=state_behind(entry.problem), problem=str(entry.problem)
+            id=entry.run.id, state=state_of_error(entry.problem), problem=str(entry.problem)
         )
     status, problem = RunStatus(), None
     try:
         status = cached_status(entry.run, info)
         state = state_of(entry.run, status.ended)
     except RscoopError as error:
-        state, problem = state_behind(error), str(error)
+        state, problem = state_of_error(error), str(error)
     return RunRow(
         id=entry.run.id,
         name=info.name,

@@ -93,7 +93,7 @@ class Course(msgspec.Struct):
     phase: Phase = Phase.COPYING
     keys: dict[Place, None] = {}  # oldest first
     prefixes: dict[Place, None] = {}
-    news: int = 0  # places noted since the last step
+    unstepped: int = 0  # places noted since the last step
 
     @property
     def may_swap(self) -> bool:
@@ -113,7 +113,7 @@ class Course(msgspec.Struct):
                 self.keys[change.table, change.key] = None
         for key in kept:
             self.keys[Table.HISTORY, key] = None
-        self.news += len(changes) + len(kept)
+        self.unstepped += len(changes) + len(kept)
         if len(self.keys) + len(self.prefixes) > self.noted_max:
             raise GivenUpError("the run writes faster than its journal can be copied")
 
@@ -128,12 +128,12 @@ class Course(msgspec.Struct):
         """
         if self.phase is not Phase.CATCHING_UP:
             raise InvariantError(f"a compaction catches up in phase {self.phase.name}")
-        most = max(self.step_records, self.news + self.news // 2)
+        most = max(self.step_records, self.unstepped + self.unstepped // 2)
         return Step(tuple(self.prefixes), tuple(islice(self.keys, most)), most)
 
     def done(self, step: Step, prefixes: int) -> None:
         """A step is in the new file, with a number of its prefixes (`carry_out`)."""
-        self.news = 0
+        self.unstepped = 0
         for place in step.prefixes[:prefixes]:
             del self.prefixes[place]
         if prefixes == len(step.prefixes):

@@ -426,7 +426,7 @@ class SharedCalls:
                     session.send(frame)
                     session.flush(time.monotonic())
 
-    def _has_news(self) -> bool:
+    def _is_due(self) -> bool:
         if self._due or self._shown_watch.arrived:
             return True
         return bool(self._watch.arrived) or self._closed is not None or self._is_refused()
@@ -444,7 +444,7 @@ class SharedCalls:
                 self._idle = True
                 with self.session.turn():
                     self.pumping.announce()
-            self.pumping.wait_for(self._has_news, time.monotonic() + _LOOK_S)
+            self.pumping.wait_for(self._is_due, time.monotonic() + _LOOK_S)
             self._idle = False
             while arrived:
                 self._settle(arrived.popleft())

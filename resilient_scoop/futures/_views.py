@@ -208,7 +208,7 @@ class Overdue:
         self._clock = time.pthread_getcpuclockid(threading.main_thread().ident or 0)
         self._since = time.monotonic()
         self._cpu_s = 0.0
-        self._is_said = False
+        self._is_reported = False
 
     def _is_idle(self) -> bool:
         """Return whether the main thread has computed nothing for `IDLE_S`, outside of our waits."""
@@ -237,8 +237,8 @@ class Overdue:
                 calls.run(run)
 
     def _say_strict(self) -> None:
-        if not self._is_said:
-            self._is_said = True
+        if not self._is_reported:
+            self._is_reported = True
             Process.say(
                 "callbacks of futures are due, and the main thread waits for something else: with "
                 "--strict they run only when it waits for futures; wait for the futures themselves, or "

@@ -360,11 +360,11 @@ def _differences(differing: Mapping[str, str], here: ThisMachine) -> Iterator[st
 
 
 def _shortages(answer: probe.ProbeAnswer, workers: int) -> Iterator[str]:
-    looked = (
+    folders = (
         (answer.home, answer.home_free_bytes), (answer.tmp, answer.tmp_free_bytes),
         (answer.kept, answer.kept_free_bytes),
     )  # fmt: skip
-    for folder, free in dict(looked).items():
+    for folder, free in dict(folders).items():
         if folder and free < FREE_BYTES_MIN:
             yield f"{sized(free)} free in {folder}; free some space: programs fail or wait when it is full"
     if answer.tmp_why:

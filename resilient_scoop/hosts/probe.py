@@ -101,7 +101,7 @@ at = time.time()
 home, tmp = os.path.expanduser("~"), tempfile.gettempdir()
 ours, mine = tried(rscoop), tried(own_addresses)
 kept, kept_free, kept_why = place()
-said = {
+answer = {
     "at": at, "python": "%d.%d.%d" % sys.version_info[:3], "executable": sys.executable,
     "rscoop": None if ": " in ours else ours, "rscoop_why": ours if ": " in ours else "",
     "packages": versions(), "hostname": socket.gethostname(), "machine": platform.machine(),
@@ -115,7 +115,7 @@ said = {
     "own_addresses": mine if isinstance(mine, list) else [],
     "routes": dict((address, tried(lambda: connected(address, port))) for address, port in ASKED["routes"]),
 }
-sys.stdout.write("\nrscoop-probe: " + json.dumps(said) + "\n")
+sys.stdout.write("\nrscoop-probe: " + json.dumps(answer) + "\n")
 """
 
 

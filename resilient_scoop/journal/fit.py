@@ -31,7 +31,7 @@ from resilient_scoop.counts import counted
 from resilient_scoop.journal import result_files
 from resilient_scoop.journal.blobs import BlobError, BlobStore, unpack_ref
 from resilient_scoop.journal.state_store import FOLDER as STATES
-from resilient_scoop.journal.streams import behind_input, behind_output, decoded
+from resilient_scoop.journal.streams import decoded, drop_input_after_gap, drop_output_after_gap
 from resilient_scoop.wire.messages import (
     Checkpoint,
     Define,
@@ -66,10 +66,10 @@ def fit(journal: Journal) -> list[str]:
         if known is not None:
             parent.drop_waits(known, journal)
         parent.drop_uncovered()
-        lost += [*parent.dropped(), *parent.behind_gaps()]
+        lost += [*parent.dropped(), *parent.drop_after_gaps()]
     root = parents.get(ids.ROOT)
-    unwritten, more = behind_output(journal, 0 if root is None else root.output_bytes())
-    unread, erased = behind_input(journal)
+    unwritten, more = drop_output_after_gap(journal, 0 if root is None else root.output_bytes())
+    unread, erased = drop_input_after_gap(journal)
     changes = [change for parent in parents.values() for change in parent.changes]
     journal.commit([*changes, *more, *erased])
     state = recover(journal.run, defines, _log(journal), 0)
@@ -218,7 +218,7 @@ class _Parent(LogVisitor):
         while True:
             calls, observed = self._uncovered(self.trims[-1][1])
             rests = [
-                record for _, record in self.checkpoints if _is_behind(record, calls, observed)
+                record for _, record in self.checkpoints if _is_after_gap(record, calls, observed)
             ]
             if not rests:
                 break
@@ -259,7 +259,7 @@ class _Parent(LogVisitor):
             )
         return [text]
 
-    def behind_gaps(self) -> list[str]:
+    def drop_after_gaps(self) -> list[str]:
         """Remove the parent's observations after a gap."""
         known = Intervals()
         for _, record in self.observations:
@@ -311,7 +311,7 @@ class _Parent(LogVisitor):
         return Trimmed(trimmed.parent, list(calls), list(observed), items, blocks)
 
 
-def _is_behind(record: Checkpoint, calls: Intervals, observed: Intervals) -> bool:
+def _is_after_gap(record: Checkpoint, calls: Intervals, observed: Intervals) -> bool:
     return bool(
         (calls and record.calls > calls.starts[0])
         or (observed and record.observations > observed.starts[0])

@@ -32,7 +32,7 @@ def decoded(decode: Callable[[bytes], Record], raw: bytes) -> Record | None:
         return None
 
 
-def behind_output(journal: Journal, covered: int) -> tuple[list[str], list[Change]]:
+def drop_output_after_gap(journal: Journal, covered: int) -> tuple[list[str], list[Change]]:
     """Remove output after a gap; a gap before byte `covered` is filled instead."""
     lost: list[str] = []
     changes: list[Change] = []
@@ -68,7 +68,7 @@ def _filler(start: int, stop: int) -> Put:
     return Put(Table.OUTPUT, ids.record_key(b"", start), encode(Output(_NOBODY, start, data)))
 
 
-def behind_input(journal: Journal) -> tuple[list[str], list[Change]]:
+def drop_input_after_gap(journal: Journal) -> tuple[list[str], list[Change]]:
     """Remove input that the script read after a gap."""
     keys = [key for key, _ in journal.scan(Table.META) if key.startswith(INPUT_KEY)]
     numbers = [int.from_bytes(key[len(INPUT_KEY) :], "big") for key in keys]

@@ -134,11 +134,11 @@ class InProcess:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, start_new_session=True,
         )  # fmt: skip
         assert launcher.stdin is not None, "it is a pipe"
-        told = [
+        fields = [
             str(self.run.path),
             *(json_text.encode(each).decode() for each in (options, self.info)),
         ]
-        line = "\0".join(told) + "\n"
+        line = "\0".join(fields) + "\n"
         launcher.stdin.write(line.encode())
         launcher.stdin.flush()
         return launcher
@@ -157,11 +157,11 @@ class InProcess:
         first = launcher.stdout.read(1)
         if first == b"\n":
             return
-        said = first + launcher.stdout.read()
+        output = first + launcher.stdout.read()
         launcher.wait(_END_S_MAX)
         if launcher.returncode == RunBusyError.exit_code:
             raise self.run.busy_error()
-        raise RunStoppedError(self.run.id, self._why(said))
+        raise RunStoppedError(self.run.id, self._why(output))
 
     def _seat(self, say: Callable[[str], None]) -> None:
         """Wait until the broker has granted this process the script's calls."""
@@ -187,9 +187,9 @@ class InProcess:
         with connection.turn():
             machine.parents[ids.ROOT] = connection.context.parent = parent
 
-    def _why(self, said: bytes, otherwise: str | None = None) -> str:
+    def _why(self, output: bytes, otherwise: str | None = None) -> str:
         """Return why the launcher, which has ended, says that it did."""
-        text = said.decode("utf-8", "replace").strip()
+        text = output.decode("utf-8", "replace").strip()
         return text or otherwise or f"its launcher ended with exit code {self._launcher.returncode}"
 
     def _verdict(self) -> str:

@@ -83,7 +83,7 @@ def install(was_interrupted: Callable[[], bool]) -> None:
         setattr(module, name, _marking(getattr(module, name)))
     os.kill = _marking_kill(os.kill)
     for name in ("setitimer", "alarm"):
-        setattr(signal, name, _behind_due(getattr(signal, name)))
+        setattr(signal, name, _after_due_handlers(getattr(signal, name)))
 
 
 class _Caught:
@@ -131,7 +131,7 @@ def _default_int_handler(signalnum: int, frame: types.FrameType | None, /) -> No
     raise KeyboardInterrupt
 
 
-def _behind_due(call: Callable[..., Any]) -> Callable[..., Any]:
+def _after_due_handlers(call: Callable[..., Any]) -> Callable[..., Any]:
     """Return a version of a call that first runs the handlers of due signals, as in plain Python."""
 
     @functools.wraps(call)

@@ -38,7 +38,7 @@ from resilient_scoop.runs.folder import (
     check_owner,
     user_name,
 )
-from resilient_scoop.runs.status import state_behind
+from resilient_scoop.runs.status import state_of_error
 
 EPOCH_S: Final = 1_704_067_200
 """2024-01-01 UTC: ids count 1/1024 s from here; eight characters last 34 years."""
@@ -358,7 +358,7 @@ def _ambiguous(selector: str, fits: list[RunDir]) -> str:
         try:
             lines.append(f"  {run.id}  {run.load().title}")
         except RscoopError as error:
-            lines.append(f"  {run.id}  ({state_behind(error)})")
+            lines.append(f"  {run.id}  ({state_of_error(error)})")
     candidates = "\n".join(lines)
     return f"{selector!r} is the beginning of {len(fits)} runs; type more of it:\n{candidates}"
 

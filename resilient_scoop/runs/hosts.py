@@ -139,18 +139,18 @@ def none_left(run_id: str, started: Collection[str], states: Mapping[str, str]) 
     `started` are the hosts that a place starts, `states` what is known of all: a host that is taken out
     does not come back, and one that came by invitation and has left does not come by itself.
     """
-    told = []
+    named = []
     for name in sorted({*started, *states}):
         state = states.get(name, "")
         if state not in _TAKEN_OUT and (name in started or state != _LEFT):
             return ""
-        told.append(f"{name} {_TAKEN_OUT.get(state, 'has left')}")
-    if not told:
+        named.append(f"{name} {_TAKEN_OUT.get(state, 'has left')}")
+    if not named:
         return ""
-    more = len(told) - _NAMED_MAX
-    told[_NAMED_MAX:] = [f"{more} more have gone"] if more > 0 else []
+    more = len(named) - _NAMED_MAX
+    named[_NAMED_MAX:] = [f"{more} more have gone"] if more > 0 else []
     return (
-        f"no host is left that may compute: {', '.join(told)}. The run waits, and nothing is lost. "
+        f"no host is left that may compute: {', '.join(named)}. The run waits, and nothing is lost. "
         f"To add a host now: rscoop invite {run_id}. Or stop the run, and resume it with another host: "
         f"rscoop resume {run_id} --host HOST"
     )

@@ -24,8 +24,8 @@ from resilient_scoop.runs.log import names_of_functions, records
 from resilient_scoop.runs.status import (
     open_view,
     read_status,
-    state_behind,
     state_of,
+    state_of_error,
 )
 from resilient_scoop.wire import messages as wire
 
@@ -170,7 +170,7 @@ class Run:
             state = state_of(self._dir, found.ended)
         except RscoopError as error:
             return Status(
-                state=str(state_behind(error)), exit_code=None, done=0, total=0, failed=0,
+                state=str(state_of_error(error)), exit_code=None, done=0, total=0, failed=0,
                 workers=self._info.workers, deaths=0, resubmitted=0, seconds=0.0, journal_bytes=0,
                 functions=[],
             )  # fmt: skip

@@ -233,7 +233,7 @@ class RunState(StrEnum):
     NEWER = "newer-format"  # of a format that this version does not know
 
 
-def state_behind(error: RscoopError | None) -> RunState:
+def state_of_error(error: RscoopError | None) -> RunState:
     """Return the state of a run that can't be read."""
     newer = isinstance(error, JournalFormatError) and error.newer
     return RunState.NEWER if newer else RunState.DAMAGED

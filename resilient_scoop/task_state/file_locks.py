@@ -86,7 +86,7 @@ class _Table:
         while not is_free():
             if not blocks:
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-            locks.give_way(is_free)
+            locks.run_others(is_free)
 
     def _note(self, inode: tuple[int, int], held: _Held, lock: bytes) -> None:
         kind, _, start, length, _ = _FLOCK.unpack(lock)

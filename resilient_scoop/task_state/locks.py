@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _Waits:
-    give_way: Callable[[Callable[[], bool], float | None], None] | None = None
+    run_others: Callable[[Callable[[], bool], float | None], None] | None = None
 
 
 class TaskRLock(_ThreadRLock):  # type: ignore[misc]  # a private class without types
@@ -69,7 +69,7 @@ class TaskRLock(_ThreadRLock):  # type: ignore[misc]  # a private class without 
         while self._is_anothers():
             if until is not None and time.monotonic() >= until:
                 return False
-            give_way(lambda: self._holder is None, until)
+            run_others(lambda: self._holder is None, until)
         return True
 
     # Used by `threading.Condition`.
@@ -97,12 +97,12 @@ def install() -> None:
     vars(threading)["_CRLock"] = TaskRLock
 
 
-def share(way: Callable[[Callable[[], bool], float | None], None]) -> None:
-    """Enable sharing of this thread by tasks; `way(ready, until)` lets others run."""
-    _Waits.give_way = way
+def share(run_others: Callable[[Callable[[], bool], float | None], None]) -> None:
+    """Enable sharing of this thread by tasks; `run_others(ready, until)` lets others run."""
+    _Waits.run_others = run_others
 
 
-def give_way(ready: Callable[[], bool], until: float | None = None) -> None:
+def run_others(ready: Callable[[], bool], until: float | None = None) -> None:
     """Let other tasks run until `ready()` holds, or until a time limit."""
-    assert _Waits.give_way is not None, "only tasks share a thread"
-    _Waits.give_way(ready, until)
+    assert _Waits.run_others is not None, "only tasks share a thread"
+    _Waits.run_others(ready, until)

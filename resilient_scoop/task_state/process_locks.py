@@ -34,7 +34,7 @@ class _TaskRLock:
         while not self._is_free():
             if not block or (until is not None and time.monotonic() >= until):
                 return False
-            locks.give_way(self._is_free, until)
+            locks.run_others(self._is_free, until)
         left_s = None if until is None else max(0.0, until - time.monotonic())
         if not self._semlock.acquire(block, left_s):
             return False

@@ -97,7 +97,7 @@ class CheckpointKeeper:
             return
         parent = ledger.state.parent(record.parent)
         change = apply(ledger.state, record, ledger.state.seq + 1)
-        if change.is_news:
+        if change.is_new:
             ledger.log(parent, raw)
             self._erase(parent, change.gone)
         saved = wire.Saved(record.parent, record.name, record.opening, record.gen)

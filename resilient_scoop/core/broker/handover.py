@@ -93,7 +93,7 @@ class Handover:
         self.saved = 0  # how many of them have saved
         self.is_whole = False  # over, and no process was left out
         self._late = 0  # parents still waited for when it was over
-        self._has_news = False  # the set of held-back items may have changed
+        self._has_changed = False  # the set of held-back items may have changed
         self._asked: set[PeerId] = set()
         # The last answer of each process, with the attempts: a parent that was removed from a
         # process and granted to it again has not left its block.
@@ -126,7 +126,7 @@ class Handover:
             first = wanted.hands_over and not self.awaited.hands_over
             self.until = until if first else min(self.until, until)
             self.awaited.hands_over = self.awaited.hands_over or wanted.hands_over
-            self._has_news = True
+            self._has_changed = True
             return
         self.no, self.is_whole = self.no + 1, False
         self.awaited.hands_over, self.until = wanted.hands_over, until
@@ -157,7 +157,7 @@ class Handover:
                     self.awaited.waiting[path] = self.state.seq
                     self.named += 1
                     self.scheduler.release()  # it may be below a parent that has saved
-                    self._has_news = True
+                    self._has_changed = True
             return
         for path in before.keys() - blocks.keys():
             held = self._attempt(peer, path)
@@ -201,9 +201,9 @@ class Handover:
 
     def to_take_back(self) -> list[Lease]:
         """Return, once, leases whose workers must return items that have not started (H5)."""
-        if not (self._has_news and self.awaited.through):
+        if not (self._has_changed and self.awaited.through):
             return []
-        self._has_news = False
+        self._has_changed = False
         found = []
         for lease in self.scheduler.leases.values():
             exempt = (
@@ -222,12 +222,12 @@ class Handover:
             self._pass(path)
         else:
             self._unsaved[path] = before
-            self._has_news = True
+            self._has_changed = True
 
     def _pass(self, path: str) -> None:
         self.saved += path not in self.awaited.through
         self.awaited.through.add(path)
-        self._has_news = True
+        self._has_changed = True
 
     def _saved(self, path: str) -> int:
         """Return the place of a parent's latest checkpoint in the log."""

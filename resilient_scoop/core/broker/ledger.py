@@ -76,7 +76,7 @@ class Ledger:
     def record(self, record: wire.Logged, *, forced: bool = True) -> Change:
         """Apply a record made by the broker, and log it if it is news (LE2)."""
         change = apply(self.state, record, self.state.seq + 1)
-        if change.is_news:
+        if change.is_new:
             self.log(self.state.parent(record.parent), wire.encode(record), forced=forced)
         self.spent += change.spent
         return change
@@ -137,7 +137,7 @@ class Ledger:
                 batch = self.scheduler.open(parent, part.batch)
                 changed.append((batch, part))
                 self._replace(batch, part)
-        if change.is_news:
+        if change.is_new:
             record = self.log(parent, raw, forced=False)
             key = ids.record_key(parent.prefix, record)
             self.outbox.actions.append(Put(Table.ARGS, key, raw_args, forced=False))
@@ -177,7 +177,7 @@ class Ledger:
         if not self.current(peer, observed.parent, observed.attempt):
             return
         parent = self.state.parent(observed.parent)
-        if apply(self.state, observed, self.state.seq + 1).is_news:
+        if apply(self.state, observed, self.state.seq + 1).is_new:
             self.log(parent, raw)
         if observed.asks:
             noted = wire.Noted(observed.parent, observed.observations[-1].no)
@@ -278,7 +278,7 @@ class Ledger:
             self.state.tally.tried_again(outcome.again)
         for batch in settled:  # it may have had several of these outcomes
             self._close_if_over(batch)
-        if change.is_news:
+        if change.is_new:
             if not whole:
                 parts = [
                     part for each in change.counted for part in parts_of(each.outcome, each.spans)

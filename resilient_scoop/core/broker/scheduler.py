@@ -8,7 +8,7 @@ it is given what others hold and have not started.
 
 More urgent work may be sent to a full worker, where it goes first: at most about as much again
 (`_overtaken`). Nothing is queued behind a long item, and what was queued there is taken back
-(`_behind_long`), so that the first free worker gets the head of the queue.
+(`_queued_after_long`), so that the first free worker gets the head of the queue.
 
 The life of an item; what is not listed changes nothing:
 
@@ -457,7 +457,7 @@ class Scheduler(msgspec.Struct):
         if not self.leases:
             return None
         if self.ready or all(peer.items for peer in self.workers.values()):
-            return self._behind_long()
+            return self._queued_after_long()
         best: Lease | None = None
         most = 0.0
         for peer in self.workers.values():
@@ -474,7 +474,7 @@ class Scheduler(msgspec.Struct):
                     best, most = lease, worth
         return best
 
-    def _behind_long(self) -> Lease | None:
+    def _queued_after_long(self) -> Lease | None:
         """Return a lease of a worker that has been executing one item for long, and holds others."""
         for peer in self.workers.values():
             if peer.items > 1 and self._is_long(peer):

@@ -90,7 +90,7 @@ class Counted(msgspec.Struct, frozen=True):
 class Change(msgspec.Struct):
     """What a record changed, for the keepers of volatile state."""
 
-    is_news: bool = True
+    is_new: bool = True
     parts: Sequence[PartChange] = ()
     counted: Sequence[Counted] = ()
     gone: Sequence[Generation] = ()  # checkpoints whose records are to be erased
@@ -112,13 +112,13 @@ def apply(state: DurableState, record: Logged, seq: int, args: list[bytes] | Non
                 for outcome in items
                 if (each := _end(state, parent, outcome, spent)) is not None
             ]
-            change.is_news = bool(change.counted)
+            change.is_new = bool(change.counted)
         case Calls():
             _call(state, parent, record, seq, args, change)
         case Observed(observations=observations):
             following = observations[-1].no + 1
-            change.is_news = following > parent.next_observation
-            if change.is_news:
+            change.is_new = following > parent.next_observation
+            if change.is_new:
                 parent.writer, parent.logged = record.attempt, True
                 parent.next_observation = following
         case Checkpoint():
@@ -162,22 +162,22 @@ def _call(
     args: list[bytes] | None,
     change: Change,
 ) -> None:
-    offset, is_news = 0, False
+    offset, is_new = 0, False
     parts: list[PartChange] = []
     change.parts = parts
     for part in record.parts:
         if parent.begins(part):
             parts.append(_begin_whole(state, parent, part, seq, offset, args))
-            is_news = True
+            is_new = True
         else:
             place = _Place(seq, offset, args)
             changed, says_more = _ask(state, parent, part, place, change.spent)
-            is_news = is_news or says_more
+            is_new = is_new or says_more
             if changed is not None:
                 parts.append(changed)
         offset += part.count
-    change.is_news = is_news
-    if is_news:
+    change.is_new = is_new
+    if is_new:
         parent.writer = record.attempt
 
 
@@ -242,7 +242,7 @@ def _ask(
     else:
         is_end_known = batch.last
     beyond = _cut_off(state, parent, batch, stop) if part.last else ([], [])
-    is_news = part.last and (not is_end_known or bool(beyond[0] or beyond[1]))
+    is_new = part.last and (not is_end_known or bool(beyond[0] or beyond[1]))
     batch.last = batch.last or part.last
     replaced, lost, spans = _new_spans(state, parent, batch, part)
     intents = parent.intents.get(call)
@@ -260,7 +260,7 @@ def _ask(
         batch, part.fn, spans,
         replaced=[*replaced, *beyond[0]], begun=begun, lost=[*beyond[1], *lost],
     )  # fmt: skip
-    return changed, is_news or bool(spans) or not is_known or part.fresh
+    return changed, is_new or bool(spans) or not is_known or part.fresh
 
 
 def _cut_off(
@@ -477,8 +477,8 @@ def _die(parent: ParentFacts, crashed: Crashed) -> None:
 
 def _save(parent: ParentFacts, record: Checkpoint, seq: int, change: Change) -> None:
     """Take in a checkpoint, if it is news."""
-    change.is_news = checkpoints.is_new(parent, record)
-    if change.is_news:
+    change.is_new = checkpoints.is_new(parent, record)
+    if change.is_new:
         change.gone = checkpoints.add(parent, record, seq)
         parent.writer, parent.logged = record.attempt, True
         parent.next_observation = max(parent.next_observation, record.observations)

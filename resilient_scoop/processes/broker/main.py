@@ -271,7 +271,7 @@ class BrokerShell:
 
     def serve(self) -> int:
         """Run turns until the run has ended or was stopped; return the exit status."""
-        self._report(self._how_it_goes(self.output_durable))  # the journal is read
+        self._report(self._make_report(self.output_durable))  # the journal is read
         while True:
             now = time.monotonic()
             timeout_s = max(0.0, min(self.broker.deadline(now) - now, _REPORT_S))
@@ -362,9 +362,9 @@ class BrokerShell:
             if shown:
                 self.output_turn, self.output_durable = 0, self.output_bytes
             self.reported_at = now
-            self._report(self._how_it_goes(self.output_durable))
+            self._report(self._make_report(self.output_durable))
 
-    def _how_it_goes(self, output_bytes: int, *, durable: bool = False) -> Report:
+    def _make_report(self, output_bytes: int, *, durable: bool = False) -> Report:
         """Return a report; checkpoints count as made when they are durable."""
         durable = durable or self.committer.committed >= self.over_turn
         over = self.broker.handover.stage is Stage.OVER and durable
@@ -436,7 +436,7 @@ class BrokerShell:
     def _end(self) -> int:
         if self.committer.flush(0.0 if self.committer.full else 5.0):
             self._send(self.exchange.committed(1 << 62, self.journal))
-        last = self._how_it_goes(self.broker.state.output_bytes, durable=True)
+        last = self._make_report(self.broker.state.output_bytes, durable=True)
         self.reports.keep(msgspec.json.encode(last) + b"\n", is_final=True)
         self.committer.close()
         self.journal.close(clean=True)

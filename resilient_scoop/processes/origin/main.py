@@ -281,7 +281,7 @@ def _run(session: Connection, settings: ChildSettings, output: ScriptOutput) -> 
         if forked_children.is_child():
             forked_children.end(end.code)
         if end.failed and not session.is_cut:
-            _halt_if_behind(session, end.message)
+            _halt_during_replay(session, end.message)
         _last_things(session)
         with contextlib.suppress(*[ReplayDivergedError] if end.failed else []):
             if not output.finish():
@@ -334,7 +334,7 @@ def _last_things(session: Connection) -> None:
     program_end.release_modules()
 
 
-def _halt_if_behind(session: Connection, why: str) -> None:
+def _halt_during_replay(session: Connection, why: str) -> None:
     """Stop the run, without a change, if a replayed script failed before it repeated its earlier calls.
 
     The cause is a change in its environment (a package, a file, a variable) or in its text. Nothing

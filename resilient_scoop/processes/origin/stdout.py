@@ -131,7 +131,7 @@ class ScriptOutput(io.RawIOBase):
         return one_line(line.decode(errors="replace")).strip()
 
     @property
-    def is_behind(self) -> bool:
+    def repeats_output(self) -> bool:
         """Whether an earlier attempt has written more."""
         return self._seen < len(self._recorded)
 
@@ -306,6 +306,6 @@ def repeating(session: Connection, output: ScriptOutput) -> Callable[[], bool]:
 
     def is_so() -> bool:
         parent = session.context.parent
-        return parent is not None and (is_repeating(parent) or output.is_behind)
+        return parent is not None and (is_repeating(parent) or output.repeats_output)
 
     return is_so

@@ -66,7 +66,7 @@ class PlacesShell:
         self._unsent = b""
         self._reported: list[HostReport] = []  # without durations, which always change
         self._reported_at = self._filed_at = -IDLE_S
-        self._has_news = self._is_unfiled = False
+        self._has_changed = self._is_unfiled = False
         self.is_over = False
 
     # --- the loop -----------------------------------------------------------------------------
@@ -85,7 +85,7 @@ class PlacesShell:
     def _wait(self) -> set[int]:
         now = time.monotonic()
         wait_s = min(IDLE_S, self.machine.deadline() - now)
-        if self._has_news:
+        if self._has_changed:
             wait_s = min(wait_s, self._reported_at + REPORT_S - now)
         if self._is_unfiled:
             wait_s = min(wait_s, self._filed_at + FILE_S - now)
@@ -142,7 +142,7 @@ class PlacesShell:
             return
         for action in self.machine.step(event, time.monotonic()):
             self._do(action)
-        self._has_news = True
+        self._has_changed = True
         if isinstance(event, places.EndUnits):
             for failed in self.calls.withdraw():
                 self._step(failed)
@@ -180,8 +180,8 @@ class PlacesShell:
 
     def _report_hosts(self, now: float, *, last: bool = False) -> None:
         """Report hosts that have changed, and keep `hosts.json` up to date."""
-        if self._has_news and (last or now - self._reported_at >= REPORT_S):
-            self._has_news = False
+        if self._has_changed and (last or now - self._reported_at >= REPORT_S):
+            self._has_changed = False
             reports = [self._host(view) for view in self.machine.hosts(now)]
             lasting = [msgspec.structs.replace(each, again_s=0.0, until_s=None) for each in reports]
             lasting = [msgspec.structs.replace(each, quarantine_s=0.0) for each in lasting]

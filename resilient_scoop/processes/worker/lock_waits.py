@@ -127,7 +127,7 @@ class LockWaits:
     def install(self) -> None:
         """Begin; to be called in the main thread before the user's code runs."""
         signal.signal(SIGNAL, self._heard)
-        locks.share(self.give_way)
+        locks.share(self.run_others)
         loop = self.loop
         file_locks.install(lambda: loop.session.context.path, loop.parked.__contains__)
 
@@ -254,9 +254,9 @@ class LockWaits:
             return
         if frame is None or not _is_tasks(frame) or self.loop.session.context.work is None:
             return
-        self.give_way(lambda: False, None)
+        self.run_others(lambda: False, None)
 
-    def give_way(self, ready: Callable[[], bool], until: float | None) -> None:
+    def run_others(self, ready: Callable[[], bool], until: float | None) -> None:
         """Let other tasks run until `ready()` holds, one of them has continued, or a time limit is over."""
         loop, session = self.loop, self.loop.session
         deadline, progress = session.record.words[DEADLINE], self.progress

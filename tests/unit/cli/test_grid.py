@@ -25,19 +25,19 @@ def test_without_hosts_this_host_computes() -> None:
 
 
 def test_with_hosts_this_host_computes_only_if_it_is_named() -> None:
-    hands = crew(wish(host=("alice:4", "bob:2")), None)
-    assert (hands.here, hands.total) == (0, 6)
-    hands = crew(wish(host=("alice:4", "localhost:3")), None)
-    assert (hands.here, hands.total) == (3, 7)
-    assert hands.spec is not None
-    assert [each.name for each in hands.spec.others] == ["alice"]
+    resources = crew(wish(host=("alice:4", "bob:2")), None)
+    assert (resources.here, resources.total) == (0, 6)
+    resources = crew(wish(host=("alice:4", "localhost:3")), None)
+    assert (resources.here, resources.total) == (3, 7)
+    assert resources.spec is not None
+    assert [each.name for each in resources.spec.others] == ["alice"]
 
 
 def test_a_total_is_split_over_all_hosts() -> None:
-    hands = crew(wish(host=("localhost:2", "alice:4")), 4)
-    assert (hands.here, hands.total) == (2, 4)
-    assert hands.spec is not None
-    assert hands.spec.for_others == 2
+    resources = crew(wish(host=("localhost:2", "alice:4")), 4)
+    assert (resources.here, resources.total) == (2, 4)
+    assert resources.spec is not None
+    assert resources.spec.for_others == 2
 
 
 def test_a_hostfile_with_only_this_host_makes_a_local_run() -> None:
@@ -47,19 +47,19 @@ def test_a_hostfile_with_only_this_host_makes_a_local_run() -> None:
 def test_a_host_with_an_address_is_reached_by_ssh_even_if_it_is_this_one(tmp_path: Path) -> None:
     file = tmp_path / "hosts"
     file.write_text("here address=127.0.0.1 port=2222 slots=2\n")
-    hands = crew(wish(hostfile=str(file)), None)
-    assert hands.here == 0
-    assert hands.spec is not None
-    assert hands.spec.others[0].port == 2222
+    resources = crew(wish(hostfile=str(file)), None)
+    assert resources.here == 0
+    assert resources.spec is not None
+    assert resources.spec.others[0].port == 2222
 
 
 def test_a_run_without_workers_here_needs_one_host() -> None:
-    hands = crew(wish(host=("alice:4",)), None)
-    assert hands.spec is not None
-    assert hands.spec.min_hosts == 1
-    hands = crew(wish(host=("alice:4", "localhost:1")), None)
-    assert hands.spec is not None
-    assert hands.spec.min_hosts == 0
+    resources = crew(wish(host=("alice:4",)), None)
+    assert resources.spec is not None
+    assert resources.spec.min_hosts == 1
+    resources = crew(wish(host=("alice:4", "localhost:1")), None)
+    assert resources.spec is not None
+    assert resources.spec.min_hosts == 0
 
 
 def test_a_resume_keeps_the_hosts_and_changes_what_was_typed() -> None:
@@ -96,16 +96,16 @@ def test_a_hostfile_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_a_total_smaller_than_the_hosts_leaves_hosts_out(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    hands = crew(wish(host=("alice:2", "bob:2")), 1)
-    assert (hands.here, hands.total, hands.hosts) == (0, 1, 1)
-    assert hands.spec is not None
-    assert [each.name for each in hands.spec.others] == ["alice"]
+    resources = crew(wish(host=("alice:2", "bob:2")), 1)
+    assert (resources.here, resources.total, resources.hosts) == (0, 1, 1)
+    assert resources.spec is not None
+    assert [each.name for each in resources.spec.others] == ["alice"]
     assert "host bob gets no worker" in capsys.readouterr().err
 
 
 def test_a_total_larger_than_the_hosts_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
-    hands = crew(wish(host=("alice:2", "localhost:1")), 9)
-    assert (hands.here, hands.total) == (1, 3)
+    resources = crew(wish(host=("alice:2", "localhost:1")), 9)
+    assert (resources.here, resources.total) == (1, 3)
     assert "-n 9: the hosts take only 3 workers" in capsys.readouterr().err
 
 

@@ -80,7 +80,7 @@ def test_a_task_waits_for_another_one_that_locked_through_the_same_file(
         del ready, until
         tasks.waiting = set()  # the holder ended
 
-    monkeypatch.setattr(locks._Waits, "give_way", others_run)
+    monkeypatch.setattr(locks._Waits, "run_others", others_run)
     lock = struct.pack("hhllhh", fcntl.F_WRLCK, 0, 0, 0, 0, 0)
     with (tmp_path / "lock").open("a") as file:
         fcntl.fcntl(file, fcntl.F_SETLK, lock)

@@ -40,10 +40,10 @@ def asked(*parts: wire.Part, attempt: wire.Attempt = FIRST) -> wire.Calls:
 def test_apply_reports_a_first_record_as_news_and_its_repetition_not() -> None:
     state = DurableState(RUN)
     for record in (asked(part(0, 0, 3)), OBSERVED, outcomes(0, 0, 3)):
-        assert apply(state, record, 1).is_news, record
+        assert apply(state, record, 1).is_new, record
         before = durable_part(state)
 
-        assert not apply(state, record, 2).is_news, record
+        assert not apply(state, record, 2).is_new, record
         assert durable_part(state) == before
 
 
@@ -167,7 +167,7 @@ def test_the_fast_path_takes_unordered_calls_as_the_general_one_does(
 
     monkeypatch.setattr(ParentFacts, "begins", lambda *_: False)
     for seq, (record, change) in enumerate(zip(records, changes, strict=True), 1):
-        assert apply(long_, record, seq).is_news == change.is_news, record
+        assert apply(long_, record, seq).is_new == change.is_new, record
 
     assert durable_part(short) == durable_part(long_)
     assert any(part.is_whole for change in changes[15:] for part in change.parts)
