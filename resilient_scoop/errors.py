@@ -451,7 +451,8 @@ class WorkerCrashedError(TaskError):
         )
         return (
             f"item {self.path} ({self.name}) killed its worker {len(self.exits)} "
-            f"time{'s' * (len(self.exits) > 1)}: {ends}; {hint}; `rscoop resume --retry-failed` tries again"
+            f"time{'s' * (len(self.exits) > 1)}: {ends}; {hint}; to try again: "
+            "`rscoop resume --retry-failed`, or Session(run=…, retry_failed=True)"
         )
 
 

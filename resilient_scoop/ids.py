@@ -65,6 +65,12 @@ def depth(path: str) -> int:
     return path.count(".")
 
 
+def numbers(path: str) -> list[int]:
+    """Return the numbers in a path, to sort by; calls that are found by content come first."""
+    parts = path.replace("[", ".").replace("]", "").split(".")
+    return [-1 if part == SHARED else int(part) for part in parts]
+
+
 def log_prefix(run: bytes, path: str) -> bytes:
     """Return the journal key prefix (16 bytes) of everything that the future at `path` did."""
     return blake2b(path.encode(), key=run, digest_size=KEY_BYTES).digest()

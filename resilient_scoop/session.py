@@ -67,6 +67,8 @@ class Session:
         seed: seed of the random streams of tasks; None: random, and kept with the run.
         state_dir: folder in which runs are kept; None: `RSCOOP_STATE_DIR`, or the user's.
         progress: whether to show a progress bar of its calls, by tqdm if it is installed, else by rich.
+        retry_failed: whether to compute calls again that failed when the session was open before; else
+            they raise the error that is journaled.
 
     Raises:
         ValueError: `workers` is less than 1, or the seed out of its range. TypeError: they are no
@@ -84,6 +86,7 @@ class Session:
         seed: SupportsIndex | None = None,
         state_dir: str | os.PathLike[str] | None = None,
         progress: bool = False,
+        retry_failed: bool = False,
     ) -> None:
         count, drawn = _count(workers), _seed(seed)
         _refuse_in_import()
@@ -98,7 +101,9 @@ class Session:
         self.broken_as: Callable[[SessionClosedError], Exception] = lambda error: error
         """Returns the error of its calls if its run ends by itself."""
         self._closing = threading.Lock()
-        self._process, self._run = _start(run, self.workers, drawn, state_dir, _say)
+        self._process, self._run = _start(
+            run, self.workers, drawn, state_dir, _say, retry_failed=retry_failed
+        )
         from resilient_scoop.futures import _options
         from resilient_scoop.futures._shared import SharedCalls
 
@@ -308,6 +313,8 @@ def _start(
     seed: int | None,
     folder: str | os.PathLike[str] | None,
     say: Callable[[str], None],
+    *,
+    retry_failed: bool,
 ) -> tuple[InProcess, RunDir]:
     from resilient_scoop.processes.in_process import InProcess
     from resilient_scoop.processes.options import RunOptions
@@ -321,7 +328,7 @@ def _start(
     info = _described(run, workers)
     options = RunOptions(
         workers=workers, resume=found is not None, quiet=True, in_process=True,
-        reuse_changed=(), recompute_changed=("*",),
+        reuse_changed=(), recompute_changed=("*",), retry_failed=retry_failed,
     )  # fmt: skip
     with contextlib.ExitStack() as undo:
         if name is None:

@@ -73,10 +73,11 @@ def command(*, run: RunDir, limit: int, no_traceback: bool, as_json: bool) -> No
         more = "other " if dropped else ""
         click.echo(f"run {run.id}: no {more}call in the journal has failed")
         return
+    again = f"rscoop resume --retry-failed {run.id}"
+    if info.in_process:
+        again = "open its session with retry_failed=True"
     click.echo(
-        f"run {run.id}: {counted(total, 'call')} failed; to compute them again: "
-        f"rscoop resume --retry-failed {run.id}",
-        err=True,
+        f"run {run.id}: {counted(total, 'call')} failed; to compute them again: {again}", err=True
     )
 
 

@@ -313,7 +313,11 @@ def _advice(report: StatusReport) -> str:
         case RunState.FAILED:
             return f"rscoop failures {report.id}; then rscoop resume --retry-failed {report.id}"
         case RunState.STOPPED if report.in_process:
-            return f"run the program again: it opens the session {report.name} by its name"
+            again = "; with retry_failed=True, it computes failed calls again"
+            return (
+                f"run the program again: it opens the session {report.name} by its name"
+                f"{again if report.failed else ''}"
+            )
         case RunState.STOPPED:
             return f"rscoop resume {report.id}"
         case RunState.DAMAGED | RunState.NEWER:

@@ -150,8 +150,8 @@ def _log(view: Readable) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _order(place: _Place) -> tuple[int, list[int], int, int]:
-    numbers = place[0].replace("[", ".").replace("]", "").split(".")
-    return len(numbers), [int(number) for number in numbers], place[1], place[2]
+    numbers = ids.numbers(place[0])
+    return len(numbers), numbers, place[1], place[2]
 
 
 def _defines(view: Readable) -> Iterator[wire.Define]:

@@ -20,7 +20,7 @@ from resilient_scoop.core.events import Table
 from resilient_scoop.core.facts.tally import title
 from resilient_scoop.core.ports import Readable
 from resilient_scoop.errors import JournalError, JournalFormatError, RscoopError
-from resilient_scoop.ids import ROOT, SHARED, batch_path, item_path
+from resilient_scoop.ids import ROOT, batch_path, depth, item_path, numbers
 from resilient_scoop.journal import writer_lock
 from resilient_scoop.journal.place import GENERATION_FILE, data_file
 from resilient_scoop.journal.view import JournalView
@@ -218,8 +218,7 @@ def _names(view: Readable) -> tuple[dict[bytes, str], dict[bytes, str]]:
 
 def _by_place(batch: BatchStatus) -> tuple[int, list[int]]:
     """Sort by depth, then by the numbers in the path."""
-    numbers = batch.path.replace("[", ".").replace("]", "").split(".")
-    return batch.path.count("."), [-1 if number == SHARED else int(number) for number in numbers]
+    return depth(batch.path), numbers(batch.path)
 
 
 class RunState(StrEnum):

@@ -480,6 +480,39 @@ def test_calls_after_an_initializer_are_those_of_their_function(place: Place) ->
         assert [each["name"] for each in place.status(run)["functions"]] == ["flaky"]
 
 
+FAILING = """
+import sys
+from resilient_scoop import Executor, futures
+def read(name):
+    with open("ledger", "a") as file: file.write("read\\n")
+    return open(name).read()
+def outer(name): return futures.submit(read, name).result()
+def said(future):
+    error = future.exception()
+    return future.result() if error is None else type(error).__name__
+if __name__ == "__main__":
+    with Executor(2, run="failing", retry_failed="again" in sys.argv) as executor:
+        print(*map(said, [executor.submit(f, "input") for f in (read, outer, len)]))
+"""
+
+
+def test_failed_calls_are_listed_and_computed_again_only_on_request(place: Place) -> None:
+    errors = "FileNotFoundError FileNotFoundError 5\n"
+    assert python(place, FAILING).expect() == errors
+    listed = place.rscoop("failures", "failing")
+    assert "read('input'): FileNotFoundError" in listed.expect()
+    assert "open its session with retry_failed=True" in listed.err
+    assert "with retry_failed=True" in place.rscoop("status", "failing").expect()
+
+    (place.folder / "input").write_text("there")
+
+    assert python(place, FAILING).expect() == errors
+    assert len(ledger(place)) == 2
+    assert python(place, FAILING, "again").expect() == "there there 5\n"
+    assert python(place, FAILING, "again").expect() == "there there 5\n"
+    assert len(ledger(place)) == 4
+
+
 def test_a_session_works_in_a_folder_whose_path_is_too_long_for_a_socket(place: Place) -> None:
     place.state = place.folder / ("deep" * 30)
     for _ in range(3):
