@@ -92,7 +92,7 @@ def _wait_until_heard(run: RunDir, pid: int, number: int) -> None:
 def _hears(pid: int, number: int) -> bool:
     """Return whether a process catches a signal, or has ended."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/status").read_text("utf-8", "replace").splitlines()
     except OSError:
         return True
     caught = next((line.split()[1] for line in lines if line.startswith("SigCgt:")), "0")

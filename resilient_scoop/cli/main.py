@@ -172,5 +172,13 @@ def hold_standard_streams() -> None:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; the entry point of the `rscoop` script."""
     hold_standard_streams()
-    cli.main(args, prog_name="rscoop")
+    try:
+        cli.main(args, prog_name="rscoop")
+    except SystemExit as end:
+        if not sys.flags.inspect:
+            raise
+        # With -i or PYTHONINSPECT the interpreter would print a traceback, and prompt.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else 0)
     raise SystemExit(0)  # not reached: `cli.main` exits

@@ -212,7 +212,7 @@ class SystemDoor:
         try:
             done = subprocess.run(  # noqa: S603 - the user's own configuration
                 [self._program, "-G", *self._words, "--", self._host.name], capture_output=True,
-                text=True, errors="replace", timeout=_LOOK_UP_S, check=False,
+                encoding="utf-8", errors="replace", timeout=_LOOK_UP_S, check=False,
             )  # fmt: skip
         except OSError as error:
             raise self._no_program(error) from error

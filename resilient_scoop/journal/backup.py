@@ -140,7 +140,7 @@ def write_backup(run: Path, target: Path, key: bytes) -> BackupManifest:
             raw = msgspec.json.format(msgspec.json.encode(manifest))
             seal = hmac.new(key, raw, hashlib.sha256).hexdigest()
             (stage / MANIFEST).write_bytes(raw)
-            (stage / SEAL).write_text(seal + "\n")
+            (stage / SEAL).write_text(seal + "\n", "ascii")
             names = [MANIFEST, SEAL, *(each.name for each in manifest.files)]
             (_write_tar if target.suffix == ".tar" else _write_folder)(stage, names, target)
     except OSError as error:

@@ -130,7 +130,8 @@ def _read_table(
         [sys.executable, "-P", "-c", _CHILD, _PACKAGE_PARENT, *where],
         capture_output=True,
         check=False,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         stdin=subprocess.DEVNULL,
     )
     name = table.name.lower()

@@ -138,5 +138,5 @@ class Upkeep:
         wanted = self._journal.directory / WANTED_FILE
         if wanted.exists():
             with suppress(OSError):
-                wanted.with_name(REFUSED_FILE).write_text(reason)
+                wanted.with_name(REFUSED_FILE).write_text(reason, "utf-8")
             wanted.unlink(missing_ok=True)

@@ -97,7 +97,7 @@ def holder(directory: Path) -> Holder | None:
 def boot_id() -> str:
     """Return an id that is the same until the next boot of this host."""
     try:
-        return _BOOT_ID.read_text().strip()
+        return _BOOT_ID.read_text("ascii").strip()
     except OSError:
         return ""
 

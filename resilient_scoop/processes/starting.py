@@ -220,6 +220,7 @@ def _environ(settings: ChildSettings, *, user_code: bool) -> dict[str, str]:
         environ["PYTHONPATH"] = absolute_path(path, settings.script.cwd)
         environ[_PYTHONPATH_GIVEN] = path
     environ["RSCOOP_RUN_ID"] = settings.run_id
+    environ.pop("PYTHONINSPECT", None)  # no process of a run can become an interactive interpreter
     if user_code:
         environ[leftovers.VARIABLE] = settings.mark
         environ[_HASH_SEED] = settings.hash_seed or hash_seed(settings.seed)
@@ -230,7 +231,7 @@ def _environ(settings: ChildSettings, *, user_code: bool) -> dict[str, str]:
 
 def _command(role: str, settings: ChildSettings, *, user_code: bool) -> list[str]:
     """Return the command of a new process."""
-    flags = settings.script.flags if user_code else []
+    flags = settings.script.flags if user_code else ["-W", "ignore"]  # they end by no warning
     entry = ["-m", "resilient_scoop.processes.entry", role, settings.run_key]
     return [sys.executable, *flags, *entry, *([settings.name] if settings.name else [])]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.runs import RSCOOP, Place
+from tests.integration.runs import RSCOOP, Done, Place
 
 pytestmark = pytest.mark.real
 
@@ -137,6 +137,30 @@ def test_options_of_the_interpreter_reach_script_and_workers(place: Place) -> No
     """)
     given = ("-O", "-X", "dev", "-X", "name=value", "-W", "error::UserWarning")
     same(place, "script.py", flags=given)
+
+
+def test_variables_of_the_interpreter_end_no_process_of_ours(place: Place) -> None:
+    place.write(
+        """
+        import sys, tempfile
+        from resilient_scoop import checkpoint, futures
+        def opened(x):
+            try: open("script.py").close()
+            except EncodingWarning: return x, sys.flags.dev_mode
+        if __name__ == "__main__":
+            with checkpoint.durable(n=0) as s:
+                s.n += len(list(futures.map(opened, [1, 2])))
+                s.commit()
+            print(s.n, *futures.map(opened, [1, 2]))
+        """
+    )
+    place.environ = {
+        "PYTHONINSPECT": "1", "PYTHONWARNINGS": "error::EncodingWarning", "PYTHONWARNDEFAULTENCODING": "1",
+        "PYTHONDEVMODE": "1",
+    }  # fmt: skip
+    done = place.rscoop("run", "-q", "-n", "2", "script.py", timeout_s=60)
+    assert done == Done(0, "2 (1, True) (2, True)\n", "")
+    place.assert_nothing_left()
 
 
 @pytest.mark.parametrize(
