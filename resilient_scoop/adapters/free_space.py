@@ -6,6 +6,8 @@ import errno
 import os
 from typing import TYPE_CHECKING, Final
 
+from resilient_scoop.counts import sized
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -20,3 +22,15 @@ def free_bytes(folder: Path | str) -> int:
     except OSError:
         return 0
     return found.f_bavail * found.f_frsize
+
+
+def free_text(folder: Path | str) -> str:
+    """Return, for display, the free space of a folder's file system, and whether it has no inodes."""
+    text = f"{sized(free_bytes(folder))} free"
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return text
+    if found.f_files and not found.f_favail:
+        return f"{text}, but no inodes: it holds as many files as it can"
+    return text

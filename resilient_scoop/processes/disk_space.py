@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from resilient_scoop.adapters.flight_record import DEADLINE
-from resilient_scoop.adapters.free_space import NO_SPACE, free_bytes
+from resilient_scoop.adapters.free_space import NO_SPACE, free_bytes, free_text
 from resilient_scoop.counts import sized
 from resilient_scoop.wire import messages as wire
 
@@ -164,6 +164,4 @@ def missing_space_text(need: wire.NoRoom, folder: str) -> str:
     """Return, for display, what there is no space for, where, and how much is free."""
     size = f" of {sized(need.size_bytes)}" if need.size_bytes > 1 else ""
     why = f"; {need.reason}" if need.reason else ""
-    return (
-        f"no space left for {need.what}{size} in {folder} ({sized(free_bytes(folder))} free{why})"
-    )
+    return f"no space left for {need.what}{size} in {folder} ({free_text(folder)}{why})"

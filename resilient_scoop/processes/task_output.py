@@ -114,8 +114,8 @@ class _Marked(io.RawIOBase):
     def _put(self, *lines: bytes) -> None:
         now = time.time()  # noqa: TID251 - for display
         mark = f"{_stamp(now)} [{self._where}] ".encode("utf-8", "replace")
-        machine, data = self._session.machine, b"".join([mark + line + b"\n" for line in lines])
-        write_patiently(self._fd, data, lambda: machine.stopping is not None)
+        data = b"".join([mark + line + b"\n" for line in lines])
+        write_patiently(self._fd, data, self._session)
 
 
 def _stamp(at: float) -> str:

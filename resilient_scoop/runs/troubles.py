@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from resilient_scoop.adapters.free_space import free_bytes
+from resilient_scoop.adapters.free_space import free_bytes, free_text
 from resilient_scoop.counts import sized
 from resilient_scoop.runs.executing import ExecutingProcess, state_of
 from resilient_scoop.runs.hosts import (
@@ -49,8 +49,8 @@ def troubles(run: RunDir, everybody: list[ExecutingProcess]) -> list[str]:
         )
     else:
         found.append(
-            f"the disk is full: {sized(free)} free in {run.path}; nothing is lost, and the run continues "
-            "when there is room"
+            f"the disk is full: {free_text(run.path)} in {run.path}; nothing is lost, and the run "
+            "continues when there is room"
         )
     return found
 

@@ -116,6 +116,24 @@ def test_everything_that_is_written_waits_for_space(place: Place, file_system: s
     assert run_on(place, file_system, EVERYTHING) == EVERYTHING_OUT
 
 
+WORDY = """
+def wordy(x):
+    fill()
+    for _ in range(1500): print("a word " * 2000)
+    return x
+
+if __name__ == "__main__":
+    print(futures.submit(wordy, 1).result())
+"""
+MORE_SPACE = 'mount -o remount,size=96m "$RSCOOP_STATE_DIR"'
+
+
+def test_a_task_whose_output_waits_for_space_is_reported(place: Place) -> None:
+    assert run_on(place, TMPFS, WORDY, MORE_SPACE) == "1\n"
+    errors = (place.folder / "errors").read_text()
+    assert "no space left for a task's output of " in errors, errors
+
+
 KILL_BROKER = """
 import json
 import os

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from resilient_scoop.adapters.flight_record import FlightRecord
-from resilient_scoop.adapters.free_space import free_bytes
-from resilient_scoop.counts import counted, sized
+from resilient_scoop.adapters.free_space import free_text
+from resilient_scoop.counts import counted
 from resilient_scoop.processes.disk_space import FILE_LIMIT, LOOK_S, missing_space_text
 from resilient_scoop.runs.reports import Report
 from resilient_scoop.wire.messages import NoRoom
@@ -83,7 +83,7 @@ class Disk:
         who = counted(self._waiting, "process waits", "processes wait")
         if self.at_limit:
             return f"a file may not grow (`ulimit -f`), {who}"
-        return f"disk full, {sized(free_bytes(self.folder))} free, {who}"
+        return f"disk full, {free_text(self.folder)}, {who}"
 
 
 def wait_for_room(folder: str) -> bool:

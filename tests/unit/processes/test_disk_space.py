@@ -14,7 +14,7 @@ import pytest
 
 from resilient_scoop.adapters.flight_record import FlightRecord
 from resilient_scoop.adapters.greenlets import GreenletExit
-from resilient_scoop.processes import disk_space
+from resilient_scoop.processes import disk_space, patient_output
 from resilient_scoop.processes.connection import Context
 from resilient_scoop.wire import messages as wire
 
@@ -89,3 +89,43 @@ def test_a_run_that_stops_does_not_wait_for_space_for_a_result(session: Any) -> 
     with pytest.raises(GreenletExit):
         disk_space.Room(session).store(refusing(errno.ENOSPC, session=session, seen=[]), 10, True)
     assert session.record.needed_bytes == 0
+
+
+@pytest.mark.parametrize("midst", [False, True], ids=["user code", "a turn of the machine"])
+def test_output_waits_for_space_and_the_broker_is_told_if_the_machine_is_free(
+    session: Any, monkeypatch: pytest.MonkeyPatch, *, midst: bool
+) -> None:
+    monkeypatch.setattr(patient_output, "_LOOK_S", 0.05)
+    session.context.until = time.monotonic() + 3
+    until = session.context.until
+    kept: list[bytes] = []
+    full = [1, 1]
+
+    def write(_: int, data: memoryview) -> int:
+        if full:
+            raise OSError(full.pop() and errno.ENOSPC, "no space")
+        kept.append(bytes(data[:4]))
+        return len(kept[-1])
+
+    monkeypatch.setattr(os, "write", write)
+    if midst:
+        session.turn().acquire()
+    patient_output.write_patiently(1, b"some text", session)
+    assert b"".join(kept) == b"some text"
+    told = [] if midst else [wire.NoRoom(9, "a task's output"), wire.NoRoom(0)]
+    assert [wire.decode_up(frame) for frame in session.machine.out] == told
+    assert session.record.needed_bytes == 0
+    assert session.context.until >= until + 0.1
+
+
+def test_output_waits_for_space_no_longer_than_its_run(
+    session: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(_: float) -> None:
+        session.machine.stopping = "asked"
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    full = os.open("/dev/full", os.O_WRONLY)
+    patient_output.write_patiently(full, b"said", session)
+    os.close(full)
+    assert session.machine.stopping

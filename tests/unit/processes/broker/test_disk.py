@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.processes import patient_output
 from resilient_scoop.processes.broker import disk
 from resilient_scoop.processes.broker.disk import Disk
 from resilient_scoop.wire import messages as wire
@@ -65,17 +64,6 @@ def test_a_full_disk_is_reported_once_with_what_is_free(
     now += disk.QUIET_S
     assert full.look([], journal=False) == "there is room for it again; the run continues"
     assert full.look([], journal=False) == ""
-
-
-def test_a_workers_output_waits_for_space_and_no_longer_than_its_run(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(patient_output, "_LOOK_S", 0.0)
-    full = os.open("/dev/full", os.O_WRONLY)
-    looks = iter([False, False, True])
-    patient_output.write_patiently(full, b"said", lambda: next(looks))
-    assert next(looks, None) is None, "it was tried three times"
-    os.close(full)
 
 
 def test_a_file_size_limit_and_a_full_disk_give_different_reports(tmp_path: Path) -> None:
