@@ -77,6 +77,11 @@ def never_opaque(_kind: type) -> bool:
     return False
 
 
+def no_state(_obj: object) -> bytes:
+    """Return nothing: opaque objects count by their type alone."""
+    return b""
+
+
 def _nothing() -> None:
     """Be cached, to show the type of what `functools.lru_cache` makes."""
 
@@ -85,7 +90,8 @@ class Canon:
     """Digests of values; `function_key` returns the key of a function, which depends on its code.
 
     `class_key` does so for classes; if it returns None, a class counts by its name. Objects of a
-    type for which `is_opaque` holds count by their type.
+    type for which `is_opaque` holds count by their type and what `state_of` returns. With `lenient`,
+    so do objects of libraries that cannot be pickled; else what holds one has no digest.
     """
 
     def __init__(
@@ -94,8 +100,11 @@ class Canon:
         class_key: ClassKey = by_name,
         is_opaque: Callable[[type], bool] = never_opaque,
         met_module: Callable[[ModuleType], None] | None = None,
+        state_of: Callable[[Any], bytes] = no_state,
+        *,
+        lenient: bool = False,
     ) -> None:
-        self._keys = (function_key, class_key, is_opaque, met_module)
+        self._keys = (function_key, class_key, is_opaque, met_module, state_of, lenient)
         self._idle: list[_Encoder] = []
 
     def digest(self, obj: object, pickled_bytes: int = 0) -> bytes | None:
@@ -190,8 +199,12 @@ class _Rules:
         class_key: ClassKey,
         is_opaque: Callable[[type], bool],
         met_module: Callable[[ModuleType], None] | None,
+        state_of: Callable[[Any], bytes],
+        lenient: bool,  # noqa: FBT001
     ) -> None:
         self._met_module = met_module
+        self._state_of = state_of
+        self.is_lenient = lenient
         self._function_key = function_key
         self._class_key = class_key
         self._is_opaque = is_opaque
@@ -218,8 +231,17 @@ class _Rules:
         if issubclass(kind, ModuleType):
             return self._module
         if self._is_opaque(kind):
-            return _opaque
+            return self.opaque
         return _rule_of(kind)
+
+    def is_of_user(self, kind: type) -> bool:
+        """Return whether a class has a key, and not only a name."""
+        return self._class_key(kind) is not None
+
+    def opaque(self, obj: Any) -> Any:
+        """Return the replacement of an object that counts by its type."""
+        kind, state = type(obj), self._state_of(obj)
+        return mark, ("opaque", kind.__module__, kind.__qualname__, *([state] if state else ()))
 
     def _class(self, cls: type) -> Any:
         key = self._class_key(cls)
@@ -272,10 +294,6 @@ def _refuse_set(_obj: object) -> Any:
 
 def _mapping(view: Any) -> Any:
     return mark, ("mapping", dict(view))
-
-
-def _opaque(obj: object) -> Any:
-    return mark, ("opaque", type(obj).__module__, type(obj).__qualname__)
 
 
 def _ephemeral(cls: Any) -> Any:
@@ -361,6 +379,7 @@ class _Walker:
         self._known: dict[int, bytes] = {}
         self._kept: list[object] = []  # its id is recorded above, and must not be reused
         self._nodes = 0
+        self._is_strict = False  # inside of an object of a library, which counts as a whole
 
     def digest(self, obj: Any) -> bytes:
         atom = _ATOMS.get(type(obj))
@@ -428,9 +447,28 @@ class _Walker:
 
     def _object(self, obj: Any) -> bytes:
         reduced = self._rules.reduce(obj)
-        if reduced is NotImplemented:
-            special = copyreg.dispatch_table.get(type(obj))
-            reduced = obj.__reduce_ex__(_PROTOCOL) if special is None else special(obj)
+        if reduced is not NotImplemented:
+            return self._reduced(obj, reduced)
+        if not self._rules.is_lenient or self._is_strict:
+            return self._reduced(obj, self._own(obj))
+        opened = self._open.copy()
+        self._is_strict = not self._rules.is_of_user(type(obj))
+        try:
+            return self._reduced(obj, self._own(obj))
+        except (_CyclicError, RecursionError):
+            raise
+        except Exception:  # noqa: BLE001 - user code, or an object that cannot be pickled
+            self._open = opened
+            return self._reduced(obj, self._rules.opaque(obj))
+        finally:
+            self._is_strict = False
+
+    def _own(self, obj: Any) -> Any:
+        """Return the object's own reduction."""
+        special = copyreg.dispatch_table.get(type(obj))
+        return obj.__reduce_ex__(_PROTOCOL) if special is None else special(obj)
+
+    def _reduced(self, obj: Any, reduced: Any) -> bytes:
         if isinstance(reduced, str):
             return _hash(f"g{module_name(obj)}:{reduced}".encode())
         self._kept.append(reduced)

@@ -12,6 +12,7 @@ from types import FunctionType, ModuleType
 from typing import Any, Final, NamedTuple
 
 from resilient_scoop.values.containers import content_of
+from resilient_scoop.values.hidden_state import may_have_state
 from resilient_scoop.values.user_code import is_user_code
 from resilient_scoop.values.values import (
     CACHED,
@@ -114,7 +115,9 @@ class Guard:
 
     def value(self, value: Any, digest: bytes | None = None) -> None:
         """Watch a value; its digest may be known already."""
-        if is_immutable(value) or isinstance(value, ModuleType) or is_opaque(value):
+        if is_immutable(value) or isinstance(value, ModuleType):
+            return
+        if is_opaque(value) and not may_have_state(value):
             return
         if isinstance(value, FunctionType | type | CACHED) and own_home(value) is not None:
             return

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from resilient_scoop.identity import script_changes
 from resilient_scoop.values.containers import content_of, is_container
+from resilient_scoop.values.hidden_state import may_have_state
 from resilient_scoop.values.user_code import is_user_code, is_user_module
 from resilient_scoop.values.user_modules import loaded, scope_of
 from resilient_scoop.values.values import (
@@ -199,7 +200,7 @@ def _note(home: str, value: Any) -> None:
     elif (
         isinstance(value, staticmethod | classmethod | property | ModuleType)
         or is_immutable(value)
-        or is_opaque(value)
+        or _is_stateless(value)
     ):
         _values[home] = value
     elif not isinstance(size := getattr(value, "nbytes", 0), int) or size <= _LARGE_BYTES:
@@ -207,7 +208,11 @@ def _note(home: str, value: Any) -> None:
 
 
 def _digest(value: Any) -> bytes:
-    return Describer(lambda _home, _value: None).attribute(value)
+    return Describer(lambda _home, _value: None).here(value, attribute=True)
+
+
+def _is_stateless(value: Any) -> bool:
+    return is_opaque(value) and not may_have_state(value)
 
 
 def _state(function: Any) -> list[Any]:
@@ -226,7 +231,7 @@ def _state(function: Any) -> list[Any]:
 
 
 def _comparable(value: Any) -> Any:
-    fixed = is_immutable(value) or is_opaque(value) or callable(value) or value is MISSING
+    fixed = is_immutable(value) or _is_stateless(value) or callable(value) or value is MISSING
     return value if fixed else _digest(value)
 
 

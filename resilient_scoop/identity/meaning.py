@@ -59,7 +59,6 @@ from resilient_scoop.values.values import (
     digest_of,
     is_immutable,
     is_opaque,
-    opaque,
     own_home,
     own_names,
     text_of,
@@ -123,9 +122,13 @@ def fingerprint_of(references: list[Reference]) -> bytes:
     return hasher.digest()
 
 
-def here_of(home: str, value: Any) -> bytes:
-    """Return the digest of the value at a home in this process, to be compared with a `Reference`."""
-    return _here(Describer(_ignore), home, value)
+def here_of(home: str, value: Any, *, states: bool = True) -> bytes:
+    """Return the digest of the value at a home in this process, to be compared with a `Reference`.
+
+    What the script has not changed since its import is compared without `states` of events and queues:
+    tasks may have changed these in this process.
+    """
+    return _here(Describer(_ignore, states=states), home, value)
 
 
 def _ignore(_home: str, _value: Any) -> None:
@@ -144,16 +147,13 @@ def _here(describer: Describer, home: str, value: Any) -> bytes:
     if isinstance(value, FunctionType):
         parts = [source.bytecode(value.__code__).encode("utf-8", "surrogatepass")]
         for name, held in (*carried(value), *own_names(value)):
-            parts += [name.encode(), describer.value(held) or opaque(held)]
+            parts += [name.encode(), describer.here(held)]
         return digest_of(b"function", *parts)
     if isinstance(value, type):
         names = ",".join(name for name, _ in attributes_of(value))
         return digest_of(b"class", describer.class_header(value), names.encode())
-    if type(value) is CACHED or "." in home.partition(":")[2]:
-        found: bytes | None = describer.attribute(value)
-    else:
-        found = describer.value(value)
-    return opaque(value) if found is None else found
+    is_attribute = type(value) is CACHED or "." in home.partition(":")[2]
+    return describer.here(value, attribute=is_attribute)
 
 
 class _Survey:
@@ -272,6 +272,9 @@ class _Survey:
             flags |= self._carrier
         elif imported_values.is_unchanged(home, self.objects.get(home), here or digest):
             flags |= AS_IMPORTED
+            if self._describer.met_state:
+                here = here_of(home, self.objects.get(home), states=False)
+        self._describer.met_state = False
         if SECRET.search(label):
             details.pop("text", None)  # it would appear in the journal and on screens
         if home:
@@ -530,9 +533,11 @@ class _Survey:
             self._class(home, label, value)
         else:
             self._any_of(value)
+            self._describer.met_incomparable = False
             here = _here(self._describer, home, value)
+            digest = unique() if self._describer.met_incomparable else here
             self.guard.value(value)
-            self._add(home, label, here, here, text=_preview(value))
+            self._add(home, label, digest, here, text=_preview(value))
 
     def _data(self, home: str, label: str, value: Any) -> None:
         module, _, name = home.partition(":")
@@ -541,7 +546,7 @@ class _Survey:
         at = "" if binding is None else f"{os.path.basename(file)}:{binding.line}"  # noqa: PTH119 - a string, of any platform
         found = (self._describer.inline if type(value) is CACHED else self._describer.value)(value)
         self.guard.value(value, found)
-        here = opaque(value) if found is None else found
+        here = self._describer.here(value) if found is None else found
         digest, flags = here, 0
         if found is None or is_opaque(value) or (binding is not None and binding.volatile):
             if binding is not None:

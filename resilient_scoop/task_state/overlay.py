@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
+import threading
 from collections.abc import Iterable
 from types import FunctionType, ModuleType
 from typing import Any, Final
@@ -170,6 +171,19 @@ class _Imported:
         return importlib.import_module, (self._name,)
 
 
+class _SetEvent:
+    """Replaces an event that is set: the worker makes another one."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _set_event, ()
+
+
+def _set_event() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
+
+
 class _Unsent:
     """Replaces a value that could not be sent; holds the reason."""
 
@@ -194,7 +208,8 @@ def _is_same(reference: Reference) -> bool:
     found = MISSING if owner is None else vars(owner).get(name, MISSING)
     if found is MISSING:
         return reference.value == ABSENT_DIGEST
-    return here_of(reference.home, found) == reference.value
+    states = not reference.flags & AS_IMPORTED
+    return here_of(reference.home, found, states=states) == reference.value
 
 
 def _owner(home: str) -> tuple[Any, str]:
@@ -220,6 +235,7 @@ def values_of(references: Iterable[Reference], objects: dict[str, Any]) -> bytes
     `objects` holds the referenced objects by home.
     """
     sent: dict[str, Any] = {}
+    events: dict[int, _SetEvent] = {}
     for each in references:
         home, is_imported = each.home, bool(each.flags & AS_IMPORTED)
         if not home or (is_imported and _is_definition(objects[home])):
@@ -227,6 +243,9 @@ def values_of(references: Iterable[Reference], objects: dict[str, Any]) -> bytes
         value = objects[home]
         if isinstance(value, ModuleType):
             sent[home] = _Imported(value.__name__)
+            continue
+        if type(value) is threading.Event and value.is_set():
+            sent[home] = events.setdefault(id(value), _SetEvent())
             continue
         if type(value) in _TINY:
             sent[home] = value

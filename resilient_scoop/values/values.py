@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from resilient_scoop.adapters.canonical import Canon, module_name
 from resilient_scoop.hashing import blake2b
-from resilient_scoop.values import source, source_text
+from resilient_scoop.values import hidden_state, source, source_text
 from resilient_scoop.values.user_code import describe, is_user_code, version
 from resilient_scoop.values.user_modules import scope_of
 
@@ -131,7 +131,7 @@ def is_opaque_type(kind: type) -> bool:
     module = kind.__module__
     if module.startswith(("numpy.random", "filelock.")):
         return True
-    return module in ("_socket", "socket", "_asyncio")
+    return module in ("_socket", "socket", "_asyncio") or hidden_state.is_shared(kind)
 
 
 def is_immutable(value: object) -> bool:
@@ -142,12 +142,43 @@ def is_immutable(value: object) -> bool:
 
 
 class Describer:
-    """Describes values; `reach` is called for each named object of the user that is found."""
+    """Describes values; `reach` is called for each named object of the user that is found.
 
-    def __init__(self, reach: Reach) -> None:
+    Without `states`, events, queues and shared values count by their type.
+    """
+
+    def __init__(self, reach: Reach, *, states: bool = True) -> None:
         self.reach = reach
-        self._canon = Canon(self.function_key, self.class_key, is_opaque_type, self._met_module)
+        self._states = states
+        self.met_state = False  # since it was last reset
+        self.met_incomparable = False
+        self._is_lenient = False
+        self._canon = self._make_canon(lenient=False)
+        self._lenient: Canon | None = None
         self._inside: dict[int, int] = {}  # objects being described in place -> their numbers
+
+    def _make_canon(self, *, lenient: bool) -> Canon:
+        return Canon(
+            self.function_key, self.class_key, is_opaque_type, self._met_module, self._state,
+            lenient=lenient,
+        )  # fmt: skip
+
+    def _state(self, value: Any) -> bytes:
+        found = hidden_state.state_of(value) if self._states else b""
+        self.met_state = self.met_state or bool(found)
+        return found
+
+    def here(self, value: Any, *, attribute: bool = False) -> bytes:
+        """Return a digest to compare with another process of the run.
+
+        In it, what cannot be compared counts by its type (`met_incomparable`).
+        """
+        before, self._is_lenient = self._is_lenient, True
+        try:
+            found = self.attribute(value) if attribute else self.value(value)
+        finally:
+            self._is_lenient = before
+        return opaque(value) if found is None else found
 
     def end(self) -> None:
         """Drop all references: in their cycles, what was described would live until a collection."""
@@ -156,11 +187,17 @@ class Describer:
     def value(self, value: Any) -> bytes | None:
         """Return the digest of a value, or None if it cannot be compared."""
         if is_opaque(value):
-            return opaque(value)
+            return opaque(value, self._state(value))
         if isinstance(value, ModuleType):
             self.holds_module(value)
             return digest_of(b"module", value.__name__.encode())
         found = self._canon.digest(value)
+        if found is None and self._is_lenient:
+            self.met_incomparable = True
+            if self._lenient is None:
+                self._lenient = self._make_canon(lenient=True)
+            found = self._lenient.digest(value)
+            return opaque(value) if found is None else found[:DIGEST_BYTES]
         return None if found is None else found[:DIGEST_BYTES]
 
     def part(self, value: Any) -> bytes:
@@ -262,13 +299,14 @@ class Describer:
         return digest_of(type(value).__qualname__.encode(), *keys)
 
 
-def opaque(value: object) -> bytes:
+def opaque(value: object, state: bytes = b"") -> bytes:
     """Return the digest of an object that counts by its type; loggers and file locks also by name."""
     kind = type(value)
     name = getattr(value, "name", "") if _is_of_logging(kind, ("Logger",)) else ""
     if kind.__module__.startswith("filelock."):
         name = str(getattr(value, "lock_file", ""))
-    return digest_of(b"opaque", kind.__module__.encode(), kind.__qualname__.encode(), name.encode())
+    parts = (kind.__module__.encode(), kind.__qualname__.encode(), name.encode())
+    return digest_of(b"opaque", *parts, *([state] if state else ()))
 
 
 def unique() -> bytes:

@@ -493,3 +493,55 @@ def test_without_rscoop_calls_of_coroutines_and_exits_of_tasks_do_what_they_do_i
     """
     place.write(text)
     assert place.run(text).expect() == as_python(place) != ""
+
+
+HIDDEN: Final = """
+import multiprocessing, queue, sqlite3, threading
+from resilient_scoop import futures
+STOP, MADE, GIVEN, Q, S = *(threading.Event() for _ in range(3)), queue.Queue(), queue.SimpleQueue()
+M, V, E = multiprocessing.Queue(), multiprocessing.Value("i", 7), multiprocessing.Event()
+POOL = queue.Queue(); POOL.put(1); POOL.put(2)
+CONFIG = {"database": sqlite3.connect(":memory:"), "rate": 1}
+class Server:
+    connection = sqlite3.connect(":memory:")
+    def __init__(self): self.stop, self.lock = threading.Event(), threading.Lock()
+    def state(self, _): return self.stop.is_set()
+SERVER, BOX = Server(), {"stop": threading.Event()}
+def stop(_): return STOP.is_set()
+def q(_): return Q.qsize()
+def s(_): return S.qsize()
+def m(_): return M.empty()
+def v(_): return V.value
+def e(_): return E.is_set()
+def server(_): return SERVER.stop.is_set()
+def box(_): return BOX["stop"].is_set()
+def config(_): return CONFIG["rate"]
+def default(_, event=GIVEN): return event.is_set()
+def leaves(_): MADE.set(); return POOL.get()
+def finds(_): return MADE is not None and POOL is not None and Server().state(0)
+def told(function):
+    try: return function.__name__, *futures.map(function, [0])
+    except Exception as error: return function.__name__, type(error).__name__, str(error)
+if __name__ == "__main__":
+    every = (stop, q, s, m, v, e, server, box, config, default)
+    for each in every: assert told(each)[1:] == (each(0),), told(each)
+    print(told(leaves), told(finds))
+    STOP.set(); Q.put(1); S.put(1); M.put(1); V.value = 8; E.set(); SERVER.stop.set(); BOX["stop"].set()
+    CONFIG["rate"] = 2; GIVEN.set()
+    while M.empty(): pass
+    for each in every: print(*told(each)[:2])
+    print(told(q)[2])
+    STOP.clear(); Q.get(); V.value = 7; GIVEN.clear()
+    print(told(stop), told(q), told(v), told(default))
+    M.get()
+"""
+
+
+def test_events_and_queues_that_the_script_has_changed_are_sent_or_refused(place: Place) -> None:
+    names = ("q", "s", "m", "v", "e", "server", "box", "config", "default")
+    first, *told, why, last = place.run(HIDDEN, workers=1).expect().splitlines()
+    assert first == "('leaves', 1) ('finds', False)"  # what a task changes there refuses nothing
+    refused = [f"{name} MeaningError" for name in names]
+    assert told == ["stop True", *refused]
+    assert " Q " in why
+    assert last == "('stop', False) ('q', 0) ('v', 7) ('default', False)"
