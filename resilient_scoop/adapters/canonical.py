@@ -200,7 +200,7 @@ class _Rules:
         is_opaque: Callable[[type], bool],
         met_module: Callable[[ModuleType], None] | None,
         state_of: Callable[[Any], bytes],
-        lenient: bool,  # noqa: FBT001
+        lenient: bool,  # noqa: FBT001 - the order of `_keys`
     ) -> None:
         self._met_module = met_module
         self._state_of = state_of

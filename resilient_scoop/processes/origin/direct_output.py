@@ -67,7 +67,7 @@ class InOrder:
         write = os.write
 
         def in_order(fd: int, data: Any, /) -> int:
-            if fd in _STREAMS and not _is_ours(sys._getframe(1)):  # noqa: SLF001
+            if fd in _STREAMS and not _is_ours(sys._getframe(1)):  # noqa: SLF001 - documented, for CPython
                 self.wait()
             return write(fd, data)
 
