@@ -133,7 +133,7 @@ def grid_options(command: _Command) -> _Command:
 def crew(
     wish: GridWish, workers: int | None, before: GridSpec | None = None, last: int | None = None
 ) -> Crew:
-    """Return who computes: `workers` is the total that was asked for.
+    """Return where workers run, and how many: `workers` is the requested total.
 
     `before` are the hosts of an earlier launch, and `last` its workers on this host.
 
@@ -158,7 +158,7 @@ def crew(
     named_here = [each.name for each in spec.hosts if _is_here(each)]
     shares = split_total(spec.workers, spec.hosts, dict.fromkeys(named_here, cores))
     _say_shares(spec, shares)
-    # What is not known yet is left for hosts whose cores are not known.
+    # The rest is for hosts whose number of cores is not known yet.
     used = [each for each in spec.hosts if (shares.workers[each.name] != 0 and shares.limit != 0)
             or shares.workers[each.name]]  # fmt: skip
     here = sum(shares.workers[name] or 0 for name in named_here)
@@ -174,7 +174,7 @@ def crew(
 
 
 def _say_shares(spec: GridSpec, shares: Shares) -> None:
-    """Say what of a total has no place, and which hosts get no worker."""
+    """Report how much of a total has no place, and which hosts get no worker."""
     if shares.missing:
         room = (spec.workers or 0) - shares.missing
         note(
@@ -242,7 +242,7 @@ def _ssh_config(path: str | None) -> str | None:
 
 
 def _changed(spec: GridSpec, wish: GridWish) -> GridSpec:
-    """Return the hosts of before with what was typed now."""
+    """Return the hosts of an earlier launch, changed by the present options."""
     import msgspec
 
     given = {
@@ -265,5 +265,5 @@ def _with_hosts(spec: GridSpec, hosts: Sequence[Host], workers: int | None) -> G
 def _is_here(host: Host) -> bool:
     """Return whether a host is this one: its workers are started here, without SSH."""
     if host.address or host.port or host.user:
-        return False  # who says how to reach it wants SSH
+        return False  # options that say how to reach it ask for SSH
     return host.name in _LOCAL or host.name == os.uname().nodename

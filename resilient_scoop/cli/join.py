@@ -97,7 +97,7 @@ class _Leave:
 
 
 def _show(text: str, run_id: str, *, left: bool) -> str:
-    """Show what the agent says; return why it was refused, if it was."""
+    """Show the messages of the agent; return why it was refused, if it was."""
     if not text.startswith(_MARK):
         return ""
     report = json.loads(text.removeprefix(_MARK))

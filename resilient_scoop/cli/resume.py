@@ -178,7 +178,7 @@ def _restore(run: RunDir, info: RunInfo, env: tuple[str, ...], *, new_limits: bo
 
 
 def _continue_input(run: RunDir, info: RunInfo) -> None:
-    """Place standard input where the run stopped to read it."""
+    """Move standard input to the position where the run stopped reading."""
     if info.stdin_file or file_of(0):
         problem = continue_input(run, info.stdin_file)
         if problem:

@@ -202,7 +202,7 @@ def _lines(report: StatusReport, info: RunInfo, age: str) -> list[str]:
 
 
 def _workers(report: StatusReport) -> str:
-    """Return how many there are, here and elsewhere."""
+    """Return the number of workers, here and on other hosts."""
     if not report.hosts:
         return str(report.workers)
     others = sum(each.workers or 0 for each in report.hosts)
@@ -210,7 +210,7 @@ def _workers(report: StatusReport) -> str:
 
 
 def _host_line(host: HostRow) -> str:
-    """Return what is known of a host, without what is not."""
+    """Return the known values of a host."""
     parts = [one_line(host.state)]
     if host.workers is not None:
         parts.append(f"{counted(host.workers, 'worker')}, {host.busy} busy")

@@ -171,10 +171,10 @@ class Slot(msgspec.Struct, eq=False):
     start_at: float = 0.0
     refused_at: float | None = None  # since when the system has refused it
     hasty: int = 0  # how often in a row it died at once, without progress
-    reached: int = 0  # how far the script has come (`Flight.reached`)
+    reached: int = 0  # the progress of the script (`Flight.reached`)
     stillborn: int = 0  # how often in a row it ended before it started its work
     unfit: int = 0  # how often in a row it could not import the script
-    lacks: str = ""  # why it could not
+    lacks: str = ""  # why it could not import the script
     killed_for: str = ""
     late: bool = False  # it was reported that it does not end
     freed: int = 0  # how often it had to end to release a lock
@@ -187,7 +187,7 @@ class Slot(msgspec.Struct, eq=False):
         return self.state in (SlotState.RUNNING, SlotState.DYING)
 
     def enter(self, happening: SlotEvent) -> None:
-        """Continue as the table says."""
+        """Go to the next state of the table."""
         after = _NEXT[self.state]
         assert happening in after, f"{self.name} is {self.state.name} at {happening.name}"
         self.state = after[happening]
@@ -308,7 +308,7 @@ class Paused(msgspec.Struct, frozen=True):
 
 
 class Continued(msgspec.Struct, frozen=True):
-    """A process of which it was said that it is stopped runs again."""
+    """A process that was reported as stopped runs again."""
 
     name: str
     pid: int
@@ -327,11 +327,11 @@ class Slept(msgspec.Struct, frozen=True):
 
 
 class NotKept(msgspec.Struct, frozen=True):
-    """What processes finish is not kept for the case that they die: there is no space."""
+    """There is no space for copies of results, which are needed if a process dies."""
 
 
 class DamagedCopies(msgspec.Struct, frozen=True):
-    """What an ended process had finished was not whole in its file."""
+    """Results of an ended process cannot be read from their file."""
 
     bundles: int
 
@@ -352,7 +352,7 @@ Note = (
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Start a process, and say what became of it: `Started`, `NotStarted`."""
+    """Start a process; the shell answers with `Started` or `NotStarted`."""
 
     name: str
     careful: bool = False  # a worker begins none of the script's calls while one of them waits
@@ -367,7 +367,7 @@ class KillProcess(msgspec.Struct, frozen=True):
 
 
 class EndLeftovers(msgspec.Struct, frozen=True):
-    """End what a process that is gone had started; without a name, what any of them had."""
+    """End the processes that an ended process had started; without a name, those of all ended processes."""
 
     name: str = ""
 
@@ -439,11 +439,13 @@ class Agent:
         self.looked_at = self.ticked_at = -inf
         self.left = False
         self.lease_s = 10.0  # as the broker says
-        self.heard_at = self.stepped_at = inf  # a broker; and any event
+        self.heard_at = self.stepped_at = (
+            inf  # when a broker was heard, and when the last event came
+        )
         self._actions: list[Action] = []
         self.relay = relay
         self.ends: dict[PeerId, wire.ProcessLost] = {}  # not reported yet
-        # In which messages the broker was told which processes have ended, and which of it it has.
+        # Reports of ended processes: (number of the message, processes); then those that the broker has.
         self._reported: deque[tuple[int, frozenset[PeerId]]] = deque()
         self._known: frozenset[PeerId] = frozenset()
         self._is_full_reported, self._torn_reported = False, 0

@@ -6,7 +6,7 @@ time between commits, until nothing is left; then the new file replaces the old 
 
   CO1  Until the new file counts durably nothing is written to it that was not written to the old one.
   CO2  Between the last step of catching up and the swap there is no commit.
-  CO3  A data file that is not named as the journal's is nothing: a process that opens the journal for
+  CO3  A data file that is not named as the journal's does not count: a process that opens the journal for
       writing removes it. So a process that is killed at any point leaves the one file or the other.
   CO4  Prefixes are caught up with before keys, and a key is brought to what it is at the moment of its
       step: one that was put after an erasure of its prefix is noted after it, so it is still to come.

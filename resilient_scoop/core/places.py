@@ -1,7 +1,7 @@
-"""The machine of a run's places: which agents are wanted, when each is started, what became of it.
+"""The machine of a run's places: which agents are wanted, when each starts, whether it has ended.
 
 A place starts agents on hosts (`hosts.base`). A place of one host, like SSH, has one unit, a queue many.
-Each host has a slot for one unit, and each unit its own tag. Its events say what a place answered and what
+Each host has a slot for one unit, and each unit its own tag. Its events are answers of places and what
 the broker sees; its actions are: write a tag down, start, look, find, stop, tell the user, end.
 
 The life of a unit (`_NEXT`), by what happens to its slot:
@@ -201,7 +201,7 @@ class HostSlot(msgspec.Struct, eq=False):
     out: str = ""  # why no unit is wanted here: "drained", "revoked"
     is_refused: bool = False  # its last call was refused for good
     has_left: bool = False  # the agent left in order
-    is_over: bool = False  # it did, and nothing of its tag was seen or started since
+    is_over: bool = False  # it left, and no unit of its tag was seen or started since
 
     started_at: float = 0.0
     came_at: float = 0.0
@@ -312,7 +312,7 @@ class Sight(msgspec.Struct, frozen=True):
 
 
 class UnitsLooked(msgspec.Struct, frozen=True):
-    """A place has said what became of the units of a tag."""
+    """A place has reported the states of the units of a tag."""
 
     host: str
     tag: str
@@ -688,7 +688,7 @@ class Places:
                 self._say(Unnamed(each.host))
                 continue
             slot.enter(UnitEvent.RETURNED)
-            slot.tag, slot.starts = each.tag, 1  # perhaps
+            slot.tag, slot.starts = each.tag, 1  # it may have ended
             slot.is_written = slot.is_returned = slot.is_searched = True
             slot.find_at, slot.sure_at = now, now + FIND_S
 
@@ -1071,7 +1071,7 @@ class Places:
     # --- ends ---------------------------------------------------------------------------------
 
     def _unsure(self, slot: HostSlot, now: float, wait_s: float) -> None:
-        """A place cannot tell: search the tag, later."""
+        """A place does not know: search the tag, later."""
         if slot.state is not PlaceState.UNKNOWN:
             slot.find_at = now + wait_s
         slot.enter(UnitEvent.UNSURE)
@@ -1186,7 +1186,7 @@ _LIVELINESS: Final = (
 
 
 def _liveliest(units: tuple[str, ...], seen: Sequence[Sight]) -> Sight:
-    """Return what counts of what a place says: a tag has ended when all of its units have."""
+    """Return the state of a tag from the states of its units: it has ended when all of them have."""
     missing = [
         Sight(unit, PlaceState.UNKNOWN) for unit in units if unit not in {s.unit for s in seen}
     ]

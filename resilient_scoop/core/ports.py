@@ -34,7 +34,7 @@ class Readable(Reader, Protocol):
 
 
 class CallableUsers(Protocol):
-    """Those who name callables, and remember things of them."""
+    """The parts that use callables, and keep measurements of them."""
 
     def callables_in_use(self) -> set[bytes]:
         """Return the callables that are needed now."""

@@ -1,4 +1,4 @@
-"""What the agent of another host keeps of its processes' messages, and sends for those that have ended.
+"""Copies of messages that the agent of another host keeps, and sends for processes that have ended.
 
 Messages of a worker pass its agent, which keeps a copy until the broker acknowledges them. A worker that
 lives sends them again itself (`core.link`). For one that has ended its agent does, over the same link or,
@@ -19,13 +19,14 @@ ACKNOWLEDGED is the acknowledgement of the last of them; GIVEN_UP: the broker do
   RL1  What is kept of a process is what it has sent without a gap, from the first message on that is not
        acknowledged. With the first message to a new broker, which repeats what the earlier one had not
        acknowledged, all copies of before are dropped.
-  RL2  Copies take at most `memory_bytes_max` of memory and `disk_bytes_max` of files. What has no place is
-       not kept: its process has it as long as it lives. The user is told once, until there is room again.
+  RL2  Copies take at most `memory_bytes_max` of memory and `disk_bytes_max` of files. A message without
+       space is not kept: its process has it as long as it lives. The user is told once, until there is
+       room again.
   RL3  Of a process that has ended only what it had finished is sent: outcomes, constants, progress.
        Nothing else of it may count any more: its futures have ended with it.
   RL4  Nothing is sent for a process that has ended before the broker knows that it has, and so gives it
        nothing; and its end is reported when all of that is acknowledged.
-  RL5  What is not whole in its file is not sent, and is computed again.
+  RL5  A bundle that is not complete in its file is not sent; its items are computed again.
   RL6  At most `WINDOW_BYTES` of a process, or one bundle, are on their way: signs of life do not wait.
 """
 
@@ -279,7 +280,7 @@ class Relay:
                 self._begin_again(line)
 
     def hurry(self) -> None:
-        """What was sent and is not acknowledged is lost: the broker was away, or nothing passed."""
+        """What was sent and is not acknowledged counts as lost: the broker or the connection was down."""
         for line in self.lines.values():
             if line.state is LineState.SENDING:
                 line.sent, line.patience_s = line.acked, PATIENCE_S

@@ -156,10 +156,10 @@ def session_here(in_thread: str, refusal: str | None = None) -> Connection | Non
 
 
 def enter(at: Here, kind: str, name: str = "") -> None:
-    """Return if the running code is in that parent and may wait there.
+    """Return only if the running code is in that parent and may wait there.
 
     Raises:
-        RuntimeError: what the words name belongs to another parent, or this is a thread of user code.
+        RuntimeError: the named object belongs to another parent, or this is a thread of user code.
     """
     _refuse(Process.refusal)
     if is_in_thread():

@@ -143,7 +143,7 @@ class Mapping:
                         value = self.value(chunk, index)
                         index += 1
                         yield value
-                else:  # what most are: one step less for each item
+                else:  # most calls are of this kind: one step less for each item
                     values = (
                         chunk.values
                         if index == chunk.start

@@ -535,7 +535,7 @@ class SharedCalls:
                 self._shown_watch.calls.add(number)
 
     def _fail(self, error: BaseException | None) -> None:
-        """No more outcomes will come: say so to every waiting future (SH1)."""
+        """No more outcomes will come: every waiting future gets the error (SH1)."""
         while True:
             try:
                 _, future = self._waiting.popitem()

@@ -5,11 +5,11 @@ order of what it learns is recorded. Other code waits in its own ways. For it, a
 `concurrent.futures.Future` with the same outcome.
 
   in the script   the view gets its outcome in a thread, whatever the main thread does
-  in a task       the parent waits for the outcome when the view is asked for, and the view is born
-                  with it; a callback of an asyncio loop is called in a later step of that loop
+  in a task       the parent waits for the outcome when the view is asked for, and the view is made with
+                  it; a callback of an asyncio loop is called in a later step of that loop
 
   VW1  A future has at most one view. Both have the same outcome, the same object in both.
-  VW2  Those who wait for a view by means of `concurrent.futures` hear of the future itself.
+  VW2  Functions of `concurrent.futures` that wait for a view get the future itself.
   VW3  A callback runs once: in the main thread when it waits for futures, or in a thread if the main
        thread waits for something else.
 """
@@ -62,7 +62,7 @@ _IDLE_CPU_S: Final = 0.01
 
 
 class _Told:
-    """Someone who waits for a view, and hears of its future (VW2)."""
+    """A waiter of `concurrent.futures` for a view; it gets the future (VW2)."""
 
     def __init__(self, future: Viewed, waiter: Any) -> None:
         self._future = future
@@ -82,7 +82,7 @@ class _Told:
 
 
 class _Waiters(list[Any]):
-    """Those who wait for a view; they are given the future (VW2)."""
+    """The waiters for a view; they are given the future (VW2)."""
 
     def __init__(self, future: Viewed) -> None:
         super().__init__()

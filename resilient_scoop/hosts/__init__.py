@@ -1,1 +1,1 @@
-"""Places: where agents of a run can be started, and what became of them."""
+"""Places: where agents of a run can be started, and whether they run."""

@@ -1,6 +1,6 @@
-"""The interface of a place: somewhere that can start agents and say what became of them.
+"""The interface of a place: something that can start agents and report their states.
 
-What a place says only explains. Whether an agent lives is known from its own connection to the
+Reports of a place only explain. Whether an agent lives is known from its own connection to the
 broker, so `UNKNOWN` never means gone, and no item of a run is blamed for what a place does.
 
 A unit is what a place starts at once: an agent on one host. Its life, as a place sees it:
@@ -74,7 +74,7 @@ class Place(Protocol):
         """
 
     def look(self, units: Sequence[Unit]) -> Mapping[Unit, Seen]:
-        """Return what became of units; every one of them is in the answer."""
+        """Return the states of units; every one of them is in the answer."""
 
     def stop(self, units: Sequence[Unit], *, grace_s: float) -> None:
         """End units: in order within the time, then at once. Unknown and ended units are no error."""

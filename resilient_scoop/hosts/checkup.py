@@ -1,4 +1,4 @@
-"""Looking at one host as `rscoop doctor` does: can it be used, and what should the user change?
+"""Check one host as `rscoop doctor` does: can it be used, and what should the user change?
 
 The steps: look its name up, log in, look for Python, run a program there (`probe`), and compare its answers
 with this machine. A step that fails ends the look; what was found before stays in the report.
@@ -61,7 +61,7 @@ class HostFinding(msgspec.Struct, frozen=True):
 
 
 class CheckupReport(msgspec.Struct, frozen=True):
-    """What was found out about a host; an empty field was not reached."""
+    """Findings about a host; a field is empty if the checks did not reach it."""
 
     name: str
     is_usable: bool
@@ -86,7 +86,7 @@ class ThisMachine(msgspec.Struct, frozen=True):
     """This machine, which hosts are compared with."""
 
     packages: Mapping[str, str]  # versions of packages on which results may depend
-    external_address: str = ""  # what the user said that hosts reach
+    external_address: str = ""  # the address that the user gave for hosts to reach
     is_tunneled: bool = False  # the user wants a tunnel: no other route is tried
 
 

@@ -21,11 +21,11 @@ LINE_BYTES_MAX: Final = 64 * 1024
 
 
 class ConnectionLostError(OSError):
-    """The connection ended, so it is unknown what became of the command; the text says what is known."""
+    """The connection ended, so it is unknown whether the command has ended; the text says what is known."""
 
 
 class Done(msgspec.Struct, frozen=True):
-    """What a short command did."""
+    """The result of a short command."""
 
     status: int | None  # None: a signal
     output: str
@@ -80,7 +80,7 @@ class Door(Protocol):
         """Start a command; the login shell of the user reads it."""
 
     def run(self, command: str, text: str = "", *, within_s: float = RUN_S) -> Done:
-        """Run a short command with `text` on its standard input, and return what it did."""
+        """Run a short command with `text` on its standard input, and return its result."""
 
     def route(self) -> str | None:
         """Return the address of this machine as the host sees it; None if there is no direct route."""
@@ -113,7 +113,7 @@ def lines_of(read: Callable[[], bytes]) -> Iterator[str]:
 
 
 def run_on(pipe: Pipe, text: str, within_s: float) -> Done:
-    """Give a short command its input, and return what it did.
+    """Give a short command its input, and return its result.
 
     Raises:
         TimeoutError: it took longer than allowed, and was left.

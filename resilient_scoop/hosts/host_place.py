@@ -1,4 +1,4 @@
-"""One host as a place: an agent is started by a command, and tells by lines what becomes of it.
+"""One host as a place: an agent is started by a command, and reports its state by lines.
 
 The command gets the ticket as one line on its standard input, which then stays open: its end means that the
 launcher is gone. A line `stop SECONDS` asks for an end in order. The same program answers `--find` and
@@ -98,7 +98,7 @@ class HostPlace:
             return [self._start(ticket, tag, known)]
 
     def look(self, units: Sequence[Unit]) -> Mapping[Unit, Seen]:
-        """Return what became of units; one of an earlier launcher is asked for on the host."""
+        """Return the states of units; for a unit of an earlier launcher, the host is asked."""
         found: dict[Unit, Seen] = {}
         for unit in units:
             started = self._get(unit)

@@ -1,4 +1,4 @@
-"""Places of a run's hosts, made from what the user said."""
+"""Places of a run's hosts, made from the user's settings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DoorKind(Enum):
 
 
 class SshOptions(msgspec.Struct, frozen=True):
-    """What the user said about hosts and logins, for all hosts; plain, so that it can be sent as JSON."""
+    """The user's settings for hosts and logins, for all hosts; plain, so that they can be sent as JSON."""
 
     kind: DoorKind = DoorKind.PARAMIKO
     config_file: str = ""  # --ssh-config

@@ -1,4 +1,4 @@
-"""A program that says how a host is, sent there on the standard input of its Python.
+"""A program that describes a host, sent there on the standard input of its Python.
 
 It needs nothing of ours there, and runs on every Python from 3.6 on, so that a host without our package can
 be looked at too. It answers by one line of JSON.

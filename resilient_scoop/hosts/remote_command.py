@@ -39,7 +39,7 @@ sys.stdout.write("\nrscoop-python: " + json.dumps(found) + "\n")
 
 
 class RemoteSettings(msgspec.Struct, frozen=True):
-    """What the user said about the remote side of a run, for all hosts."""
+    """The user's settings for the remote side of a run, for all hosts."""
 
     python: str = ""  # the interpreter of all hosts without a `python=` of their own
     script_folder: str = ""  # where a virtual environment is looked for

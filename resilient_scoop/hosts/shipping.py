@@ -4,7 +4,7 @@
         manifest.json     the files, each with its path, its size and the SHA-256 of its content
         <sha-256>         a content; a file that changes after the start of the run is sent as it was
 
-What git ignores stays where it is; without git, what is never part of a program stays (`_NEVER`). A host
+Files that git ignores are not sent; without git, files that are never part of a program (`_NEVER`). A host
 keeps contents in a cache, so that it gets only what has changed since its last run.
 """
 

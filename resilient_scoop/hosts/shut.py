@@ -1,4 +1,4 @@
-"""A door that stays shut: of a host for which the configuration of SSH cannot be used."""
+"""A door that refuses everything: of a host for which the configuration of SSH cannot be used."""
 
 from __future__ import annotations
 

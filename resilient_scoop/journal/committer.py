@@ -11,8 +11,8 @@ second share one. `committed` rises in the order of turns, and only after the sy
 - Between commits the thread does the journal's upkeep, some milliseconds at a time: `upkeep` returns
   in how many seconds it wants to be called again.
 - Any other error ends the thread: `error` holds it, and nothing put later is ever written.
-- A caller who has nothing else to do may commit in its own thread (`here`): handing over and being
-  woken take as long as a fifth of a commit. That is done only for a little, while the writer is
+- A caller who has nothing else to do may commit in its own thread (`here`): passing a turn to the thread
+  and being woken take as long as a fifth of a commit. That is done only for a little, while the writer is
   idle, and only where commits have been quick: a caller must not be kept for long.
 
 `wake` is called from this thread whenever one of these has changed.

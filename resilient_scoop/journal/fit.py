@@ -3,13 +3,13 @@
 Undamaged records may still be inconsistent. In this order:
 
 1. A result whose file is lost or damaged is computed again; a constant is set again. A checkpoint whose
-   file is cannot be continued from.
+   file is lost or damaged cannot be continued from.
 2. A checkpoint that waits for a call of which the journal has neither the outcome nor the arguments
    would wait forever.
 3. What was trimmed (`core.facts.checkpoints`) must be covered by a checkpoint that is there. Else it is
    asked for again, and the parent continues from the first call that is missing: checkpoints after that
-   rest on what may come out otherwise now, and go too.
-4. After a gap in what a parent was told, and in what the script read or wrote, the rest cannot be
+   depend on calls whose results may differ now, and are removed too.
+4. After a gap in a parent's observations, in the script's input or in its output, the rest cannot be
    used. But what stands before a checkpoint is not written again: a gap in that output is filled.
 """
 
@@ -155,7 +155,7 @@ class _Parent(LogVisitor):
     trims: list[tuple[bytes, Trimmed]] = field(default_factory=list)
     observations: list[tuple[bytes, Observed]] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
-    gone: list[tuple[Checkpoint, str]] = field(default_factory=list)  # dropped, with why
+    gone: list[tuple[Checkpoint, str]] = field(default_factory=list)  # dropped ones, with reasons
     untrimmed: Intervals = field(default_factory=Intervals)  # batches that are no longer trimmed
     untrimmed_items: int = 0  # items that they had
 

@@ -66,7 +66,7 @@ class Context:
         self.parked = False
         self.fenced = False
         self.in_once = 0  # number of running functions of `futures.once`: if any, it is not moved
-        self.again = False  # runs from the top once more: it has a history
+        self.again = False  # it has a history, so it runs from the top
         self.listeners: Any = None  # futures with callbacks to call
         self.called_back: list[bytes] | None = None  # callbacks that wait for the running one
         self.learned = 0  # number of futures whose outcomes the parent knows

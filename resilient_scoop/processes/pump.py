@@ -2,7 +2,7 @@
 
 Without it, the main thread receives while it waits. That is the fastest way for one thread, but
 while it waits in other code (a lock, `time.sleep`, an event loop), nothing would arrive. From the
-first call of another thread on, this thread receives, and everybody waits for its news:
+first call of another thread on, this thread receives, and all other threads wait for it:
 
   other threads   on a condition, `wait_for`
   the main thread on a descriptor, `wait`, so that a signal handler that raises leaves no lock behind
@@ -93,7 +93,7 @@ class Pump:
                 os.eventfd_write(fd, 1)
 
     def wait(self, timeout_s: float) -> None:
-        """Wait for news, outside of a turn; for the main thread."""
+        """Wait until something has arrived, outside of a turn; for the main thread."""
         if self._main_poll.poll(max(0.0, timeout_s) * 1000):
             self._drain(self._main_fd)
 

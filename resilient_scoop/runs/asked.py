@@ -1,4 +1,4 @@
-"""What users ask of a live run's broker: files in `<run>/asked/`, which it looks for often.
+"""Requests of users to the broker of a live run: files in `<run>/asked/`, which it looks for often.
 
 Every process that may write to the run folder may ask. A request appears under its name when it is whole;
 the broker replaces it by its answer, which the asker removes. A request that no broker has taken is
@@ -46,21 +46,21 @@ class Revoke(msgspec.Struct, frozen=True, tag=True):
 
 
 class Rekey(msgspec.Struct, frozen=True, tag=True):
-    """Make new keys: whoever knew the old ones needs a ticket again."""
+    """Make new keys: every host needs a ticket again."""
 
 
 Request = Listen | Drain | Revoke | Rekey
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What became of a request; `refused`: nothing was done, and why."""
+    """The result of a request; `refused`: nothing was done, and the reason."""
 
     text: str = ""
     refused: str = ""
 
 
 def ask(run_dir: Path, request: Request, run_id: str) -> str:
-    """Ask the broker, and return what it says.
+    """Ask the broker, and return its answer.
 
     Raises:
         UsageError: it refuses. RunBusyError: it does not answer.

@@ -62,7 +62,7 @@ class Define(Frame, frozen=True):
     options: Options
     pure: bool = False  # provably draws no random numbers: not seeded
     style: int = 0  # how an item's argument is passed: 0 fn(x), 1 fn(*x), 2 fn(*x[0], **x[1])
-    references: list[Reference] = []  # none in journals of older versions
+    references: list[Reference] = []  # empty in journals of older versions
     values: bytes = b""  # pickled: {home: value}, for workers with other values; empty: none
     setting: Setting | None = None
     brought: list[Reference] = []  # changes of the script in what arguments refer to

@@ -290,8 +290,8 @@ class Abandon(Frame, frozen=True):
 class Alive(Frame, frozen=True):
     """An agent vouches for the processes that it sees running (not stopped).
 
-    `ended`: all processes that have ended, and for which it says what they had finished. They are to be
-    given nothing; when all of it has arrived, their deaths are reported.
+    `ended`: all processes that have ended, and whose results it still sends. They get no work; when all
+    results have arrived, their deaths are reported.
     """
 
     incarnations: list[bytes]

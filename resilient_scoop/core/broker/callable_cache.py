@@ -74,11 +74,11 @@ class CallableCache:
         self._order: deque[tuple[int, bytes]] = deque(  # (turn that logged it, callable)
             (0, fn) for fn in known
         )
-        self._full = self._kept_max  # beyond it, some are dropped
-        self._durable = 0  # turns up to this one are
+        self._full = self._kept_max  # with more callables than this, some are dropped
+        self._durable = 0  # turns up to this one are durable
         self._records = len(known)
-        self._left = 0  # of them, by the last search
-        self._dropped = has_dropped  # the log has dropped what the last search still found in it
+        self._left = 0  # records that the last search left
+        self._dropped = has_dropped  # the log has dropped records since the last search
         self._search: _Search | None = None
         self._erased: dict[bytes, int] = {}  # by a turn that is not durable
 
@@ -146,7 +146,7 @@ class CallableCache:
                 gone.add(fn)
                 del known[fn]
         self._users.forget_callables(gone)
-        # Where most are in use, that is not found out at each commit.
+        # If most are in use, do not search at each commit.
         self._full = max(self._kept_max, 2 * len(known))
 
     # --- the journal's records ----------------------------------------------------------------

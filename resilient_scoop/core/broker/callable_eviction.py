@@ -117,14 +117,14 @@ class CallableEviction:
         self.enter(RoundEvent.SEARCHED)
 
     def hear(self, fn: bytes, new_bytes: int) -> None:
-        """A process has announced a callable; 0 bytes are new where it was known."""
+        """A process has announced a callable; `new_bytes` is 0 if the callable was known."""
         self.announced.add(fn)
         if new_bytes:
             self._new += 1
             self._new_bytes += new_bytes
 
     def tend(self, *, stopping: bool) -> None:
-        """Wait no longer for the lost, and begin a round where it is time."""
+        """Stop waiting for lost processes, and begin a round if one is due."""
         if self.waiting:
             self.waiting = {each for each in self.waiting if self._counts(each)}
             self._end_if_answered()
@@ -160,7 +160,7 @@ class CallableEviction:
         self._end_if_answered()
 
     def ask(self, peer: Peer) -> None:
-        """Have a process forget: in a round, or because it was taken for lost and is heard again."""
+        """Ask a process to forget: in a round, or because it counted as lost and is heard again."""
         if peer.role != "agent":
             keep = {lease.fn for lease in peer.leases.values()}
             peer.functions &= keep  # CE2

@@ -149,7 +149,7 @@ class Exchange:
         """A process of this host has an identity that another host has used: that one has lied."""
         host = self.hosts.guests.of[peer].host.name
         self.hosts.guests.unbind(peer)
-        self.hosts.guests.dropped.discard(peer)  # it was dropped for what the liar said in its name
+        self.hosts.guests.dropped.discard(peer)  # dropped for what the liar sent
         self.links.pop(peer, None)
         self._events.append(Lied(peer, host, "it uses the identity of a process of this host"))
 
@@ -226,7 +226,7 @@ class Exchange:
             guests = self.hosts.guests
             guest = guests.of.get(event.peer)
             if guest is None or event.peer in guests.dropped:
-                return Lied(event.peer, event.host, "")  # what came before it has cut it off
+                return Lied(event.peer, event.host, "")  # an earlier message cut it off
             if wrong := guests.judge(event.peer, event.messages):
                 return Lied(event.peer, event.host, wrong)
             for message in event.messages:
@@ -237,7 +237,7 @@ class Exchange:
         return event
 
     def _with_hosts(self, gone: set[PeerId]) -> None:
-        """Say what became of hosts, and send nothing more to processes that were cut off."""
+        """Report changes of hosts, and send nothing more to processes that were cut off."""
         notes, self.hosts.notes = self.hosts.notes, []
         for note in notes:
             self.say(note)

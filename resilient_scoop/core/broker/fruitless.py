@@ -1,9 +1,8 @@
 """Deaths of the script's process without progress of the run.
 
-Z1  A death counts if the script itself was running, or if nothing else was: what ends the process
-while it waits and others compute is not of the script's making.
-Z2  Anything that was gained since the last one (a result, a call, output, input, an answer)
-begins the count again.
+Z1  A death counts if the script itself was running, or if nothing else was. If the script waited while
+others computed, it did not cause its death.
+Z2  Any progress since the last death (a result, a call, output, input, an answer) resets the count.
 Z3  After `crashes_max` deaths the run stops, after `KILLS_MAX` where it was always SIGKILL, which
 may come from outside.
 """
@@ -52,7 +51,7 @@ class Fruitless:
         return "the script dies repeatedly" if self.deaths and self.is_over else ""
 
     def _mark(self) -> tuple[int, ...]:
-        """Return what grows with everything that is gained (Z2)."""
+        """Return counters that grow with any progress (Z2)."""
         state = self._state
         root = state.parent(ids.ROOT)
         observations = root.next_observation

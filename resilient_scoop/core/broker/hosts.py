@@ -1,7 +1,7 @@
 """The other hosts of a run: who is there, lost, draining, or must not come back (`host_life`).
 
-  HO1  Only workers of a host that is UP are given work, and none that has ended: what those had finished,
-       and their agent has still to say, is theirs until it has arrived, or their host is lost.
+  HO1  Only workers of a host that is UP are given work, and none that has ended. What an ended worker had
+       finished stays with it until its agent has sent the results, or the host is lost.
   HO2  A lost host loses all its leases at one moment. It is judged by what is heard of any of its
        processes, since all of them use its agent's connection; a worker of it is judged by what its
        agent has said since, never by a silence of the whole host.
@@ -62,7 +62,7 @@ _REPORT_S: Final = 0.1
 
 
 class Departures(Protocol):
-    """Lets processes go (`core.broker.membership`)."""
+    """Removes processes (`core.broker.membership`)."""
 
     peers: dict[PeerId, Peer]
     silent: dict[PeerId, Peer]
@@ -112,7 +112,7 @@ class Hosts:
         self.timeout_s = scheduler.config.heartbeat_timeout_s
         self.by_name: dict[str, KnownHost] = {}
         self.guests = Guests(departures.peers, scheduler.epoch)
-        self.notes: list[str] = []  # to be said to the user
+        self.notes: list[str] = []  # messages for the user
 
     def get(self, name: str) -> KnownHost:
         """Return a host; it is made on first use, and kept: hosts are enrolled by hand."""
@@ -238,7 +238,7 @@ class Hosts:
     # --- time ---------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """See which hosts are silent, and what is over."""
+        """Find silent hosts, and end quarantines and drains whose time is over."""
         for host in self.by_name.values():
             if not host.counts or now - host.counts[-1][0] >= 1.0:
                 host.counts.append((now, host.done))
@@ -254,7 +254,7 @@ class Hosts:
                 self._serve(host)
 
     def due(self) -> float:
-        """Return when `tick` has something to see."""
+        """Return when `tick` is due."""
         due = inf
         for host in self.by_name.values():
             if host.peers:

@@ -95,7 +95,7 @@ class Peer:
     moved_at: float = 0.0  # when it last ended an item, made a call, started to wait or got work
     host: str | None = None  # the other host that it is a process of; None: this one
     given: GivenRecorder | None = None  # of a process of another host
-    lag_s: float = 0.0  # how long its next slice is under way, if that is long
+    lag_s: float = 0.0  # time of a round trip and a report, if its host is far away
     stuck: bool = False  # executing one item for long, while others of its items could continue
 
     @property

@@ -210,7 +210,7 @@ class Ledger:
             return
         key = apply_progress(self.state, message)
         if key is not None:
-            self.erase_stale()  # before this, where it stands in the place of one
+            self.erase_stale()  # first, because this record may replace one of them
             self.outbox.actions.append(Put(Table.PROGRESS, key, raw, forced=False))
 
     def erase_stale(self) -> None:

@@ -9,11 +9,11 @@
 
   A1  A worker begins such an item only after `MayBegin` for this very attempt, which waits for the
       commit of its `Intent`. It asks when it would begin at once, and does nothing else until the
-      answer is there: so what has only been queued was never started, and is never said to be.
+      answer is there: so an item that was only queued was never started, and is never reported as started.
   A2  An item with an `Intent` is never ready again in an epoch, once what earlier epochs left in doubt
       is settled: each path on which a lease's items become ready goes through `Ledger.again`. While the run
-      stops nothing is handed out, so nothing is given up: what became of the item can be said
-      (`rscoop resolve`) before a resume settles it.
+      stops nothing is handed out, so nothing is given up: the user can record what happened (`rscoop
+      resolve`) before a resume settles the item.
   A3  The parent that such an item may be stays with its worker: it is neither moved (`Stuck`) nor
       replayed while it lives (`always_replay`).
   A4  If its arguments are lost, it is not called again: it is given up like others in doubt.

@@ -58,7 +58,7 @@ class PartChange(msgspec.Struct, frozen=True):
     new: Sequence[Span]  # items that are now to do
     is_whole: bool = False  # all items of a new batch
     replaced: Sequence[Span] = ()  # undone items that have changed, or are beyond the new end
-    begun: Sequence[Span] = ()  # of the places of those: `idempotent=False` items had begun
+    begun: Sequence[Span] = ()  # parts of `replaced` in which `idempotent=False` items had begun
     lost: Sequence[Span] = ()  # done items that no longer count
 
 

@@ -42,7 +42,7 @@ class ParentFacts:
         self.index: list[tuple[int, int]] = []  # (call, sequence number), sparse, ascending
         self.crashes: dict[tuple[int, int], list[Crashed]] = {}
         self.intents: dict[int, Intervals] = {}  # call -> idempotent=False items once granted
-        self.cancelled: dict[int, Intervals] = {}  # call -> items that ended so
+        self.cancelled: dict[int, Intervals] = {}  # call -> items that ended as cancelled
         # Of checkpoints (`core.facts.checkpoints`):
         self.blocks: dict[tuple[str, int], list[Generation]] = {}  # generations, ascending
         self.dropped = Intervals()  # calls of which nothing is kept
@@ -50,7 +50,9 @@ class ParentFacts:
         self.untold = Intervals()  # observations of which nothing is kept
         self.trimmed_by: list[tuple[str, int]] = []  # blocks whose checkpoints cover those
         self.trims: dict[int, Trimmed] = {}  # by sequence number
-        self.work: dict[bytes, FunctionWork] = {}  # what its log's outcomes came to, by fingerprint
+        self.work: dict[
+            bytes, FunctionWork
+        ] = {}  # totals of the outcomes in its log, by fingerprint
 
     def is_past(self, attempt: Attempt) -> bool:
         """Return whether a later attempt has written: this one lacks the answers of that one."""
@@ -62,7 +64,7 @@ class ParentFacts:
         return self.sizes[call] if call in self.finished else None
 
     def begins(self, part: Part) -> bool:
-        """Return whether a part is the whole of a call that was never heard of: by far most are."""
+        """Return whether a part is the whole of a call that is new; most parts are."""
         stops = self.finished.stops
         return (
             part.last

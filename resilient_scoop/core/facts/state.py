@@ -144,7 +144,7 @@ class DurableState(msgspec.Struct):
         """Forget an undone item whose arguments are lost: its parent asks for it again."""
         batch.undone.discard(index, index + 1)
         batch.cut_away(index, index + 1)
-        batch.last = False  # the parent that makes the item again tells the batch's end again
+        batch.last = False  # the parent that makes the item again also sends the batch's end again
         self.items_known -= 1
 
     def drop(self, path: str, *, counted: bool = True) -> list[bytes]:

@@ -107,7 +107,7 @@ class Totals:
             self.erase({self.title_of(outcome.fingerprint): work})
 
     def by_title(self, parent: ParentFacts) -> dict[str, FunctionWork]:
-        """Return what the outcomes in a parent's log came to, by the functions' names."""
+        """Return the totals of the outcomes in a parent's log, by the functions' names."""
         found: dict[str, FunctionWork] = {}
         for fingerprint, work in parent.work.items():
             name = self.title_of(fingerprint) if fingerprint else OTHERS

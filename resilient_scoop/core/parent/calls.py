@@ -1,8 +1,8 @@
 """A parent's calls: numbered in order, and settled by outcomes.
 
 P1  An item is settled once, by an outcome whose fingerprint and digest are its own (NO-WRONG). One
-that does not fit is doubted: the item is sent again, to be computed again, and said, unless a
-later record settles it: then an earlier resume has said it.
+that does not fit is doubted: the item is sent again, to be computed again, and this is reported, unless a
+later record settles it: then an earlier resume has reported it.
 P4  Arguments are kept until their item is settled wherever a stale outcome may still come: for
 calls that an earlier attempt may have made.
 """

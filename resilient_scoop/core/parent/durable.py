@@ -1,8 +1,8 @@
 """A parent's side of checkpoints: which blocks are open, and from which generations they can continue.
 
 D1  A block is entered at the same place on every replay: (name, opening) is its identity.
-D2  Only the innermost open block makes checkpoints: what is inside is over by then, and what is
-    around it comes back first.
+D2  Only the innermost open block makes checkpoints: inner blocks are closed by then, and outer ones are
+    restored first.
 D3  A checkpoint takes no call number and no observation number, so it does not matter for a
     replay which of them were made.
 D4  The counters never go back. What an older state makes again under its old number is matched by
@@ -12,10 +12,10 @@ D5  Whatever generation the log holds can be fallen back to: those after which s
 D6  A generation names the calls of which this process has not read everything: those that miss
     outcomes, and those whose results are in files that a living `Call` names (`ParentCalls.readable`). The
     journal keeps them.
-D7  A future from before the block may be in its state: what settled the call on replay has been let
-    go of by then, so the history is gone over once more.
-D8  What this attempt has made itself under such a future's number must be the very same item, and
-    what the history does not have then comes from nowhere: the future is refused, not waited for.
+D7  A future from before the block may be in its state: the outcomes that settled the call on replay have
+    been dropped by then, so the history is read once more.
+D8  What this attempt has made itself under such a future's number must be the very same item, and if the
+    history lacks its outcome, no process will send it: the future is refused, not waited for.
 """
 
 from __future__ import annotations

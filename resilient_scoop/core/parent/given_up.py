@@ -1,8 +1,8 @@
 """A parent's batches whose results can no longer be read, because the iterator over them is gone.
 
-What no worker has begun of them is not computed. What is begun ends as usual, and what it comes to
-is dropped; until then, or until the broker says that nothing more will come, the call stays in
-`Calls.open`, so that the end of a script waits for what is under way.
+What no worker has begun of them is not computed. Begun items end as usual, and their results are dropped;
+until then, or until the broker says that nothing more will come, the call stays in
+`Calls.open`, so that the end of a script waits for running items.
 
   U1  Giving up a call is no observation: the parent gets no answer that could be different, and
       the items are not settled by it. A replay may give the call up earlier or later (the garbage

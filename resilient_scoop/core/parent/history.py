@@ -6,7 +6,7 @@ It is `replaying` until the last page is here. A parent that is live reads its h
 when a future of a state needs what was dropped (D7). `_NEXT` lists the phases.
 
   P2  Observations are numbered without gap; those of the history are used up in their order before a
-      new one is made. One that does not fit its place ends the use of the history, and is said; the
+      new one is made. One that does not fit its place ends the use of the history, and is reported; the
       mark that is left ("rewind") lets a later replay of the same code continue after it.
 """
 

@@ -7,7 +7,7 @@ wait forever nor end normally.
 
   J1  A difference is reported once per function, or it is an error (strict runs).
   J2  A call that must not start twice is never replaced by another call that starts.
-  J3  Not more than `discard_s_max` seconds of computing are thrown away unless the user has said so.
+  J3  Not more than `discard_s_max` seconds of computing are discarded unless the user has agreed.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class Judge:
                 self.refuse(DiscardError(where, what, round(self.discarded_s)))
 
     def _mind_begun(self, doubted: list[Call]) -> None:
-        """Refuse to do anything in the place of a call that must not be started twice (J2)."""
+        """Refuse to replace a call that must not be started twice (J2)."""
         for call in doubted:
             for doubt in call.doubts:
                 open_ = call.left.overlap(doubt.low, doubt.high) if doubt.once else []
@@ -204,7 +204,7 @@ class Judge:
     def mind_moved(
         self, call: Call, part: wire.Part, ahead: Mapping[int, Sequence[wire.Outcome]]
     ) -> None:
-        """Refuse to start a call that must not be started twice, and was at another place (J2).
+        """Refuse to start a call that must not be started twice, if it was started at another place (J2).
 
         `ahead` are outcomes of calls that are not made yet.
         """

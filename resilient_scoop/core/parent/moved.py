@@ -5,13 +5,13 @@ places than in the journal. The result of an item may be taken from another plac
 on its function and arguments. (See decision 0042.)
 
   V1  Only results of calls that were proven to draw no random numbers and to call nothing unknown count
-      (`Outcome.pure`, said by the worker that ran them), and none that failed. All others are bound
+      (`Outcome.pure`, set by the worker that ran them), and none that failed. All others are bound
       to their place, which their random streams are seeded from (SAME-ANSWER).
   V2  Function and arguments are the same by their digests, in full; arguments that cannot be compared
       never are (NO-WRONG).
   V3  Nothing is looked for as long as every outcome of the history fits its place: an ordinary replay
-      pays nothing. Then, what the history holds for calls that the script has not made yet is looked
-      at too, once.
+      pays nothing. Otherwise the outcomes of calls that the script has not made yet are searched too,
+      once.
   V4  A result that is found is sent to the broker after the call that asks for it, as if a worker had
       just made it. The broker counts it as any outcome, and the parent is told when it is durable.
       So the journal has it under its new place, and the next replay finds it there.

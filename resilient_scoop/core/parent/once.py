@@ -48,7 +48,7 @@ def begin(depth: int, at_call: int, at_observation: int) -> Begun:
 
 
 def find(recorded: deque[wire.Observation], begun: Begun) -> wire.Observation | None:
-    """Return the answer that was told before, wherever its function ended (ON2)."""
+    """Return the recorded answer, wherever its function ended (ON2)."""
     if recorded and (recorded[0].kind, recorded[0].at_call) == (begun.kind, begun.call):
         return recorded[0]
     return next((each for each in recorded if each.kind == begun.whole), None)
@@ -79,9 +79,11 @@ class Once(msgspec.Struct):
     """Which answers one attempt at a parent waits for, until they are durable (ON4)."""
 
     wanted: int = -1  # the last observation that is to be durable before the parent continues
-    noted: int = -1  # all up to this one are
-    sent: list[wire.Observation] = []  # with the wanted one, not noted
-    watch: Callable[[Begun, bool], None] | None = None  # hears of each, and whether it was told
+    noted: int = -1  # all up to this one are durable
+    sent: list[wire.Observation] = []  # observations up to the wanted one, not yet durable
+    watch: Callable[[Begun, bool], None] | None = (
+        None  # gets each answer, and whether it was recorded
+    )
 
     @property
     def is_durable(self) -> bool:

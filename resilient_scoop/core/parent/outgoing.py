@@ -1,6 +1,6 @@
 """What a parent sends: items of its calls, observations and checkpoints, in order.
 
-P3  An observation leaves in the same bundle as what the parent does next, and before it.
+P3  An observation is sent in the same bundle as the parent's next action, and before it.
 """
 
 from __future__ import annotations

@@ -352,7 +352,7 @@ class Parent:
         return once.begin(depth, self.calls.next, self.history.next_observation)
 
     def is_once_known(self, begun: Begun) -> bool:
-        """Return whether its answer is here, or is nowhere: the history is at its end."""
+        """Return whether its answer has arrived, or the history is at its end without it."""
         history = self.history
         return not history.replaying or once.find(history.recorded, begun) is not None
 

@@ -7,10 +7,10 @@ history. What is added is a comparison, made at the moment at which the parent d
       arguments. One above all journaled numbers lies beyond the end of the history.
   RP2  An observation that is asked for where none was recorded is a difference if the journal has
       later calls (it would have been journaled with the next of them), else the history's end.
-  RP3  Nothing is computed and nothing new is told: at the end of the history the parent stands still.
+  RP3  Nothing is computed and no new answer is given: at the end of the history the parent stops.
   RP4  A call below others that the journal knows, and unknown itself, was lost and left out by a repair:
       the history of a parent that is not done ends there, and one that is done has no whole history.
-  RP5  An end lies where the attempt that came to it says, not where an earlier one, of other code, came to.
+  RP5  The end is where the attempt that ended has recorded it, not where an attempt of other code ended.
 
 The first difference, or the end, goes to `halt`, which must not return.
 """
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class End(msgspec.Struct, frozen=True):
-    """Why a replay stands still. `expected` is empty where it is no difference."""
+    """Why a replay stops. `expected` is empty where it is no difference."""
 
     what: str  # "history", or what differs: call, arguments, code, observation, output, input, end
     expected: str
@@ -75,7 +75,7 @@ class RecordedCalls(LogVisitor):
     trimmed_by: list[tuple[str, int]] = field(default_factory=list)
 
     def take(self, seq: int, record: wire.Logged) -> None:
-        """Take in a record; those that tell nothing of what was asked change nothing."""
+        """Take in a record; one that is not about calls or their end changes nothing."""
         self.seq = seq
         self.visit(record)
 
@@ -245,7 +245,7 @@ class Replayed(Parent):
             )
 
     def _same(self, batch: Batch, call: Call, stop: int, digests: bytes) -> bool:
-        """Tell at once that all items are those of the journal, as by far most are."""
+        """Return at once if all items are those of the journal, which is the usual case."""
         piece = batch.piece_at(call.count)
         if piece is None or piece.stop < stop or piece.fn != call.fn:
             return False
@@ -276,7 +276,7 @@ class Replayed(Parent):
             self._differ("code", error.expected, f"{error.found} ({error.path})")
 
     def recall(self, kind: str) -> bytes | None:
-        """Return what was told at this point; where nothing was, that is the end (RP2, RP5)."""
+        """Return the recorded answer at this point; without one, the replay ends here (RP2, RP5)."""
         if self.ended and self.history.next_observation >= self.last_observation:
             asks = f"`{kind}` before call {self.calls.next}"
             self._differ("observation", "no answer here", asks)

@@ -16,7 +16,7 @@ class UnderWay:
     in_messages: int = 0  # bytes
     in_files: int = 0  # bytes
     files: int = 0  # unsettled items whose arguments are in files
-    ended_files: list[tuple[int, int]] = field(default_factory=list)  # (call, item): may go
+    ended_files: list[tuple[int, int]] = field(default_factory=list)  # (call, item), to be removed
 
     def add(self, call: Call, count: int, args_bytes: int, files: dict[int, int] | None) -> None:
         """Items begin, after those that the call has; `files`: see `Parent.add`."""

@@ -1,7 +1,7 @@
 """Progress reports of a worker's items, on their way to the broker.
 
-  RT1  The last word of an item is sent within `KEEP_S` of the one before it, or with the next flush
-      after that; words in between are replaced, not queued.
+  RT1  The last report of an item is sent within `KEEP_S` of the one before it, or with the next flush
+      after that; reports in between are replaced, not queued.
   RT2  Nothing is sent of an item whose outcome is on its way, or whose task was dropped.
 
 An item that is tried again in the same worker (`retries=`) gets the payload of its last try.

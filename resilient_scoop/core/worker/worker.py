@@ -450,7 +450,7 @@ def _hand(
     message: wire.Outcomes | wire.Saved | wire.Noted | wire.CancelAnswer | wire.Abandoned,
     parent: Parent,
 ) -> None:
-    """Give a parent what it was told."""
+    """Give a parent an answer of the broker."""
     match message:
         case wire.Outcomes():
             with suppress(ReplayDivergedError):  # the parent keeps it, and raises it where it waits

@@ -1,7 +1,7 @@
 """How an agent gets in: it makes a key of its own, and enrolls it under the key of its ticket.
 
-It tries the addresses of its ticket in turn. What fails is told apart, since the cures differ: an address
-that cannot be reached, one where something else answers, and a ticket that is not taken.
+It tries the addresses of its ticket in turn. It distinguishes the causes of a failure, since the cures
+differ: an address that cannot be reached, one where something else answers, and a refused ticket.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Admission(NamedTuple):
     server: bytes
     keys: KeyPair
     host: str  # this host's name in the run
-    number: int = 1  # and its number there
+    number: int = 1  # its number in the run
 
 
 def enroll(ticket: Ticket) -> Admission:

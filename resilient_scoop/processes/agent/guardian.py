@@ -95,7 +95,7 @@ def _agents(run_key: str, tag: str) -> list[int]:
 
 
 def _is_let_in(agent: int) -> bool:
-    """Return whether an agent has got into its run: before that it ignores signals, and has no work."""
+    """Return whether an agent is enrolled in its run: before that it ignores signals, and has no work."""
     return Path(f"/proc/{agent}/cwd/sock", CONTROL).exists()
 
 
@@ -333,7 +333,7 @@ class _Guardian:
         return code
 
     def _watch(self, agent: subprocess.Popen[bytes], control: int) -> int:
-        """Pass on what the place says, until the agent ends; return its exit status."""
+        """Pass on lines of the place until the agent ends; return its exit status."""
         pidfd = os.pidfd_open(agent.pid)
         streams = [0, pidfd]
         while True:
@@ -347,7 +347,7 @@ class _Guardian:
             elif line.startswith(_RENEW):
                 _hand_over(self.folder, line.removeprefix(_RENEW))
             elif not _is_let_in(agent.pid):
-                agent.kill()  # it executes nothing, and does not listen
+                agent.kill()  # it executes nothing, and reads no commands
             else:
                 with suppress(BrokenPipeError):
                     os.write(control, line)

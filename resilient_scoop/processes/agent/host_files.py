@@ -2,7 +2,7 @@
 
 A file crosses the network once a host: a process that wants one that is on its way waits for it with
 the others.
-Of a file that is here under another name only the first chunk crosses, which brings its SHA-256.
+If this host has the file under another name, only the first chunk crosses, which brings its SHA-256.
 The folder here is a cache of the run's. When it has grown to `CACHE_BYTES_MAX`, or the disk has little
 space left, the files that were used longest ago are removed; they can be fetched again, and processes
 that have them open keep them.
@@ -149,7 +149,7 @@ class AgentFiles:
         try:
             wanted = local.decode_wanted(message)
         except msgspec.MsgspecError:
-            return  # of the user's code: it has our socket's name
+            return  # a process of the user's code that knows our socket's name
         for name in wanted.names:
             if _NAME.fullmatch(name):
                 self._take(fd, wanted, name, now)
@@ -361,7 +361,7 @@ class AgentFiles:
             self._send(wire.encode(wire.Log(path.name, log.begins + log.arrived, data)))
 
     def say(self, text: str) -> None:
-        """Say something to the user of the run."""
+        """Send a message to the user of the run."""
         self._send(wire.encode(wire.Note(text)))
 
     def evict(self) -> None:

@@ -194,7 +194,7 @@ class AgentShell:
         """Send a message in the name of a process that has ended."""
 
     def _say(self, text: str) -> None:
-        """Say something to the user."""
+        """Send a message to the user."""
         write_note(text)
 
     def _send_logs(self) -> None:
@@ -247,7 +247,7 @@ class AgentShell:
 
     def _reap(self, name: str, child: Child) -> None:
         """A process has ended: end its group, and tell the machine."""
-        with contextlib.suppress(ProcessLookupError):  # it left nothing
+        with contextlib.suppress(ProcessLookupError):  # no process of its group is left
             os.killpg(child.popen.pid, signal.SIGKILL)  # before its number can be another's
         code = child.popen.wait()
         del self.children[name]

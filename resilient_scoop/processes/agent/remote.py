@@ -50,7 +50,7 @@ _LOGS_PAUSE_S: Final = 2.0
 
 
 def tell(**fields: Any) -> None:
-    """Tell the place something; if it is gone, no one needs to know."""
+    """Send the place a message; if it has ended, the message is not needed."""
     line = MARK + json.dumps(fields) + "\n"
     with suppress(OSError):
         os.write(1, line.encode())

@@ -1,9 +1,9 @@
 """The door through which agents of other hosts, and the workers behind them, reach the broker.
 
-  DR1  What comes in is from a host whose key was enrolled, and is taken as that host's.
+  DR1  A message comes from a host whose key was enrolled, and counts as a message of that host.
   DR2  A routing id and the identity of a process belong to the host that used them first.
   DR3  The key of a ticket opens nothing but an enrolment, and a ticket counts as used before its answer.
-  DR4  A host that is shut out has no connection any more, and gets none.
+  DR4  A revoked host has no connection, and gets none.
 
 Every message has its channel in front: `E` an enrolment (`wire.enrol`), `F` a request about files
 (`wire.files`), `M` a message of a process, after the identity of that process (`wire.messages`). To an

@@ -111,7 +111,7 @@ class FileService:
                 self.refused.append((request.host, str(error)))
                 self._wake()
                 continue
-            except OSError as error:  # a failing disk; what needs an answer is asked for again
+            except OSError as error:  # a failing disk; requests that need an answer are repeated
                 self.failed.append(
                     f"a request of {request.host} about a file of the run failed ({error}): see whether "
                     "the disk of the run's folder is well"
@@ -227,7 +227,7 @@ class FileService:
         """Add a part if it is the next one; return the size then."""
         with draft.open("ab") as file:
             size = file.tell()
-            if size > part.total:  # of another file of this name: it cannot be
+            if size > part.total:  # a part of another file of this name: impossible
                 os.ftruncate(file.fileno(), 0)
                 return 0
             if part.offset != size or size + len(part.data) > part.total:

@@ -88,7 +88,7 @@ class Grid:
         return {name: host.state.value for name, host in hosts.items()}
 
     def answer(self, request: asked.Request) -> asked.Answer:
-        """Do what a user asks."""
+        """Carry out a request of a user."""
         known = self._exchange.broker.hosts.by_name.keys() | set(self.door.ring.hosts.values())
         if isinstance(request, asked.Drain | asked.Revoke) and request.host not in known:
             names = ", ".join(sorted(known)) or "none"
@@ -110,7 +110,7 @@ class Grid:
                 assert_never(request)
 
     def _rekey(self) -> str:
-        """Renew the keys; return what to say. Hosts that no place starts are told to end."""
+        """Renew the keys; return the message for the user. Hosts that no place starts are told to end."""
         places = read_hosts(self._run_dir)
         started = set() if places is None else {each.name for each in places.hosts}
         invited = sorted(set(self.door.ring.hosts.values()) - started)

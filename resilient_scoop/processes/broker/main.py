@@ -69,7 +69,7 @@ _REPORT_S = 0.2
 _SPEAK_S = 1.0
 """Longest time between two reports to the launcher (`processes.launcher.watchdog`)."""
 LOST_AT_BOOT = b"Ba"  # first byte of a payload that names the file of an argument
-_QUIET_S = 3  # of an agent: less is not worth a word
+_QUIET_S = 3  # of an agent; a shorter silence is not reported
 _FAREWELL_S = 8.0
 _ASKED_S = 0.25
 _FAREWELL_MIN_S = 1.0

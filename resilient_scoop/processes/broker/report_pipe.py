@@ -1,7 +1,7 @@
 """The broker's end of its pipe to the launcher, which may be full for minutes: the launcher is stopped.
 
-What is for the user waits until there is room, and nothing is sent before it. Reports of how it goes are
-left out meanwhile, since the next one says all of it again. A line that did not fit whole is continued.
+What is for the user waits until there is room, and nothing is sent before it. Reports of progress are
+left out meanwhile, since each replaces the one before it. A line that did not fit whole is continued.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def main() -> int:
         while not text.endswith(b"\n"):
             byte = pipe.read(1)
             if not byte:
-                return 0  # the program ended before it said anything
+                return 0  # the program ended before it sent the line
             text += byte
     path, options, described = text.decode().rstrip("\n").split("\0", 2)
     run, info = RunDir(Path(path)), json_text.decode(described, RunInfo)

@@ -57,7 +57,7 @@ class PlacesPart:
         self._missing_at: dict[str, float] = {}  # hosts that were there, unknown to a new broker
         self._ending = False
         self._computes_here = workers_here > 0
-        self._alone = ""  # what was said when no host was left
+        self._alone = ""  # the message that no host is left
         self.hosts: list[HostReport] = []
         self.fatal = 0
         self._renewals = 0  # of the present broker
@@ -106,7 +106,7 @@ class PlacesPart:
             self._say_none_left()
 
     def _say_none_left(self) -> None:
-        """Say once that the run has no host any more, and again if that was so in between."""
+        """Report once that the run has no host left, and again if hosts came and left in between."""
         if self._computes_here or not self.hosts or self._ending:
             return
         alone = none_left(self._run.id, self.names, self._states)

@@ -121,7 +121,7 @@ def _file(run: RunDir) -> Path:
 class Stopping:
     """What one launcher was asked for, and until when it waits.
 
-    `tell` sends a line to the broker, `say` a sentence to the user.
+    `tell` sends a line to the broker, `say` a message to the user.
     """
 
     def __init__(

@@ -322,7 +322,7 @@ class Launcher:
         (self.run.path / "keys" / "door.json").unlink(
             missing_ok=True
         )  # of a broker that was killed
-        with suppress(OSError):  # a full disk: it is for those who join later
+        with suppress(OSError):  # a full disk: the file is for hosts that join later
             write_options(self.run, self.options)
 
     def _end_orphans(self) -> None:

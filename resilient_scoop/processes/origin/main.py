@@ -57,12 +57,12 @@ if TYPE_CHECKING:
 
 
 def say(text: str) -> None:
-    """Say something to the user."""
+    """Send a message to the user."""
     errors = sys.stderr
     if isinstance(errors, Errors):
         errors.flush()
         if text.startswith("replay: "):
-            errors.repeats = never  # from here on it does something else
+            errors.repeats = never  # from here on its output differs
     with contextlib.suppress(OSError):  # it is closed
         os.write(2, f"rscoop: {text}\n".encode("utf-8", "replace"))
 

@@ -48,7 +48,7 @@ class ScriptOutput(io.RawIOBase):
         super().__init__()
         self._block_bytes = 1 if unbuffered else BLOCK_BYTES
         self._kept = 0  # bytes that Python would still have in its buffer
-        self._began = False  # it would have written some
+        self._began = False  # whether it would have written some
         self._session = session
         self._tty = tty
         self._recorded = recorded  # what earlier attempts wrote, in bytes of the script

@@ -89,7 +89,7 @@ class PlaceCalls:
         future.add_done_callback(self._is_done)
 
     def withdraw(self) -> list[places.Event]:
-        """Call off starts that have not reached their place; return what became of them."""
+        """Cancel starts that have not reached their place; return their events."""
         with self._lock:
             withdrawn, self._asked = self._asked, {}
         return [

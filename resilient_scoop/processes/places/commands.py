@@ -5,7 +5,7 @@
     {"renew": true}                                   keys were renewed: agents need new tickets
     {"stop": SECONDS}                                 the run ends
 
-"came" is said again for each linked agent when the places are started again, and "lost" only if no agent
+"came" is repeated for each linked agent when the places are started again, and "lost" only if no agent
 of the host is linked any more. End of file means that the launcher has ended.
 """
 
@@ -27,7 +27,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 def event_of(line: bytes, jitter: float) -> places.Event | None:  # noqa: PLR0911 - a command each
-    """Return the event that a line means; None for `renew`, which is no matter of the machine.
+    """Return the event that a line means; None for `renew`, which does not concern the machine.
 
     Raises:
         msgspec.MsgspecError: it is no command.

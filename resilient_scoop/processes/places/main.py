@@ -107,7 +107,7 @@ class PlacesShell:
         self._send()
 
     def _begin(self) -> None:
-        """Begin, with what the launcher has said meanwhile: hosts that are out are not started first."""
+        """Begin, with the commands that have arrived: drained and revoked hosts are not started."""
         early = self._commands() if select.select([self.stdin], [], [], 0.0)[0] else []
         out: dict[type[places.Event], list[str]] = {
             places.HostDrained: [], places.HostRevoked: [],
@@ -126,7 +126,7 @@ class PlacesShell:
             self._step(event)
 
     def _commands(self) -> list[places.Event]:
-        """Read commands; without a launcher nothing is left to do here."""
+        """Read commands; end if the launcher has ended."""
         data = os.read(self.stdin, _READ_BYTES)
         if not data:
             self.is_over = True

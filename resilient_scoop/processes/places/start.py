@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def ssh_options(spec: grid.GridSpec, info: RunInfo) -> SshOptions:
-    """Return what the user said about logins."""
+    """Return the user's settings for logins."""
     folder = str(Path(info.script).parent) if info.script else info.cwd
     return SshOptions(
         kind=DoorKind(spec.ssh),
