@@ -567,8 +567,14 @@ class ScriptGuardError(TaskError):
         )
 
 
+_NAMED_MAX = 4
+
+
 class MeaningError(TaskError):
-    """A function refers to values that differ in a worker, and cannot be sent."""
+    """A function refers to values that differ in a worker, and cannot be sent.
+
+    `reasons` are clauses that say, for each of the `labels`, why it cannot be sent and what to do.
+    """
 
     def __init__(self, function: str, labels: list[str], reasons: list[str]) -> None:
         super().__init__(function, labels, reasons)
@@ -577,10 +583,10 @@ class MeaningError(TaskError):
         self.reasons = reasons
 
     def __str__(self) -> str:
-        pairs = zip(self.labels, self.reasons, strict=True)
-        what = "; ".join(f"{label} ({reason})" for label, reason in pairs)
+        first = ", ".join(self.labels[:_NAMED_MAX])
+        more = len(self.labels) - _NAMED_MAX
+        what = f"{first} and {more} more" if more > 0 else first
         return (
-            f"{self.function} was not run: it refers to values that differ between the worker and the "
-            f"script's process: {what}; pass it as an argument, share it with shared.setConst, or set it "
-            f"at the top level of its module"
+            f"{self.function} was not run, because a worker does not have the script's value of {what}: "
+            f"{'; '.join(self.reasons[:_NAMED_MAX])}"
         )

@@ -32,7 +32,7 @@ _ALIGN_BYTES: Final = 64
 _LONG_BYTES: Final = 1 << 20
 """Bytes of at least this length are not copied into a pickle; only a frame is written around them."""
 _HEAD: Final = struct.Struct("<cxxxIQ")
-_TOO_DEEP: Final = (
+TOO_DEEP: Final = (
     "it is nested too deeply: send a flat form of it (a list of nodes and indexes), or give its "
     "class a __reduce__"
 )
@@ -111,10 +111,15 @@ def _by_value(obj: object, error: Exception, what: str, root: str) -> bytes:
         except Exception as refused:  # noqa: BLE001 - pickling runs user code
             error = refused
     if isinstance(error, RecursionError):
-        raise PicklingFailedError(what, root, unpicklable_path.kind_of(obj), _TOO_DEEP) from None
-    culprit = unpicklable_path.find(obj, root, _fails)
+        raise PicklingFailedError(what, root, unpicklable_path.kind_of(obj), TOO_DEEP) from None
+    culprit = culprit_in(obj, root)
     hint = culprit.hint or f"pickle says: {error}"
     raise PicklingFailedError(what, culprit.path, culprit.kind, hint) from error
+
+
+def culprit_in(obj: object, root: str) -> unpicklable_path.Culprit:
+    """Return the innermost part of an object, called `root`, that cannot be pickled."""
+    return unpicklable_path.find(obj, root, _fails)
 
 
 def _fails(obj: object) -> bool:

@@ -15,6 +15,8 @@ _LOOKS_MAX: Final = 20_000
 _DEPTH_MAX: Final = 60
 ADVICE: Final = "__rscoop_advice__"
 _LEAVE_OUT: Final = "make it inside the function, or leave it out with __getstate__"
+_SEND_STATE: Final = "send is_set() of it"
+_SEND_CONTENT: Final = "send a list of what it holds"
 _HINTS: Final = {
     "_thread.lock": _LEAVE_OUT,
     "_thread.RLock": _LEAVE_OUT,
@@ -26,6 +28,17 @@ _HINTS: Final = {
     "socket.socket": "send the address and connect inside the function",
     "memoryview": "send bytes(...) of it",
     "sqlite3.Connection": "send the path and connect inside the function",
+    "threading.Event": _SEND_STATE,
+    "multiprocessing.synchronize.Event": _SEND_STATE,
+    "queue.Queue": _SEND_CONTENT,
+    "queue.LifoQueue": _SEND_CONTENT,
+    "queue.PriorityQueue": _SEND_CONTENT,
+    "_queue.SimpleQueue": _SEND_CONTENT,
+    "multiprocessing.queues.Queue": _SEND_CONTENT,
+    "multiprocessing.queues.JoinableQueue": _SEND_CONTENT,
+    "multiprocessing.queues.SimpleQueue": _SEND_CONTENT,
+    "multiprocessing.sharedctypes.Synchronized": "send its value",
+    "multiprocessing.sharedctypes.SynchronizedArray": "send list(...) of it",
 }
 
 
@@ -46,6 +59,8 @@ def find(
     for _ in range(depth_max):
         if (advice := _own_advice(obj)) is not None:
             return Culprit(path, type(obj).__name__, advice)
+        if kind_of(obj) in _HINTS:
+            break
         for (suffix, part), _look in zip(_parts(obj), looks, strict=False):
             if id(part) not in seen and fails(part):
                 path, obj = path + suffix, part

@@ -19,15 +19,16 @@ import importlib
 import sys
 import threading
 from collections.abc import Iterable
-from types import FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, Final
 
 from resilient_scoop.counts import sized
-from resilient_scoop.errors import MeaningError
+from resilient_scoop.errors import MeaningError, PicklingFailedError
 from resilient_scoop.identity.meaning import ABSENT_DIGEST, here_of
 from resilient_scoop.payload import codec
 from resilient_scoop.values.containers import copy_of, fill, is_container
-from resilient_scoop.values.user_code import is_user_code
+from resilient_scoop.values.hidden_state import may_have_state
+from resilient_scoop.values.user_code import is_user_code, is_user_module
 from resilient_scoop.values.user_modules import is_users
 from resilient_scoop.values.values import ABSENT, CACHED, MISSING
 from resilient_scoop.wire import payload_tags as tags
@@ -70,7 +71,7 @@ def activate(overlay: Overlay | None) -> None:
         else:
             _put(owner, name, value)
     _Active.overlay = overlay
-    for home, value in () if overlay is None else overlay.values.items():
+    for home, value in () if overlay is None else _users_first(overlay.values):
         owner, name = _owner(home)
         if owner is not None:
             held = vars(owner).get(name, MISSING)
@@ -83,6 +84,11 @@ def activate(overlay: Overlay | None) -> None:
             elif held is not MISSING:
                 _Active.before.append((owner, name, held))
                 _put(owner, name, MISSING)
+
+
+def _users_first(values: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+    """Return the values of libraries last: a replaced builtin may call a function of the user at once."""
+    return sorted(values.items(), key=lambda each: not is_user_module(each[0].partition(":")[0]))
 
 
 def _put(owner: Any, name: str, value: Any) -> None:
@@ -184,6 +190,24 @@ def _set_event() -> threading.Event:
     return event
 
 
+class _Replaced:
+    """Replaces a function in C that the script has kept before it replaced it in its module."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self._of = module, name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _as_imported, self._of
+
+
+def _as_imported(module: str, name: str) -> Any:
+    owner = importlib.import_module(module)
+    for known, each, held in _Active.before:
+        if known is owner and each == name:
+            return held
+    return vars(owner)[name]
+
+
 class _Unsent:
     """Replaces a value that could not be sent; holds the reason."""
 
@@ -195,7 +219,45 @@ def _reason(reference: Reference, values: dict[str, Any]) -> str:
     unsent = values.get(reference.home)
     if isinstance(unsent, _Unsent):
         return unsent.reason
-    return "importing its module gives something else in the worker"
+    label, module = reference.label, _named(reference.home)
+    return (
+        f"{label} is something else where a worker imports {module}: let it be the same in each "
+        f"process, or pass it as an argument"
+    )
+
+
+def _named(home: str) -> str:
+    """Return, for display, the module of a home."""
+    name = home.partition(":")[0]
+    return "the script" if name == "__main__" else name
+
+
+def _too_large(label: str, home: str, length: int, *, is_imported: bool) -> str:
+    if is_imported:
+        return (
+            f"{label} is too large to be sent with each function ({sized(length)}), and differs each time "
+            f"that {_named(home)} is imported: let it be the same in each process, pass it as an argument, "
+            f"or share it with shared.setConst"
+        )
+    return (
+        f"{label} is too large to be sent with the function ({sized(length)}, at most "
+        f"{sized(LARGE_BYTES)}): pass it as an argument, or share it with shared.setConst"
+    )
+
+
+def _unpicklable(label: str, home: str, value: Any, error: Exception) -> str:
+    """Return why a value cannot be sent, and what to do instead."""
+    if isinstance(error, PicklingFailedError) and error.hint == codec.TOO_DEEP:
+        return f"{label} {codec.TOO_DEEP.removeprefix('it ')}"
+    culprit = codec.culprit_in(value, label)
+    hint = culprit.hint or str(error)
+    if may_have_state(value) or culprit.path != label:
+        return f"{culprit.path} is a {culprit.kind} and cannot be sent: {hint}"
+    where = _named(home if is_user_module(home.partition(":")[0]) else "__main__")
+    return (
+        f"{label} is a {culprit.kind} and cannot be sent: {hint}, or set it at the top level of {where}, "
+        f"so that each worker has its own"
+    )
 
 
 def _differing(define: Define) -> list[Reference]:
@@ -244,6 +306,9 @@ def values_of(references: Iterable[Reference], objects: dict[str, Any]) -> bytes
         if isinstance(value, ModuleType):
             sent[home] = _Imported(value.__name__)
             continue
+        if isinstance(value, BuiltinFunctionType) and isinstance(value.__self__, ModuleType):
+            sent[home] = _Replaced(value.__self__.__name__, value.__name__)
+            continue
         if type(value) is threading.Event and value.is_set():
             sent[home] = events.setdefault(id(value), _SetEvent())
             continue
@@ -253,17 +318,17 @@ def values_of(references: Iterable[Reference], objects: dict[str, Any]) -> bytes
         limit = SMALL_BYTES if is_imported else LARGE_BYTES
         known = shallow_bytes(value)
         if known > limit:  # too large: not even pickled
-            sent[home] = _Unsent(f"it is too large to be sent along ({sized(known)})")
+            sent[home] = _Unsent(_too_large(each.label, home, known, is_imported=is_imported))
             continue
         try:
             length = len(_dumped({home: value}))
         except Exception as error:  # noqa: BLE001 - pickling runs user code
-            sent[home] = _Unsent(f"it cannot be pickled: {error}")
+            sent[home] = _Unsent(_unpicklable(each.label, home, value, error))
             continue
         if length <= limit:
             sent[home] = value
         else:
-            sent[home] = _Unsent(f"it is too large to be sent along ({sized(length)})")
+            sent[home] = _Unsent(_too_large(each.label, home, length, is_imported=is_imported))
     return _dumped(sent) if sent else b""
 
 

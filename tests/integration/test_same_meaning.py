@@ -194,7 +194,7 @@ def test_a_global_that_cannot_travel_is_refused_by_its_name(place: Place) -> Non
             try:
                 futures.submit(read, 1).result()
             except Exception as error:
-                print(type(error).__name__, "stream" in str(error), "shared.setConst" in str(error))
+                print(type(error).__name__, "stream" in str(error), "send list(...) of it" in str(error))
             print(futures.submit(plain, 1).result())
     """)
     assert done.expect() == "MeaningError True True\n2\n"
@@ -545,3 +545,51 @@ def test_events_and_queues_that_the_script_has_changed_are_sent_or_refused(place
     assert told == ["stop True", *refused]
     assert " Q " in why
     assert last == "('stop', False) ('q', 0) ('v', 7) ('default', False)"
+
+
+REFUSED: Final = """
+import builtins, queue, resilient_scoop, threading
+from resilient_scoop import futures
+CELLS, TABLE, BOX, QUEUE = None, b"", {}, queue.Queue()
+if resilient_scoop.IS_ORIGIN:
+    def other(x): return x
+else:
+    def other(x): return -x
+def cells(x): return CELLS and x
+def table(x): return len(TABLE) + x
+def box(x): return len(BOX) + x
+def held(x): return QUEUE.qsize() + x
+def calls(x): return other(x)
+def measured(x): return round(x)
+def refused(function):
+    try: print(list(futures.map(function, [1])))
+    except Exception as error: print(type(error).__name__, error)
+if __name__ == "__main__":
+    CELLS, TABLE, BOX["lock"] = (x for x in "ab"), bytes(9_000_000), threading.Lock()
+    QUEUE.put(1)
+    for function in (cells, table, box, held, calls): refused(function)
+    own = builtins.round
+    builtins.round = lambda x: own(x) + 10
+    refused(measured)
+"""
+
+
+def test_a_refusal_says_once_what_differs_why_it_is_not_sent_and_what_to_do(place: Place) -> None:
+    expected = {
+        "cells": "CELLS: CELLS is a generator and cannot be sent: send list(...) of it, or set it at the "
+        "top level of the script, so that each worker has its own",
+        "table": "TABLE: TABLE is too large to be sent with the function (9.0 MB, at most 8.4 MB): pass it "
+        "as an argument, or share it with shared.setConst",
+        "box": "BOX: BOX['lock'] is a _thread.lock and cannot be sent: make it inside the function, or "
+        "leave it out with __getstate__",
+        "held": "QUEUE: QUEUE is a queue.Queue and cannot be sent: send a list of what it holds",
+        "calls": "other: other is something else where a worker imports the script: let it be the same in "
+        "each process, or pass it as an argument",
+    }
+    *refused, measured = place.run(REFUSED).expect().splitlines()
+    assert refused == [
+        f"MeaningError __main__:{name} was not run, because a worker does not have the script's value "
+        f"of {text}"
+        for name, text in expected.items()
+    ]
+    assert measured == "[11]"
