@@ -187,6 +187,17 @@ class RevokeHost(msgspec.Struct, frozen=True):
     why: str = "it was revoked"
 
 
+class AgentOver(msgspec.Struct, frozen=True):
+    """The agent of a host and all its processes have ended, as that host itself has seen.
+
+    `died`: not in order. It is believed of the host's present agent only (HO7).
+    """
+
+    host: str
+    agent: PeerId
+    died: bool
+
+
 class JoinHost(msgspec.Struct, frozen=True):
     """A host is enrolled again."""
 
@@ -204,4 +215,6 @@ class Swept(msgspec.Struct, frozen=True):
 
 
 Action = Put | Erase | Send | Offer | SendHistory | GrantStored | Sweep | Discard | CutHost
-Event = Heard | Tick | Interrupt | Swept | AskCheckpoints | Lied | DrainHost | RevokeHost | JoinHost
+Event = (
+    Heard | Tick | Interrupt | Swept | AskCheckpoints | Lied | DrainHost | RevokeHost | JoinHost | AgentOver
+)  # fmt: skip

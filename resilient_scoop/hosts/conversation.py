@@ -13,6 +13,10 @@ warnings, a traceback. The last lines of noise are kept, since they explain a st
     RUNNING     "ended", the program ends              GONE
     STARTING,   the connection is lost                 UNKNOWN
     RUNNING
+    any         "over"                                 the same
+
+"over" says that an agent and all its processes have ended. It is passed on for the broker, which misses the
+agent only later (decision 0080).
 
 What comes in another state is ignored: a program that says "running" twice has one agent, and one
 that was given up stays so.
@@ -22,6 +26,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Final, Literal
 
 import msgspec
@@ -31,6 +36,7 @@ from resilient_scoop.hosts.base import Seen, UnitState
 PREFIX: Final = "rscoop-host: "
 NOISE_LINES: Final = 20
 LINE_CHARS: Final = 400
+AGENT_CHARS_MAX: Final = 64
 _ENDED: Final = (UnitState.GONE, UnitState.NEVER_CAME)
 _NOT_FOUND: Final = 127
 _NOT_EXECUTABLE: Final = 126
@@ -39,10 +45,26 @@ _NOT_EXECUTABLE: Final = 126
 class GuardianLine(msgspec.Struct, frozen=True):
     """One line of the program."""
 
-    state: Literal["starting", "running", "refused", "ended"]
+    state: Literal["starting", "running", "refused", "ended", "over"]
     host: str = ""
     pid: int = 0
     why: str = ""
+    agent: str = ""  # of "over": which one, hexadecimal
+    died: bool = False  # of "over": it did not end in order
+
+
+class AgentOver(msgspec.Struct, frozen=True):
+    """An agent and all its processes have ended, as the process that watches over it has seen."""
+
+    agent: str  # hexadecimal
+    died: bool
+
+
+HearOver = Callable[[AgentOver], None]
+
+
+def ignored(_over: AgentOver) -> None:
+    """Pass on nothing."""
 
 
 class Conversation:
@@ -51,8 +73,11 @@ class Conversation:
     A conversation belongs to one start; `is_lost` says that no more is heard and that the agent may live.
     """
 
-    def __init__(self, name: str, *, start_s: float, now: float) -> None:
+    def __init__(
+        self, name: str, *, start_s: float, now: float, hear_over: HearOver = ignored
+    ) -> None:
         self._name = name
+        self._hear_over = hear_over
         self._start_s = start_s
         self._began_at = now
         self._lock = threading.Lock()
@@ -83,6 +108,8 @@ class Conversation:
                 self._noise.append(noise.rstrip()[:LINE_CHARS])
             if report is not None:
                 self._take(report)
+        if report is not None and report.state == "over" and _is_hex(report.agent):
+            self._hear_over(AgentOver(report.agent, report.died))
 
     def _take(self, report: GuardianLine) -> None:
         if self._state is UnitState.STARTING and report.state == "running":
@@ -146,6 +173,10 @@ def _decoded(text: str) -> GuardianLine | None:
         return msgspec.json.decode(text, type=GuardianLine)
     except (msgspec.MsgspecError, UnicodeError):
         return None
+
+
+def _is_hex(text: str) -> bool:
+    return 0 < len(text) <= AGENT_CHARS_MAX and set(text) <= set("0123456789abcdef")
 
 
 def _end_text(status: int | None) -> str:

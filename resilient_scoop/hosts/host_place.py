@@ -20,7 +20,7 @@ import msgspec
 from resilient_scoop._version import __version__
 from resilient_scoop.errors import PlaceBusyError, PlaceError, PlaceRefusedError
 from resilient_scoop.hosts.base import Seen, Unit, UnitState
-from resilient_scoop.hosts.conversation import Conversation
+from resilient_scoop.hosts.conversation import Conversation, HearOver, ignored
 from resilient_scoop.hosts.door import Done, Door, Pipe
 from resilient_scoop.hosts.hostfile import Host
 from resilient_scoop.hosts.remote_command import (
@@ -82,6 +82,7 @@ class HostPlace:
         self._lock = threading.Lock()  # guards what follows; never held while waiting
         self._started: dict[str, _Started] = {}  # by id of the unit
         self._python = ""
+        self._hear_over: HearOver = ignored
 
     # --- Place --------------------------------------------------------------------------------
 
@@ -181,6 +182,10 @@ class HostPlace:
         self._door.connect()
         self.python()
 
+    def hear_over(self, hear: HearOver) -> None:
+        """Call this when an agent that is started from now on is over; by a thread that must not wait."""
+        self._hear_over = hear
+
     def route(self) -> str | None:
         """Return the address of this machine as the host sees it; None if there is no direct route."""
         return self._door.route()
@@ -233,7 +238,9 @@ class HostPlace:
             raise PlaceBusyError(
                 f"{self.name}: the connection was lost at the start of the agent ({error})"
             ) from error
-        talk = Conversation(self.name, start_s=self._start_s, now=self._clock())
+        talk = Conversation(
+            self.name, start_s=self._start_s, now=self._clock(), hear_over=self._hear_over
+        )
         unit = lost.unit if lost else Unit(tag, f"{tag}/{secrets.token_hex(4)}", self.name)
         reader = threading.Thread(target=_listen, args=(pipe, talk), daemon=True)
         with self._lock:

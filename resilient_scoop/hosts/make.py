@@ -9,6 +9,7 @@ import msgspec
 
 from resilient_scoop.errors import UsageError
 from resilient_scoop.hosts.base import Place
+from resilient_scoop.hosts.conversation import HearOver
 from resilient_scoop.hosts.door import Door
 from resilient_scoop.hosts.host_place import START_S, HostPlace
 from resilient_scoop.hosts.hostfile import Host
@@ -46,6 +47,9 @@ class ReachablePlace(Place, Protocol):
 
     def connect(self) -> None:
         """Log in and find Python, so that a start takes no time; raises PlaceError."""
+
+    def hear_over(self, hear: HearOver) -> None:
+        """Call this when an agent that is started from now on is over; by a thread that must not wait."""
 
     def route(self) -> str | None:
         """Return the address of this machine as the host sees it; None if there is no direct route."""

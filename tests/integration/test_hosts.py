@@ -11,14 +11,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from resilient_scoop.runs.hosts import read_live_hosts
-from resilient_scoop.transport.tickets import KEYS
+from resilient_scoop.transport.tickets import KEYS, door_of
 from tests.fake_sshd import USER, FakeSshd, make_key
 from tests.integration.runs import Place, finish, wait_until
 
@@ -211,6 +213,105 @@ def test_a_process_of_the_grid_that_is_killed_costs_no_result(grid: Grid, role: 
     os.kill(grid.agents(role)[0], signal.SIGKILL)
     done = finish(process, timeout_s=TIMEOUT_S)
     assert done.expect() == SLOW_OUT
+    grid.assert_nothing_left()
+
+
+GATED = """
+    import os, time
+    from resilient_scoop import futures
+
+    def slow(x):
+        time.sleep(0.1)
+        return x * x
+
+    if __name__ == "__main__":
+        print(sum(futures.map(slow, range(30))), flush=True)
+        while not os.path.exists("go"):
+            time.sleep(0.02)
+        more = range(30) if os.path.exists("more") else []
+        print(sum(futures.map(slow, more)))
+"""
+
+
+def states(grid: Grid) -> dict[str, str]:
+    live = read_live_hosts(grid.place.runs()[0])
+    return {} if live is None else {name: host.state for name, host in live.hosts.items()}
+
+
+def test_an_agent_that_is_killed_is_missed_at_once(grid: Grid) -> None:
+    # Given a host that has computed something, and its agent is killed
+    process = grid.start(GATED)
+    computing(grid)
+    first, other = grid.agents()
+    os.kill(first, signal.SIGKILL)
+
+    # Then the broker need not wait for ten seconds of silence, and it is started again
+    wait_until(lambda: "lost" in states(grid).values(), 4.0, lambda: f"{states(grid)}")
+    wait_until(lambda: list(states(grid).values()) == ["up", "up"], 20.0)
+    assert other in grid.agents()
+
+    (grid.place.folder / "more").touch()
+    (grid.place.folder / "go").touch()
+    done = finish(process, timeout_s=TIMEOUT_S)
+    assert done.expect() == f"{sum(n * n for n in range(30))}\n" * 2
+    assert "is lost: its agent has died" in done.err
+    grid.assert_nothing_left()
+
+
+class Way:
+    """The way from the hosts to the broker, through this program, which can lose what they send."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.is_mute = False
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.port = self.server.getsockname()[1]
+        self.sockets = [self.server]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self.server.accept()
+                port = door_of(self.place.runs()[0], wait_s=5.0).port
+                broker = socket.create_connection(("127.0.0.1", port))
+                self.sockets += [client, broker]
+                for words in ((client, broker, True), (broker, client, False)):
+                    threading.Thread(target=self._carry, args=words, daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket, is_up: bool) -> None:  # noqa: FBT001
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if not (is_up and self.is_mute):
+                    target.sendall(data)
+            if not (is_up and self.is_mute):  # else the broker does not learn of the end either
+                target.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        for each in self.sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+
+def test_a_run_ends_at_once_although_the_last_messages_of_its_hosts_are_lost(grid: Grid) -> None:
+    way = Way(grid.place)
+    at = grid.options.index("--external-address") + 1
+    grid.options[at] = f"127.0.0.1:{way.port}"
+    process = grid.start(GATED)
+    computing(grid)
+    wait_until(lambda: list(states(grid).values()) == ["up", "up"], 10.0)
+    wait_until(lambda: grid.place.status()["done"] == 30, 20.0)
+
+    way.is_mute = True
+    began = time.monotonic()
+    (grid.place.folder / "go").touch()
+    done = finish(process, timeout_s=TIMEOUT_S)
+    took_s = time.monotonic() - began
+
+    way.close()
+    assert done.expect().endswith("\n0\n")
+    assert took_s < 7.0, done.err
     grid.assert_nothing_left()
 
 

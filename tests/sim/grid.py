@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from resilient_scoop.core.broker.host_life import HostState
 from resilient_scoop.core.broker.hosts import FLAPS_MAX, FLAPS_S
-from resilient_scoop.core.events import DrainHost, Event, JoinHost, RevokeHost
+from resilient_scoop.core.events import AgentOver, DrainHost, Event, JoinHost, RevokeHost
 from resilient_scoop.ids import PeerId
 from tests.sim.cancels import Broken
 from tests.sim.handed import Handed, Keeping
@@ -84,6 +84,8 @@ class Grid:
         self.lost_at: dict[int, list[float]] = {}  # by one broker
         self.liar = Liar(world, self)
         self.handed = Handed(world, strict=weather.keeping.strict)
+        self.chances = random.Random(f"what hosts of {world.seed} say")  # of the ends of agents
+        self.says_over = self.chances.choice((0.0, 0.5, 1.0))
 
     # --- places -------------------------------------------------------------------------------
 
@@ -117,6 +119,18 @@ class Grid:
         """Start an agent, unless one is found there."""
         if self.agent(node) is None and node not in self.off | self.barred:
             self.launcher.start_agent(node)
+
+    def over(self, agent: AgentShell) -> None:
+        """An agent has ended: its host has seen it, and may say so, late or never (HO7)."""
+        died = not agent.machine.left
+        if agent.node not in self.off and self.chances.random() < self.says_over:
+            late_s = self.chances.choice((0.05, 0.3, 2.0, 12.0)) * (0.5 + self.chances.random())
+            self.world.at(late_s, None, self._says_over, agent.node, agent.id, died)
+
+    def _says_over(self, node: int, agent: PeerId, died: bool) -> None:
+        self.world.faults["host over"] += 1
+        self.world.note("host over", None, node)
+        self._tell_broker(AgentOver(f"h{node}", agent, died))
 
     def ended(self, node: int) -> None:
         """An agent is gone: it is started again after a while, if there is a launcher."""
@@ -305,6 +319,14 @@ class Grid:
         assert broker is not None
         self.lost_at.setdefault(node, []).append(now)
         heard_at = self.heard_at.get(node, 0.0)
+        agent = self.agent(node)
+        is_known = (
+            agent is not None
+            and agent.machine.link.received > 0  # that broker has answered it
+            and agent.machine.link.epoch == broker.broker.epoch
+        )
+        if "has died" in text and is_known:
+            raise Broken(f"HO7: h{node} has an agent that lives, and counts as dead")
         silent_s = now - heard_at - sum(gap_s for at, gap_s in broker.stalls if at > heard_at)
         if "nothing was heard" in text and silent_s < broker.config.heartbeat_timeout_s - 0.1:
             raise Broken(f"HO3: h{node} is lost after {silent_s:.1f} s of silence")

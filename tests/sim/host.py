@@ -124,6 +124,7 @@ class AgentShell(Process):
     def _left(self, status: int) -> None:
         self.alive = False
         if self.is_remote:
+            self._is_over()
             self.launcher.lost_agent(self.node)
         elif status:
             self.launcher.gave_up()
@@ -168,7 +169,12 @@ class AgentShell(Process):
         for child in list(self.children.values()):
             if child.alive:
                 child.die()
+        self._is_over()
         self.launcher.lost_agent(self.node)
+
+    def _is_over(self) -> None:
+        if self.is_remote and self.world.grid is not None:
+            self.world.grid.over(self)
 
     # --- messages -----------------------------------------------------------------------------
 

@@ -241,6 +241,18 @@ def _liars_stay() -> Sequence[Patch]:
     return [(Exchange, "_judged", bug)]
 
 
+def _any_agent_is_over() -> Sequence[Patch]:
+    """The end of a former agent is taken for that of the present one."""
+    over = Hosts.over
+
+    def bug(self: Hosts, name: str, agent: Any, now: float, *, died: bool) -> None:
+        host = self.by_name.get(name)
+        present = None if host is None else host.agent
+        over(self, name, agent if present is None else present.id, now, died=died)
+
+    return [(Hosts, "over", bug)]
+
+
 GRID_MUTANTS = (
     Mutant("guests speak for the script", _script_rules_are_not_kept, _LONG, _LIES),
     Mutant("attempts of guests are not checked", _attempts_are_not_checked, _LONG, _LIES),
@@ -260,6 +272,8 @@ GRID_MUTANTS = (
     Mutant("lost hosts get work", _lost_hosts_get_work, _LONG, _weather(mute=0.5, deaf=0.5)),
     Mutant("flapping hosts stay", _flaps_are_not_counted, _LONG * 4, _weather(flap=1.0)),
     Mutant("a quarantine never ends", _a_quarantine_never_ends, _LONG * 6, _weather(flap=1.0)),
+    Mutant("the end of any agent counts", _any_agent_is_over, _LONG * 2,
+           {**_weather(), "rates": {"agent": 1.0}}),
     Mutant("a drain does not wait", _drained_at_once, _LONG, _weather(drain=1.0)),
     Mutant("revoked hosts are heard", _the_revoked_are_heard, _LONG, _weather(revoke=1.0)),
     Mutant("revoked hosts keep their work", _revoked_and_kept, _LONG, _weather(revoke=1.0)),

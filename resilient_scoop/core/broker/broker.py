@@ -33,6 +33,7 @@ from resilient_scoop.core.broker.outbox import Outbox
 from resilient_scoop.core.broker.scheduler import Scheduler, Slice
 from resilient_scoop.core.events import (
     Action,
+    AgentOver,
     AskCheckpoints,
     DrainHost,
     Event,
@@ -117,7 +118,7 @@ class Broker:
                 self.membership.time_out(now)
             case Swept():
                 self.keeper.swept(event)
-            case Lied() | DrainHost() | RevokeHost() | JoinHost():
+            case Lied() | DrainHost() | RevokeHost() | JoinHost() | AgentOver():
                 self._with_host(event, now)
             case _:
                 assert_never(event)
@@ -142,7 +143,9 @@ class Broker:
             self.hosts.settle(now)
         self._assign(now)
 
-    def _with_host(self, event: Lied | DrainHost | RevokeHost | JoinHost, now: float) -> None:
+    def _with_host(
+        self, event: Lied | DrainHost | RevokeHost | JoinHost | AgentOver, now: float
+    ) -> None:
         match event:
             case Lied(peer, host, why):
                 self.hosts.expel(peer, host, why, now)
@@ -152,6 +155,8 @@ class Broker:
                 self.hosts.revoke(host, why)
             case JoinHost(host):
                 self.hosts.join(host)
+            case AgentOver(host, agent, died):
+                self.hosts.over(host, agent, now, died=died)
             case _:
                 assert_never(event)
 

@@ -12,9 +12,9 @@ The life of a host (`_NEXT`), by what happens to it:
     REVOKED      REVOKED      REVOKED      -            -       REVOKED   REVOKED  REVOKED  UNKNOWN
 
 HEARD is a message of its agent; SILENT the time without any message of the host, or without an answer of
-it; FLAPS a loss too many in too short a time; SERVED the end of a quarantine (a host that is there is
-heard, and UP); LEFT the end of an agent in order; ENROLL a new key: a host that was cut off or drained may
-come again, and what was counted for a quarantine stays.
+it, or the death of its agent, which the host has seen; FLAPS a loss too many in too short a time; SERVED
+the end of a quarantine (a host that is there is heard, and UP); LEFT the end of an agent in order; ENROLL a
+new key: a host that was cut off or drained may come again, and what was counted for a quarantine stays.
 
 What is not listed is an error.
 """

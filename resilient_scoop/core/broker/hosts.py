@@ -11,6 +11,8 @@
        empty host is told to end. What a worker must not do twice stays until it is done.
   HO5  A quarantine ends by itself. It never takes the last workers of a run.
   HO6  A host that is revoked has no peers, and none of its messages counts until it is enrolled again.
+  HO7  An agent is over before its host is silent only if the host has said so of this very agent: then all
+       its processes have ended, and nothing waits for their silence. What they had sent still counts.
 
 The host of the broker is none of these: its agent is a child of the launcher. All of this is volatile; the
 shell repeats drains and revocations to a new broker.
@@ -66,6 +68,7 @@ class Departures(Protocol):
 
     peers: dict[PeerId, Peer]
     silent: dict[PeerId, Peer]
+    dead: list[PeerId]
 
     @property
     def stopping(self) -> str | None:
@@ -223,6 +226,17 @@ class Hosts:
             host.why = "its agent has ended"
             self._note(f"host {host.name} has left the run: its agent has ended")
 
+    def over(self, name: str, agent: PeerId, now: float, *, died: bool) -> None:
+        """The agent of a host, and all that it had started, have ended: its host has seen it (HO7)."""
+        host = self.by_name.get(name)
+        if host is None or host.agent is None or host.agent.id != agent:
+            return  # it has left, or counts as lost, or was not let in; or another one is there
+        if died:
+            self._lost(host, "its agent has died", now, is_seen=True)
+        else:
+            self._end_all(host, died=False)
+            self.left(agent)
+
     def forgettable(self, agent: PeerId, now: float) -> list[PeerId]:
         """A new agent has come: return processes of earlier ones that must be dead by now."""
         silent = self.departures.silent
@@ -284,11 +298,12 @@ class Hosts:
         vouched_at = self.by_name[peer.host].vouched_at
         return peer.role == "worker" and vouched_at - peer.alive_at > lease_s
 
-    def _lost(self, host: KnownHost, why: str, now: float) -> None:
-        """A host is silent: all that its processes held runs again, at once (HO2)."""
+    def _lost(self, host: KnownHost, why: str, now: float, *, is_seen: bool = False) -> None:
+        """A host is silent, or its agent is over: all that its processes held runs again, at once (HO2)."""
         counted = host.state in (HostState.UP, HostState.QUARANTINED)
         was_ended = host.end_sent_at is not None
-        again = self._lose_all(host, died=not was_ended)
+        lose = self._end_all if is_seen else self._lose_all
+        again = lose(host, died=not was_ended)
         host.enter(HostEvent.SILENT)
         host.pings.clear()
         if host.state is HostState.DRAINED:
@@ -307,6 +322,15 @@ class Hosts:
         for peer in list(host.peers.values()):
             again += self.departures.silence(peer, died=died)
         host.peers.clear()
+        host.lost_items += again
+        return again
+
+    def _end_all(self, host: KnownHost, *, died: bool) -> int:
+        """As `_lose_all`, of processes that are known to have ended."""
+        again = 0
+        for peer in list(host.peers.values()):
+            again += self.departures.lose(peer, None, died=died)
+            self.departures.dead.append(peer.id)
         host.lost_items += again
         return again
 

@@ -9,6 +9,9 @@ order, a line `ticket TICKET` replaces its ticket; the end of the input means th
 which the agent outlives. Lines on standard
 output that begin with `rscoop-host: ` are for the place, in JSON.
 
+When the agent and all that it had started have ended, a line "over" names the agent, so that the broker
+need not wait until it misses it.
+
 If an agent of this run is alive on the host (its launcher died), it gets the new ticket, and this process
 stands for it until it ends. An agent that is killed leaves nothing behind: this process ends what its
 tasks had started, and removes its folder.
@@ -301,6 +304,7 @@ class _Guardian:
         self.ticket = ticket
         self.tag = tag
         self.host = host
+        self.incarnation = b"a" + os.urandom(8)  # of the agent
 
     def serve(self) -> int:
         """Start the agent and wait for its end; return the exit status."""
@@ -322,6 +326,7 @@ class _Guardian:
             pipe.write(msgspec.json.encode(self.ticket))
         code = self._watch(agent, ours)
         leftovers.end_all(lambda: leftovers.below(set()))
+        tell(state="over", agent=self.incarnation.hex(), died=code not in (0, STOPPED))
         shutil.rmtree(self.folder, ignore_errors=True)
         with suppress(OSError):
             self.folder.parent.rmdir()  # that of other runs stays
@@ -367,7 +372,7 @@ class _Guardian:
             workers = cores if most is None else min(cores, int(most))
         return msgspec.structs.replace(
             settings, run_dir=str(self.folder), node=self.host, name=self.tag,
-            incarnation=b"a" + os.urandom(8),
+            incarnation=self.incarnation,
             options=msgspec.structs.replace(settings.options, workers=workers),
         )  # fmt: skip
 

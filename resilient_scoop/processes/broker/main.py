@@ -29,6 +29,7 @@ from resilient_scoop.core.endings import HOPELESS, LAUNCHER_GONE, STOPPED
 from resilient_scoop.core.events import (
     FAILED_KEY,
     INPUT_KEY,
+    AgentOver,
     AskCheckpoints,
     Change,
     Erase,
@@ -417,6 +418,9 @@ class BrokerShell:
                 _, ask, what, grace_s = line.split()
                 self.ask = int(ask)
                 self.exchange.add(AskCheckpoints(what == "hand-over", float(grace_s)))
+            elif line.startswith("over"):
+                _, host, agent, how = line.split()
+                self.exchange.add(AgentOver(host, ids.PeerId(bytes.fromhex(agent)), how == "died"))
 
     def _is_over(self, now: float) -> bool:
         """Return whether all processes that were told to stop have ended, or their time is over."""

@@ -43,12 +43,14 @@ class PlacesPart:
 
     def __init__(
         self, run: RunDir, selector: selectors.BaseSelector, note: Callable[[str], None],
-        settings: Callable[[], ChildSettings], *, workers_here: int = 0,
+        settings: Callable[[], ChildSettings], tell_broker: Callable[[str], None], *,
+        workers_here: int = 0,
     ) -> None:  # fmt: skip
         self._run = run
         self._selector = selector
         self._note = note
         self._settings = settings
+        self._tell_broker = tell_broker
         self._process: subprocess.Popen[bytes] | None = None
         self._deaths = 0
         self._start_at = inf
@@ -150,6 +152,9 @@ class PlacesPart:
             self._note(report.note)
         if report.hosts is not None:
             self.hosts = report.hosts
+        if report.over is not None:
+            how_ended = "died" if report.over.died else "left"
+            self._tell_broker(f"over {report.over.host} {report.over.agent} {how_ended}")
         self.fatal = self.fatal or report.fatal
 
     def _ended(self, process: subprocess.Popen[bytes]) -> None:

@@ -225,7 +225,7 @@ class Launcher:
 
         self.places = PlacesPart(
             self.run, self.selector, self.display.note, lambda: self.settings(adopt=False),
-            workers_here=self.options.workers,
+            self._tell_broker, workers_here=self.options.workers,
         )  # fmt: skip
         self.places.start()
 

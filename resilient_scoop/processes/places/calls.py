@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, assert_never
 
@@ -20,7 +21,9 @@ import msgspec
 from resilient_scoop.core import places
 from resilient_scoop.core.places import PlaceCall, PlaceState, Sight
 from resilient_scoop.errors import PlaceBusyError, PlaceError, PlaceRefusedError
+from resilient_scoop.hosts.conversation import AgentOver
 from resilient_scoop.hosts.hostfile import Host
+from resilient_scoop.processes.places.reports import HostAgentOver
 
 if TYPE_CHECKING:
     from resilient_scoop.hosts.base import Unit
@@ -69,6 +72,9 @@ class PlaceCalls:
         ] = {}  # starts that have not reached their place yet
         self._under_way: dict[Future[places.Event | None], str] = {}  # with the host
         self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._over: SimpleQueue[HostAgentOver] = SimpleQueue()
+        for name, mine in hosts.items():
+            mine.place.hear_over(partial(self._is_over, name))
         self._random = random.Random()  # noqa: S311 - jitter; the user's streams are not touched
 
     def jitter(self) -> float:
@@ -111,6 +117,18 @@ class PlaceCalls:
             del self._under_way[future]
         self._done.put(future)
         os.eventfd_write(self.wake, 1)
+
+    def _is_over(self, host: str, over: AgentOver) -> None:
+        self._over.put(HostAgentOver(host, over.agent, over.died))
+        with suppress(OSError):  # this process ends
+            os.eventfd_write(self.wake, 1)
+
+    def over(self) -> list[HostAgentOver]:
+        """Return the agents that are over since the last call."""
+        found = []
+        while not self._over.empty():
+            found.append(self._over.get())
+        return found
 
     def events(self) -> list[places.Event]:
         """Return the events of calls that have ended."""

@@ -97,6 +97,8 @@ class PlacesShell:
         """Give the machine the events and the time."""
         if self.calls.wake in ready:
             os.eventfd_read(self.calls.wake)
+            for over in self.calls.over():
+                self._report(PlacesReport(over=over))
             for event in self.calls.events():
                 self._step(event)
         if self.stdin in ready:

@@ -12,6 +12,7 @@ from resilient_scoop.core.broker.host_life import _NEXT, HostEvent, HostState, K
 from resilient_scoop.core.endings import LAUNCHER_GONE
 from resilient_scoop.core.events import (
     Action,
+    AgentOver,
     CutHost,
     DrainHost,
     Interrupt,
@@ -568,6 +569,90 @@ def test_an_agent_that_ends_by_itself_has_left_and_its_host_is_not_lost() -> Non
 
 
 # --- cut off ----------------------------------------------------------------------------------
+
+
+def test_a_host_that_says_that_its_agent_has_died_is_lost_at_once() -> None:
+    # Given items on three workers of two hosts
+    grid = Grid()
+    grid.call(grid.open(), 6)
+    assert grid.leased(A1) + grid.leased(A2)
+
+    # When the host alice has seen the death of its agent
+    grid.feed(AgentOver("alice", ALICE, died=True))
+
+    # Then nothing waits for its silence
+    assert grid.host("alice").state is HostState.LOST
+    assert grid.host("alice").peers == {}
+    assert "host alice is lost: its agent has died" in "".join(grid.notes())
+    grid.tell(B1, outcomes(0, 0, 2), host="bob")
+    assert set(grid.broker.take_dead()) == {ALICE, A1, A2}
+
+
+def test_results_that_a_host_had_sent_before_its_agent_died_count() -> None:
+    grid = Grid()
+    (task,) = granted(grid.call(grid.open(ALICE, A1), 1), A1)
+    grid.feed(AgentOver("alice", ALICE, died=True))
+
+    grid.hear(A1, outcomes(0, 0, 1, task=wire.Attempt(1, task.no)))
+
+    assert grid.broker.state.items_done == 1
+    assert grid.host("alice").state is HostState.LOST
+    assert grid.host("alice").peers == {}
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        AgentOver("alice", PeerId(b"Aformer.."), died=True),  # a former one
+        AgentOver("alice", A1, died=True),  # no agent
+        AgentOver("alice", BOB, died=True),  # that of another host
+        AgentOver("carol", ALICE, died=True),  # another host says so
+        AgentOver("dave", ALICE, died=True),
+    ],
+)
+def test_a_host_is_believed_of_its_present_agent_only(over: AgentOver) -> None:
+    grid = Grid()
+    grid.call(grid.open(), 6)
+    grid.broker.hosts.get("carol")
+
+    grid.feed(over)
+
+    assert grid.host("alice").state is HostState.UP
+    assert grid.host("bob").state is HostState.UP
+    assert grid.leased(A1)
+
+
+def test_an_agent_whose_goodbye_is_lost_has_left_when_its_host_says_so() -> None:
+    grid = Grid()
+    grid.open()
+    grid.feed(AgentOver("alice", ALICE, died=False))
+    assert grid.host("alice").state is HostState.UNKNOWN
+    assert grid.host("alice").peers == {}
+    assert "host alice has left the run" in "".join(grid.notes())
+
+
+def test_a_stop_does_not_wait_for_a_host_whose_agent_is_over() -> None:
+    grid = Grid()
+    grid.open(ALICE, A1)
+    grid.feed(Interrupt("ended"))
+    for peer in (AGENT, ORIGIN):
+        grid.tell(peer, wire.Bye())
+
+    before = grid.broker.is_deserted
+    grid.feed(AgentOver("alice", ALICE, died=False))
+
+    assert (before, grid.broker.is_deserted) == (False, True)
+    assert grid.notes() == []
+
+
+def test_a_new_agent_makes_a_host_come_back_whose_agent_has_died() -> None:
+    grid = Grid()
+    grid.open(ALICE, A1)
+    grid.feed(AgentOver("alice", ALICE, died=True))
+    again = PeerId(b"Aalice.2.")
+    HOSTS[again] = "alice"
+    grid.come(again)
+    assert grid.host("alice").state is HostState.UP
 
 
 def test_a_revoked_host_is_cut_off_at_once_and_its_items_run_elsewhere() -> None:

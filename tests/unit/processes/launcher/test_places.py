@@ -11,6 +11,7 @@ import pytest
 
 from resilient_scoop.processes.launcher import places
 from resilient_scoop.processes.launcher.places import PlacesPart
+from resilient_scoop.processes.places.reports import HostAgentOver, PlacesReport
 from resilient_scoop.runs.folder import RunDir
 from resilient_scoop.runs.hosts import OUT_FILE, HostReport
 
@@ -22,13 +23,23 @@ def commands_sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return sent
 
 
-def part(run: Path, said: list[str] | None = None, workers_here: int = 0) -> PlacesPart:
+def part(
+    run: Path,
+    said: list[str] | None = None,
+    workers_here: int = 0,
+    told: list[str] | None = None,
+) -> PlacesPart:
     def settings() -> Any:
         raise AssertionError("nothing is started")
 
     note = (lambda _text: None) if said is None else said.append
     return PlacesPart(
-        RunDir(run), selectors.DefaultSelector(), note, settings, workers_here=workers_here
+        RunDir(run),
+        selectors.DefaultSelector(),
+        note,
+        settings,
+        (lambda _line: None) if told is None else told.append,
+        workers_here=workers_here,
     )
 
 
@@ -58,6 +69,14 @@ def test_changes_of_hosts_are_reported_once(
     for state in states:
         known.tell_hosts({"a": state})
     assert commands_sent == commands
+
+
+@pytest.mark.parametrize(("died", "how"), [(True, "died"), (False, "left")])
+def test_the_broker_is_told_that_an_agent_is_over(tmp_path: Path, died: bool, how: str) -> None:  # noqa: FBT001
+    told: list[str] = []
+    known = part(tmp_path, told=told)
+    known._take(PlacesReport(over=HostAgentOver("alice", "61ff", died)))
+    assert told == [f"over alice 61ff {how}"]
 
 
 def test_a_host_that_a_new_broker_does_not_hear_of_is_lost_after_a_while(

@@ -14,6 +14,7 @@ import msgspec
 
 from resilient_scoop.errors import PlaceError
 from resilient_scoop.hosts.base import Seen, Unit, UnitState
+from resilient_scoop.hosts.conversation import HearOver
 from resilient_scoop.hosts.hostfile import Host
 from resilient_scoop.hosts.make import ReachablePlace
 from resilient_scoop.processes.places.calls import PlaceOfHost, Share
@@ -81,6 +82,9 @@ class FakePlace:
     def find(self, tag: str) -> Sequence[Unit]:
         self._call("find", tag)
         return [self.units[tag]] if tag in self.units else []
+
+    def hear_over(self, hear: HearOver) -> None:
+        self.says_over = hear
 
     def connect(self) -> None:
         if self.unreachable is not None:

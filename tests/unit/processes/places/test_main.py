@@ -11,7 +11,9 @@ import pytest
 from resilient_scoop.core import places as core
 from resilient_scoop.errors import PlaceBusyError, PlaceRefusedError
 from resilient_scoop.hosts.base import UnitState
+from resilient_scoop.hosts.conversation import AgentOver
 from resilient_scoop.processes.places import calls
+from resilient_scoop.processes.places.reports import HostAgentOver
 from resilient_scoop.processes.places.units_file import UnitsFile
 from resilient_scoop.runs.hosts import read_hosts
 from tests.unit.processes.places.fake_place import FakePlace, Launcher
@@ -55,6 +57,15 @@ def test_places_leave_when_the_launcher_is_gone_and_agents_live_on(alice: Launch
     assert len(place(alice).units) == 1
     assert place(alice).names()[-1] == "close"
     assert "stop" not in place(alice).names()
+
+
+def test_an_agent_that_is_over_is_reported_at_once(alice: Launcher) -> None:
+    alice.wait(lambda: alice.states() == {"alice": "starting"})
+
+    place(alice).says_over(AgentOver("61ff", died=True))
+
+    over = HostAgentOver("alice", "61ff", died=True)
+    alice.wait(lambda: over in [report.over for report in alice.reports])
 
 
 def test_the_next_places_find_the_agents_of_those_before(alice: Launcher) -> None:
