@@ -22,6 +22,7 @@ PYTHON_MIN: Final = (3, 11)
 _MODULE: Final = "resilient_scoop.processes.entry"
 _PLAIN_WORD: Final = re.compile(r"[\w./:@%+=,-]+", re.ASCII)
 _SAFE_TEXT: Final = re.compile(r"[^'\\!\x00-\x1f\x7f-\U0010ffff]*")
+_FAILS: Final = "does not start: it ends before it says which Python it is"
 _VENVS: Final = (".venv/bin/python", "venv/bin/python")
 
 _PROBE: Final = r"""
@@ -66,7 +67,7 @@ class FoundPython(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """One clause for a message: what it is, and what it lacks."""
         if not self.python:
-            return f"{self.path} is not there"
+            return f"{self.path} {self.why or 'is not there'}"
         if self.version < PYTHON_MIN:
             return f"{self.path} is Python {self.python}"
         if self.rscoop is None:
@@ -97,10 +98,11 @@ def search_script(host: Host, settings: RemoteSettings) -> str:
     lines = [host.prolog or settings.prolog]
     for path in candidates(host, settings):
         word = _word(path)
+        fails, missing = (f"echo; echo {_word(_not_found(path, why))}" for why in (_FAILS, ""))
         lines += [
             f"if command -v {word} >/dev/null 2>&1",
-            f"then {word} -c {_word(_PROBE)} </dev/null",
-            f"else echo; echo {_word(PYTHON_PREFIX + _missing(path))}",
+            f"then {word} -c {_word(_PROBE)} </dev/null || {{ {fails}; }}",
+            f"else {missing}",
             "fi",
         ]
     return "\n".join(lines) + "\n"
@@ -177,5 +179,5 @@ def _word(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-def _missing(path: str) -> str:
-    return msgspec.json.encode(FoundPython(path)).decode()
+def _not_found(path: str, why: str = "") -> str:
+    return PYTHON_PREFIX + msgspec.json.encode(FoundPython(path, why=why)).decode()

@@ -114,6 +114,20 @@ def test_a_python_that_reads_its_input_does_not_swallow_the_search(tmp_path: Pat
     assert len(read_found(done.stdout.splitlines())) == len(candidates(Host("a"), settings))
 
 
+def test_a_python_that_fails_is_named_as_such(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho 'error while loading shared libraries' >&2\nexit 127\n")
+    broken.chmod(0o755)
+    host = Host("a", python=str(broken))
+    done = subprocess.run(
+        ["sh", "-c", search_command(host, RemoteSettings())],
+        input=search_script(host, RemoteSettings()), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    (found,) = read_found(done.stdout.splitlines())
+    assert found.text == f"{broken} does not start: it ends before it says which Python it is"
+    assert usable([found]) is None
+
+
 def test_noise_around_an_answer_is_ignored() -> None:
     lines = ["Welcome", 'noise rscoop-python: {"path": "/p"}', "rscoop-python: nonsense", ""]
     assert read_found(lines) == [FoundPython("/p")]
