@@ -428,11 +428,9 @@ class Launcher:
     def _tell_broker(self, line: str) -> None:
         process = self.broker.process
         if process is not None and process.stdin is not None:
-            try:
-                process.stdin.write(line.encode() + b"\n")
-                process.stdin.flush()
-            except OSError:
-                return  # it is dead; its successor is told again
+            with suppress(OSError):  # it is dead; its successor is told again
+                # Unbuffered: what a buffer keeps of a failed write makes its `close` fail, too.
+                os.write(process.stdin.fileno(), line.encode() + b"\n")
 
     def _check_there(self) -> None:
         """Raise JournalGoneError if the run's folder is gone and the broker has not reported it."""
