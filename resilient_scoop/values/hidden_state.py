@@ -7,11 +7,25 @@ event that is not set, an empty queue) has none, so that its digest is that of i
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from typing import Any, Final
 
 _QUEUES: Final = (queue.Queue, queue.SimpleQueue)
 _SHARED: Final = "multiprocessing."
+_HASHES: Final = (
+    "_hashlib",
+    "_blake2",
+    "_sha1",
+    "_sha2",
+    "_sha256",
+    "_sha3",
+    "_sha512",
+    "_md5",
+    "hmac",
+)
+_HASH_BYTES: Final = 32
+"""How much is read of a hash that has no size of its own (SHAKE)."""
 
 
 def is_shared(kind: type) -> bool:
@@ -28,13 +42,57 @@ def may_have_state(value: object) -> bool:
 
 
 def state_of(value: Any) -> bytes:
-    """Return the state of an event, a queue or a shared value; empty if it is as it was made."""
+    """Return the state of an object; empty if it is as it was made, or not of the kinds known here.
+
+    The kinds: events, queues, values shared by `multiprocessing`, views of memory, hash objects,
+    futures of `concurrent.futures`, and SQLite's databases in memory.
+    """
     if isinstance(value, threading.Event):
         return b"set" if value.is_set() else b""
     if isinstance(value, _QUEUES):
         return _count(value.qsize())
     kind = type(value)
-    return _shared(value, kind.__module__) if is_shared(kind) else b""
+    if is_shared(kind):
+        return _shared(value, kind.__module__)
+    for state_of_kind in (_of_buffer, _of_hash, _of_future, _of_database):
+        found = state_of_kind(value)
+        if found:
+            return found
+    return b""
+
+
+def _of_buffer(value: Any) -> bytes:
+    return bytes(value) if type(value) is memoryview else b""
+
+
+def _of_hash(value: Any) -> bytes:
+    """Return the digest of an object of `hashlib`, or of `hmac`, which are many types."""
+    kind = type(value)
+    if kind.__module__ not in _HASHES or not hasattr(kind, "digest_size"):
+        return b""
+    return bytes(value.digest(*([_HASH_BYTES] if value.digest_size == 0 else [])))
+
+
+def _of_future(value: Any) -> bytes:
+    """Return the state of a future once it has begun."""
+    module = sys.modules.get("concurrent.futures")
+    kind = () if module is None else module.Future
+    state: str = value._state if isinstance(value, kind) else "PENDING"  # noqa: SLF001 - its methods tell less
+    return b"" if state == "PENDING" else state.encode()
+
+
+def _of_database(value: Any) -> bytes:
+    """Return the number of changes to a database that lives in memory; others are in files."""
+    module = sys.modules.get("sqlite3")
+    if module is None or not isinstance(value, module.Connection):
+        return b""
+    try:
+        if any(file for _, _, file in value.execute("PRAGMA database_list")):
+            return b""
+        version = value.execute("PRAGMA schema_version").fetchone()[0]
+        return _count(version + value.total_changes)
+    except module.Error:
+        return b""  # it is closed, or of another thread
 
 
 def _count(number: int) -> bytes:

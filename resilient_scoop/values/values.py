@@ -73,6 +73,7 @@ _OPAQUE: Final[tuple[type, ...]] = (
     queue.Queue, queue.SimpleQueue, weakref.WeakKeyDictionary, weakref.ProxyType, weakref.WeakMethod,
     random.Random, contextvars.ContextVar,
 )  # fmt: skip
+_IN_MEMORY: Final = (io.StringIO, io.BytesIO)
 _OF_LOGGING: Final = ("Logger", "LoggerAdapter", "Handler")
 Reach = Callable[[str, Any], None]
 
@@ -126,6 +127,8 @@ def _is_of_logging(kind: type, names: Iterable[str]) -> bool:
 
 def is_opaque_type(kind: type) -> bool:
     """Return whether values of this type can be compared only by their type."""
+    if issubclass(kind, _IN_MEMORY):
+        return False
     if kind is object or issubclass(kind, _OPAQUE) or _is_of_logging(kind, _OF_LOGGING):
         return True
     module = kind.__module__

@@ -593,3 +593,45 @@ def test_a_refusal_says_once_what_differs_why_it_is_not_sent_and_what_to_do(plac
         for name, text in expected.items()
     ]
     assert measured == "[11]"
+
+
+def test_objects_whose_state_cannot_be_sent_are_refused_once_the_script_has_changed_them(
+    place: Place,
+) -> None:
+    text = """
+        import concurrent.futures as cf, hashlib, io, sqlite3
+        from resilient_scoop import futures
+        from resilient_scoop.errors import MeaningError
+        BUFFER, RAW = io.StringIO(), bytearray(b"a")
+        VIEW, HASH, LATER = memoryview(RAW), hashlib.sha256(), cf.Future()
+        MEMORY, FILE = sqlite3.connect(":memory:"), sqlite3.connect("some.db")
+        MEMORY.execute("create table t (x)")
+        def buffer(_): return BUFFER.getvalue()
+        def view(_): return bytes(VIEW)
+        def digest(_): return HASH.hexdigest()[:4]
+        def later(_): return LATER.done()
+        def memory(_): return MEMORY.execute("select x from t").fetchall()
+        def file(_): return FILE.execute("select x from t").fetchall()
+        def outcome(function):
+            try:
+                return list(futures.map(function, [1]))
+            except MeaningError as error:
+                return sorted(name for name in globals() if name.isupper() and f" {name} (" in str(error))
+        if __name__ == "__main__":
+            FILE.execute("create table t (x)")
+            FILE.commit()
+            every = buffer, view, digest, later, memory, file
+            print([outcome(each) for each in every])
+            BUFFER.write("b")
+            RAW[0] = ord("b")
+            HASH.update(b"b")
+            LATER.set_result(1)
+            MEMORY.execute("insert into t values (1)")
+            FILE.execute("insert into t values (1)")
+            FILE.commit()
+            print([outcome(each) for each in every])
+    """
+    assert place.run(text).expect() == (
+        "[[''], [b'a'], ['e3b0'], [False], [[]], [[]]]\n"
+        "[['b'], ['VIEW'], ['HASH'], ['LATER'], ['MEMORY'], [[(1,)]]]\n"
+    )
