@@ -116,6 +116,7 @@ class Hosts:
         self.by_name: dict[str, KnownHost] = {}
         self.guests = Guests(departures.peers, scheduler.epoch)
         self.notes: list[str] = []  # messages for the user
+        self.arrivals = 0  # how often a host has come, or come back
 
     def get(self, name: str) -> KnownHost:
         """Return a host; it is made on first use, and kept: hosts are enrolled by hand."""
@@ -166,6 +167,7 @@ class Hosts:
         if before is HostState.DRAINED:
             host.end_sent_at, host.empty_by = None, inf
         if host.state is HostState.UP:
+            self.arrivals += 1
             host.why = ""
             host.pings = deque((no, now) for no, _ in host.pings)
             if before is HostState.LOST:

@@ -56,6 +56,7 @@ class Grid:
         self._exchange = exchange
         self.door = RemoteDoor(settings, socket, say, wake, self._joined)
         self._written_at = self._pruned_at = 0.0
+        self._arrivals = 0  # that are written down
         self.renewals = 0
         self._out = read_out(self._run_dir)
         for host, how in self._out.items():
@@ -75,8 +76,10 @@ class Grid:
             for cut in cuts:
                 self.door.shut_out(cut.host, cut.why)
                 self._set_out({**self._out, cut.host: _REVOKED})
-        if now - self._written_at >= _WRITE_S:
-            self._written_at = now
+        arrivals = self._exchange.broker.hosts.arrivals
+        if now - self._written_at >= _WRITE_S or arrivals != self._arrivals:
+            # A broker after this one waits for the hosts that are in this file.
+            self._written_at, self._arrivals = now, arrivals
             self._write_live(now)
         if now - self._pruned_at >= _PRUNE_S:
             self._pruned_at = now

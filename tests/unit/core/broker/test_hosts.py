@@ -176,6 +176,7 @@ def test_a_new_agent_of_a_lost_host_makes_it_come_back() -> None:
 
     assert grid.notes() == ["host alice is back"]
     assert grid.host("alice").agent is grid.broker.members.peers[new]
+    assert grid.broker.hosts.arrivals == 2
     assert A1 in grid.broker.membership.silent
 
 
