@@ -75,6 +75,7 @@ def test_a_sweep_keeps_its_results_when_values_and_a_call_are_added(place: Place
     assert not any("pair)" in line for line in found), "each pair has another number now"
     assert not any("drawn)" in line for line in found), "what draws is bound to its place"
     assert "results depend only on function and arguments" in foretold
+    assert ", 12 from the journal" in done.err, done.err
 
 
 def test_a_fork_uses_results_of_calls_after_its_point(place: Place) -> None:

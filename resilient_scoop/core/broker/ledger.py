@@ -275,6 +275,7 @@ class Ledger:
                 settled.append(batch)
                 self._settle(batch, spans, outcome.task)
                 whole = whole and spans == [(outcome.start, outcome.start + len(outcome.values))]
+            self.reused.find(parent.path, outcome, spans)
             self.state.tally.tried_again(outcome.again)
         for batch in settled:  # it may have had several of these outcomes
             self._close_if_over(batch)

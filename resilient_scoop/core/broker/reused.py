@@ -1,7 +1,8 @@
 """The results that a broker found in the journal, and how many of them still count.
 
 A recovered result is computed again if its parent makes another call in its place: changed code or
-arguments, a shorter map. The others are the results that a run reports as taken from the journal.
+arguments, a shorter map. The others are the results that a run reports as taken from the journal,
+with those that are found by function and arguments.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from resilient_scoop.core.facts.parent import ParentFacts
+    from resilient_scoop.wire import messages as wire
 
 
 class Reused:
@@ -33,6 +35,18 @@ class Reused:
             for call, batch in parent.batches.items():
                 self._items[path, call] = Intervals(batch.done)
             self._counts[path] = parent.done_items()
+
+    def find(self, path: str, outcome: wire.Outcome, spans: Iterable[tuple[int, int]]) -> None:
+        """Count the items of an outcome that a parent has found in another place (`core.parent.moved`)."""
+        if outcome.task is not None:
+            return  # it was computed
+        if path not in self._counts:
+            self._counts[path], self._calls[path] = 0, Intervals()
+        found = self._items.setdefault((path, outcome.call), Intervals())
+        for start, stop in spans:
+            found.add(start, stop)
+            self.count += stop - start
+            self._counts[path] += stop - start
 
     def lose(self, path: str, call: int, lost: Sequence[tuple[int, int]], kept: Intervals) -> None:
         """Stop counting done items of a batch, except `kept`."""

@@ -469,6 +469,13 @@ class Launcher:
         elif self.agent_watch.tick(agent.pid, ran_s):
             agent.kill()
 
+    def _note(self, text: str) -> None:
+        """Show a message of the broker, after all that the script had written."""
+        if self.errors is not None:
+            self.errors.hear()
+            self._show_errors(self.errors)
+        self.display.note(text)
+
     def _show_errors(self, errors: ErrorStream) -> None:
         now = time.monotonic()
         errors.show(now, self.shown.count)
@@ -535,7 +542,7 @@ class Launcher:
             report = msgspec.json.decode(line, type=Report)
             self.broker_watch.heard()
             if report.note:
-                self.display.note(report.note)
+                self._note(report.note)
                 self.fatal_code = self.fatal_code or report.fatal
             elif not report.epoch:  # it waits for space to open the journal
                 self.report = msgspec.structs.replace(self.report, full=report.full)

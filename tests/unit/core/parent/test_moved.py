@@ -175,6 +175,10 @@ def test_the_broker_counts_found_results_and_confirms_them_after_the_commit() ->
     call = of.calls.open[0]
     assert list(call.left) == [(0, 1)]
     assert [value for chunk in call.chunks for value in chunk.values] == [b"V1", b"V2"]
+    # And they count as taken from the journal, until the parent makes another call there
+    assert bench.broker.ledger.reused.count == 2
+    bench.broker.ledger.reused.lose(ROOT, 0, [(1, 2)], Intervals([(2, 3)]))
+    assert bench.broker.ledger.reused.count == 1
 
 
 def test_a_long_sweep_that_is_shifted_is_replayed_in_linear_time() -> None:
