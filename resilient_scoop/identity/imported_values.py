@@ -40,6 +40,9 @@ _digests: dict[str, bytes] = {}
 _own_homes: dict[str, str | None] = {}
 _attributes: dict[str, frozenset[str]] = {}
 _names: dict[str, frozenset[str]] = {}
+_entries: dict[str, Any] = {}
+"""What `sys.modules` held. Modules that have no file then are made by each process itself."""
+_made: dict[int, ModuleType] = {}
 
 
 def note(typed: str = "") -> None:
@@ -49,6 +52,7 @@ def note(typed: str = "") -> None:
     whose `assert` statements pytest has rewritten they have other code.
     """
     forget()
+    _entries.update(sys.modules)
     for name, module in loaded():
         if name == typed or _is_rewritten(module):
             _noted.add(name)
@@ -118,10 +122,45 @@ def note_late(module: ModuleType) -> None:
 
 def _note_module(name: str, module: ModuleType) -> None:
     _noted.add(name)
+    for value in vars(module).values():
+        if isinstance(value, ModuleType) and _is_made(value):
+            _made[id(value)] = value
     _names[name] = frozenset(key for key in vars(module) if not key.startswith("__"))
     for key, value in list(vars(module).items()):
         if not key.startswith("__") or key == "__getattr__":
             _note(f"{name}:{key}", value)
+
+
+def is_lacking(name: str, entry: Any) -> bool:
+    """Return whether the script has made a module itself since its import: workers lack it."""
+    if not _noted or entry is None or not _is_made(entry) or id(entry) in _made:
+        return False
+    if _entries.get(name) is entry:
+        return False
+    top = name.partition(".")[0]
+    root = sys.modules.get(top)
+    if root is not entry and root is not None and not _is_made(root):
+        return False  # its package makes it (`six.moves`)
+    return top in _entries or not _is_found(top)
+
+
+def _is_made(entry: Any) -> bool:
+    """Return whether an entry of `sys.modules` was not loaded from a file."""
+    if not isinstance(entry, ModuleType):
+        return True
+    space = vars(entry)
+    return space.get("__spec__") is None and space.get("__file__") is None
+
+
+def _is_found(top: str) -> bool:
+    """Return whether an import would find a module; one that replaces its own entry is such a one."""
+    for finder in sys.meta_path:
+        try:
+            if finder.find_spec(top, None) is not None:
+                return True
+        except Exception:  # noqa: BLE001, S112 - a finder may be the user's code
+            continue
+    return False
 
 
 def is_new(home: str, module: ModuleType) -> bool:
@@ -147,6 +186,8 @@ def changed_in(module: ModuleType) -> dict[str, Any]:
 def forget() -> None:
     """Drop the record."""
     _noted.clear()
+    _entries.clear()
+    _made.clear()
     _libraries.clear()
     for each in (_functions, _values, _digests, _own_homes, _attributes, _names):
         each.clear()

@@ -28,6 +28,7 @@ from typing import Any, Final
 
 import msgspec
 
+from resilient_scoop.errors import MeaningError
 from resilient_scoop.hashing import blake2b
 from resilient_scoop.identity import (
     imported_values,
@@ -86,6 +87,9 @@ class Meaning:
 
     With `by_position`, the callable gets no argument by name: names of its parameters do not count,
     unless code that it refers to may call it, too.
+
+    Raises:
+        MeaningError: the script has made a module itself that the callable uses.
     """
 
     def __init__(
@@ -96,6 +100,9 @@ class Meaning:
         by_position: bool = False,
     ) -> None:
         survey = _Survey(root, settings)
+        if survey.lacking:
+            survey.end()
+            raise _refusal(root, list(survey.lacking))
         if by_position and isinstance(root, FunctionType) and not survey.is_root_named:
             first = survey.references[0]
             digest = digest_of(text_of(root, by_position=True))
@@ -112,6 +119,14 @@ class Meaning:
     def fingerprint(self) -> bytes:
         """The digest (16 bytes) stored with results."""
         return fingerprint_of(self.references)
+
+
+def _refusal(root: Any, names: list[str]) -> MeaningError:
+    reason = (
+        "the script has made it after its import: make it at the top level of the script, so that each "
+        "worker makes it, too"
+    )
+    return MeaningError(describe(root), [f"the module {', '.join(names)}"], [reason])
 
 
 def fingerprint_of(references: list[Reference]) -> bytes:
@@ -171,13 +186,14 @@ class _Survey:
         self._named: set[int] = set()
         self.is_root_named = not is_user_code(root) or _is_method(root)
         self._root_home = ""
+        self.lacking: dict[str, None] = {}  # names of modules that workers do not have
         self._root_id = id(root)
         self._whole: set[str] = set()
         self.reads_environment = self.reads_arguments = False
         self._carrier = 0  # AS_IMPORTED, if the described object belongs to an unchanged one
         self._describer = Describer(self._reach)
         self._describer.names_of = self._names_of  # type: ignore[method-assign]  # the describer asks this object
-        self._describer.holds_module = self._any_of  # type: ignore[method-assign]  # the describer asks this object
+        self._describer.holds_module = self._holds  # type: ignore[method-assign]  # the describer asks this object
         self._root(root)
         for home, value in self._queue:  # grows during the survey
             self._describe(home, value)
@@ -229,8 +245,14 @@ class _Survey:
 
     # --- what is reached ----------------------------------------------------------------------
 
+    def _look_for_lacking(self, name: str, entry: Any) -> None:
+        """Notice a module that the script has made itself, so that workers lack it."""
+        if imported_values.is_lacking(name, entry):
+            self.lacking.setdefault(name)
+
     def _reach(self, home: str, value: Any) -> None:
         module, _, qualname = home.partition(":")
+        self._look_for_lacking(module, sys.modules.get(module))
         if (
             "." in qualname and own_home(value) == home
         ):  # a method or a nested class: its whole class
@@ -326,8 +348,11 @@ class _Survey:
         self._class_of(function, scope)
         self._imported_inside(code, scope.get("__package__") or "")
         if not _IMPORTERS.isdisjoint(attributes) or "__import__" in names:
-            for each in list(sys.modules.values()):
-                self._any_of(each)
+            texts = {text for part in source.nested(code) for text in part.co_consts}
+            for each, module in list(sys.modules.items()):
+                self._any_of(module)
+                if each in texts:
+                    self._look_for_lacking(each, module)
 
     def _globals(
         self, code: CodeType, scope: dict[str, Any], names: set[str], attributes: list[str]
@@ -345,6 +370,7 @@ class _Survey:
                 continue
             self.guard.name(scope, name, value)
             if isinstance(value, ModuleType):
+                self._look_for_lacking(value.__name__, value)
                 self._module(value, attributes)
                 if is_module and imported_values.is_new(f"{module}:{name}", value):
                     self._reach(f"{module}:{name}", value)
@@ -400,6 +426,8 @@ class _Survey:
                 self._add("", label, digest, b"", flags=AS_IMPORTED)
         for name, names in module_source.imports_of(code, package):
             module = sys.modules.get(name)
+            self.guard.name(sys.modules, name, module)
+            self._look_for_lacking(name, module)
             if not isinstance(module, ModuleType) or not is_user_module(name):
                 continue
             if not names or "*" in names:
@@ -423,6 +451,12 @@ class _Survey:
                 self._watched(module, name, is_changed=is_changed)
         for name in imported_values.deleted_from(module):
             self._deleted(f"{module.__name__}:{name}")
+
+    def _holds(self, module: ModuleType) -> None:
+        """A value holds a module."""
+        if sys.modules.get(module.__name__) is module:
+            self._look_for_lacking(module.__name__, module)
+        self._any_of(module)
 
     def _is_bound_here(self, module: ModuleType, name: str) -> bool:
         """Return whether a name is new, and its value can only be used in this process (a future).

@@ -104,7 +104,8 @@ class Functions:
             why += f"; the script called sys.exit({self.script_error.code!r}) while it was imported"
         return (
             f"{self.where} cannot load the {what}: {why}. No item is marked as failed: see that workers "
-            "can import what it needs (PYTHONPATH, installed packages), then resume"
+            "can import what it needs (PYTHONPATH, installed packages, modules that the script makes "
+            "itself under its guard), then resume"
         )
 
     def _load(self, define: Define) -> Loaded:
