@@ -158,7 +158,7 @@ def _is_found(top: str) -> bool:
         try:
             if finder.find_spec(top, None) is not None:
                 return True
-        except Exception:  # noqa: BLE001, S112 - a finder may be the user's code
+        except Exception:  # noqa: BLE001, S112 - user code: a finder
             continue
     return False
 
