@@ -1,7 +1,7 @@
 """The sockets between hosts: TCP with CURVE, both ends known by their keys.
 
 The broker's end lets in only those whom its guard admits by their key (ZAP, RFC 27). The guard is asked
-in the broker's own loop. If it is not asked, because the loop stands still or has ended, no one gets in:
+in the broker's own loop. If it is not asked, because the loop is blocked or has ended, no one is admitted:
 libzmq is told to insist on an answer (`ZAP_ENFORCE_DOMAIN`; without it, CURVE admits every key while no
 handler is there). Each message comes with the key of its connection, set by the guard's answer.
 

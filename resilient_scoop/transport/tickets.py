@@ -1,10 +1,10 @@
-"""Keys of a run that others may connect to: the broker's own, tickets, and the agents' that were let in.
+"""Keys of a run that others may connect to: the broker's own, tickets, and those of enrolled agents.
 
     <run>/keys/           0700
         server            the broker's secret key; the same in every epoch, so that agents find it again
         port              where it listened last, for the same reason
         door.json         where it listens now, and its public key (`BrokerAddress`)
-        enrolled          a line of JSON for each key that was let in, or is let in no more
+        enrolled          a line of JSON for each key that was enrolled or revoked
     <run>/tickets/        0700
         <name>            a ticket that may still be used (`_Stub`); `<name>.used`: one that was
 
@@ -72,7 +72,7 @@ class _Stub(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Enrolment(msgspec.Struct, frozen=True):
-    """A key that was let in for a host, or, with `out`, is let in no more."""
+    """A key that was enrolled for a host, or, with `out`, was revoked."""
 
     key: str
     host: str
@@ -140,7 +140,7 @@ def door_of(run_dir: Path, *, wait_s: float = 0.0) -> BrokerAddress:
 
 
 def shut_door(run_dir: Path) -> None:
-    """Take back what is known of where the broker listens: it does not any more."""
+    """Remove the address of the broker, which has stopped listening."""
     (run_dir / KEYS / _DOOR).unlink(missing_ok=True)
 
 
@@ -178,10 +178,10 @@ class KeyRing:
         self._run_dir = run_dir
         self._folder = make_folder(run_dir / KEYS)
         self.server = self._own_key()
-        self.hosts: dict[str, str] = {}  # key -> host, of keys that are let in
-        self.gone: dict[str, str] = {}  # key -> why it is let in no more
-        self.numbers: dict[str, int] = {}  # host -> which one it was that was let in, from 1 on
-        self._unwritten: list[Enrolment] = []  # what counts and could not be written down yet
+        self.hosts: dict[str, str] = {}  # enrolled key -> host
+        self.gone: dict[str, str] = {}  # key -> why it was revoked
+        self.numbers: dict[str, int] = {}  # host -> its number in the order of enrolment, from 1
+        self._unwritten: list[Enrolment] = []  # lines that count and are not on disk yet
         self._load()
 
     def _own_key(self) -> KeyPair:
@@ -214,7 +214,7 @@ class KeyRing:
             self.numbers.setdefault(each.host, len(self.numbers) + 1)
 
     def _write(self, *enrolments: Enrolment) -> None:
-        """Write down what counts from now on, before it does; raises OSError if that is not possible."""
+        """Write a line before it counts; raises OSError if that is not possible."""
         path = self._folder / _ENROLLED
         lines = [b"\n" + msgspec.json.encode(e) + b"\n" for e in (*self._unwritten, *enrolments)]
         text = b"".join(lines)
@@ -246,7 +246,7 @@ class KeyRing:
             return 0
 
     def enroll(self, key: str, host: str) -> list[str]:
-        """Let a key in for a host; return the keys of that host that are let in no more.
+        """Enroll a key for a host; return the keys of that host that are revoked by this.
 
         Raises:
             OSError: that cannot be written down; nothing has changed.
@@ -257,7 +257,7 @@ class KeyRing:
         return before
 
     def shut_out(self, host: str, why: str) -> list[str]:
-        """Let the keys of a host in no more; return them.
+        """Revoke the keys of a host; return them.
 
         Raises:
             OSError: that cannot be written down yet. It counts, and is written with what comes next.
@@ -271,7 +271,7 @@ class KeyRing:
         return keys
 
     def keys_of(self, host: str) -> list[str]:
-        """Return the keys under which a host is let in."""
+        """Return the enrolled keys of a host."""
         return [each for each, name in self.hosts.items() if name == host]
 
     def renew(self) -> None:
@@ -306,7 +306,7 @@ class KeyRing:
         return "its key is not known here"
 
     def use(self, stub: _Stub) -> None:
-        """Take one use off a ticket, durably."""
+        """Record that a ticket was used once, durably."""
         folder = self._run_dir / TICKETS
         path = folder / stub.id
         if stub.uses > 1:
