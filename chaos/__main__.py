@@ -1,6 +1,6 @@
 """`python -m chaos`: the campaigns.
 
-Exit codes: 0 every guarantee held, 1 one did not, 2 a run did not come to its end, 3 something was
+Exit codes: 0 every guarantee held, 1 one did not, 2 a run did not end, 3 something was
 left over, 4 no fault hit anything or one could not be proven, so nothing is proven, 5 nothing could be
 compared, 77 this machine cannot do it (`grid` needs root).
 """
@@ -173,7 +173,7 @@ def _play(options: argparse.Namespace, references: list[Reference], kept: Path) 
 
 
 def summary(results: list[Result]) -> str:
-    """Return what the rounds came to."""
+    """Return the results of the rounds."""
     hits: Counter[str] = Counter()
     for result in results:
         hits += result.by_role()

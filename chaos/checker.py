@@ -48,7 +48,7 @@ def check_ledger(
     """
     lines = ledger.lines()
     found: list[Violation] = []
-    known: dict[str, int] = {}  # path -> ledger line behind which it may not start
+    known: dict[str, int] = {}  # path -> ledger line after which it may not start
     for snapshot in snapshots:
         for path in snapshot.acknowledged:
             known.setdefault(path, snapshot.ledger_lines)
@@ -130,7 +130,7 @@ def _history_problem(lines: list[list[str]], items: int, pending: int) -> str | 
     args = {call: _digest("first", call) for call in range(pending)}
     for number, words in enumerate(lines[1:-1]):
         call = int(words[1])
-        arg = args.pop(call, "")  # empty: it was not asked for, or came twice
+        arg = args.pop(call, "")  # empty: the call was not submitted, or was completed twice
         value = _digest("value", arg)
         history = _digest(history, call, value)
         expected = [str(number), str(call), arg, value, history]

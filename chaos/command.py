@@ -56,7 +56,7 @@ class Place:
 
     @property
     def out(self) -> Path:
-        """Standard output of the run and of its resumes, one behind the other."""
+        """Standard output of the run and of its resumes, one after the other."""
         return self.root / "out"
 
     @property
@@ -124,7 +124,7 @@ def await_end(process: subprocess.Popen[bytes], until: float) -> int | None:
 
 
 def ask(place: Place, *arguments: str) -> tuple[int, str]:
-    """Run an `rscoop` command that only looks; return its exit code and what it printed."""
+    """Run an `rscoop` command that only reads; return its exit code and its output."""
     done = subprocess.run(
         [*place.entering, sys.executable, "-m", "resilient_scoop", *arguments],
         stdin=subprocess.DEVNULL,

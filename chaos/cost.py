@@ -1,4 +1,4 @@
-"""What a death costs: by how much the work takes longer than undisturbed, by who was killed.
+"""The cost of a death: how much longer the work takes than undisturbed, by the killed process.
 
 One kill per run, at a drawn moment in its middle. The work is what lies between the first start and
 the last end of an item in the ledger, so that how busy the host is while processes start and end

@@ -105,7 +105,7 @@ class Journal:
         return None
 
     def snapshot(self, ledger: Ledger) -> Snapshot | None:
-        """Return which items are acknowledged; the ledger is measured behind it, never before."""
+        """Return which items are acknowledged; the ledger is measured after that, never before."""
         outcomes = self.outcomes()
         return None if outcomes is None else Snapshot(frozenset(outcomes), ledger.length())
 

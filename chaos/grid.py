@@ -1,9 +1,9 @@
 """Rounds on a grid: a run over the workstations of a lab, whose hosts fail as drawn from a seed.
 
-Each fault is injected, proven, healed and proven. The answer must be that of `python script.py` (or, where
-chance comes from the run, of an undisturbed local run), nothing acknowledged may run again, and five
-seconds after the end no host may have a process or a file of the run. An agent that a fault has cut off
-from its run may stay until its orphan timeout; such hosts are counted.
+Each fault is injected and healed, and both are proven. The answer must be that of `python script.py`
+(or, where chance comes from the run, of an undisturbed local run), nothing acknowledged may run again,
+and five seconds after the end no host may have a process or a file of the run. An agent that a fault
+has cut off from its run may stay until its orphan timeout; such hosts are counted.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _START_S: Final = 3.0
 
 @dataclass(slots=True)
 class GridResult(Result):
-    """What a round on a grid came to."""
+    """The result of a round on a grid."""
 
     drawn: list[Drawn] = field(default_factory=list)
     injections: list[Injection] = field(default_factory=list)
@@ -64,7 +64,7 @@ class GridResult(Result):
 
     @property
     def unproven(self) -> list[str]:
-        """What could not be proven."""
+        """The faults that could not be proven."""
         return [text for each in self.injections for text in each.unproven]
 
     def __str__(self) -> str:
@@ -139,7 +139,7 @@ class Grid:
         )
 
     def play_faults(self, seed: int, workload: str, drawn: list[Drawn]) -> GridResult:
-        """Play a round of given faults; the seed is but its name."""
+        """Play a round of given faults; the seed only names it."""
         reference = self.reference(workload)
         result = GridResult(seed, reference.script, [], drawn=drawn)
         with rounds.staged(result, self.kept, self.lab.shared) as place:
@@ -359,7 +359,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def summary(results: list[GridResult]) -> str:
-    """Return what the rounds came to."""
+    """Return the results of the rounds."""
     hits: Counter[str] = Counter()
     for result in results:
         hits += result.by_role()

@@ -1,6 +1,6 @@
-"""What is done to the hosts of a run: drawn from a seed before the round, injected, proven, healed, proven.
+"""Faults of the hosts of a run: drawn from a seed before the round, injected, healed, and both proven.
 
-A fault that cannot be proven makes its round prove nothing; a fault that found no target is a miss.
+A round with a fault that cannot be proven does not count; a fault that found no target is a miss.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from chaos.processes import Process, Role
 
 _PROOF_S = 2.0
 _POLL_S = 0.002
-_SEEN_S = 2.0  # a host sends something more often
+_SEEN_S = 2.0  # a live host sends something at least this often
 _FLAPS = 3
 _FLAP_S = 0.4
 

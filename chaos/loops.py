@@ -1,8 +1,8 @@
 """Checkpointed loops killed at points drawn over their whole length: is the answer the same, what is lost?
 
-Each run is killed once, all its processes at the same moment as by a power cut, and resumed by hand. What
-a kill costs is how much longer both lives take together than the one of an undisturbed run: the work
-that is done again, and starting once more.
+Each run is killed once, all its processes at the same moment as by a power cut, and resumed by hand. The
+cost of a kill is the time of both lives together minus that of an undisturbed run: the work that is done
+again, and another start.
 """
 
 from __future__ import annotations

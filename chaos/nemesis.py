@@ -1,8 +1,8 @@
-"""What is done to a run, drawn from a seed before it begins, and how it is done.
+"""Kills of a run, drawn from a seed before it begins, and how they are carried out.
 
 A kill is a role and a moment. Most moments are uniform over what is left of the undisturbed run's
 duration; the others aim at where mistakes hide: the start-up, the recovery from the kill before,
-the instant behind a line of output, the very end. A kill counts only where a live process was hit.
+the instant after a line of output, the very end. A kill counts only where a live process was hit.
 """
 
 from __future__ import annotations

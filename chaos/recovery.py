@@ -1,6 +1,6 @@
 """How long a run took to recover from a fault: when lost work and lost hosts came back, by the ledger.
 
-Two times are told apart. Work: from the fault until the last item that it interrupted was started again.
+There are two times. Work: from the fault until the last item that it interrupted was started again.
 Host: from the end of the fault until its host started an item again. A fault that interrupted nothing,
 or a host that was not needed any more, has no such time.
 """

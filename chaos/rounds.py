@@ -61,7 +61,7 @@ class Reference:
 
 @dataclass(slots=True)
 class Result:
-    """What a round came to."""
+    """The result of a round."""
 
     seed: int
     script: Path
@@ -70,7 +70,7 @@ class Result:
     violations: list[Violation] = field(default_factory=list)
     resumes: int = 0
     repeated: int = 0
-    silence_s: float = 0.0  # the longest time until all had ended behind a dead launcher
+    silence_s: float = 0.0  # the longest time until all had ended after the death of a launcher
     lives_s: float = 0.0  # of all commands together, each from its start to its end
     took_s: float = 0.0
     folder: Path | None = None  # kept where something was violated
@@ -81,7 +81,7 @@ class Result:
 
     @property
     def unproven(self) -> list[str]:
-        """What was done and could not be proven."""
+        """The faults that could not be proven."""
         return []
 
     def __str__(self) -> str:
@@ -138,7 +138,7 @@ def play(seed: int, references: list[Reference], kept: Path) -> Result:
 
 
 def play_kills(seed: int, reference: Reference, kills: list[Kill], kept: Path) -> Result:
-    """Play a round of given kills; the seed is but its name."""
+    """Play a round of given kills; the seed only names it."""
     result = Result(seed, reference.script, kills)
     with staged(result, kept) as place:
         Round(result, reference, place).play()
@@ -209,11 +209,11 @@ class Round:
         return command.run_arguments(self.reference.script)
 
     def _continues(self, code: int | None) -> bool:
-        """Whether a command that has ended so is followed by another."""
+        """Return whether another command follows one that has ended like this."""
         return code == _KILLED and self.result.resumes < _RESUMES_MAX
 
     def _judge(self, code: int | None) -> None:
-        """Check what the round has come to; the last command ended so (None: not at all)."""
+        """Check the result of the round; `code` is that of the last command (None: it did not end)."""
         if code is None:
             self.violate(Guarantee.PROGRESS, self._picture())
         elif code != 0:

@@ -46,7 +46,7 @@ _MOMENTS: Final = {Moment.UNIFORM: 8, Moment.STARTUP: 4, Moment.OUTPUT: 3, Momen
 
 @dataclass(frozen=True, slots=True)
 class Volley:
-    """Signals to one target, the later ones so many seconds behind one another."""
+    """Signals to one target, with so many seconds between them."""
 
     at: Kill  # whom, and when
     numbers: tuple[signal.Signals, ...]
@@ -57,7 +57,7 @@ class Volley:
 
     @property
     def is_heard(self) -> bool:
-        """Whether anybody hears it who is asked so."""
+        """Whether its target reacts to it."""
         return self.at.role in (Role.LAUNCHER, Role.EVERYTHING)
 
 
@@ -88,7 +88,7 @@ def play(seed: int, references: list[Reference], kept: Path) -> Result:
 
 
 def play_volleys(seed: int, reference: Reference, volleys: list[Volley], kept: Path) -> Result:
-    """Play a round of given volleys; the seed is but its name."""
+    """Play a round of given volleys; the seed only names it."""
     result = Result(seed, reference.script, [volley.at for volley in volleys])
     with staged(result, kept) as place:
         _SignalRound(result, reference, place, volleys).play()

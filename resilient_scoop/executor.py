@@ -184,7 +184,7 @@ class Executor(cf.Executor):
     # --- ending -------------------------------------------------------------------------------
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - signature of `concurrent.futures`
-        """Take no more calls; wait for those under way if `wait`, and end an own session after them."""
+        """Take no more calls; with `wait`, wait for running ones; end its own session after them."""
         with self._lock:
             first, self._shut = not self._shut, True
             pending = list(self._pending)

@@ -70,7 +70,7 @@ class ProgressBar:
 
 
 def drawn(title: str) -> Drawing:
-    """Return a bar on what is there."""
+    """Return a bar for this screen."""
     try:
         return _OfTqdm(title)
     except ModuleNotFoundError:

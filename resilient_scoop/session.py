@@ -50,7 +50,7 @@ _lock: Final = threading.RLock()
 
 
 def _say(text: str) -> None:
-    """Say something to the user."""
+    """Send a message to the user."""
     stream = sys.stderr
     with contextlib.suppress(AttributeError, OSError, ValueError):  # no stream, or a closed one
         stream.write(f"rscoop: {text}\n")
@@ -233,7 +233,7 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # After an interrupt, the user does not want to wait for what is under way.
+        # After an interrupt, the user does not want to wait for running calls.
         self.close(wait=not isinstance(error, KeyboardInterrupt))
 
 

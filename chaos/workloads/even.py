@@ -18,7 +18,7 @@ def work(path: str, number: int) -> int:
 
 
 def main() -> None:
-    """Map; print a line in front and one behind."""
+    """Map; print a line before and one after."""
     paths = [f"0.0[{index}]" for index in range(ITEMS)]
     print("begin", flush=True)
     assert sum(futures.map(work, paths, range(ITEMS))) == sum(range(ITEMS))

@@ -74,7 +74,7 @@ def make_statistics() -> tools.Statistics:
 
 
 def tell(population: list[Any], best: tools.HallOfFame, logbook: tools.Logbook) -> None:
-    """Print what the loop came to."""
+    """Print the result of the loop."""
     for each in population:
         print(list(each), each.fitness.values)
     print([list(each) for each in best], len(logbook))

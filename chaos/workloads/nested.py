@@ -30,7 +30,7 @@ def twig(path: str, weight: float) -> float:
 
 
 def branch(path: str) -> tuple[float, float]:
-    """Return what its twigs add up to, and a draw behind them."""
+    """Return the sum of its twigs and of a draw after them."""
     with running(path):
         weights = [random.uniform(1, 2) for _ in range(TWIGS)]
         pending = [

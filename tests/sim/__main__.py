@@ -18,7 +18,7 @@ def say(text: str) -> None:
 
 
 def replay(seed: int, *, trace: bool, troubled: bool, grid: bool) -> None:
-    """Run one seed and say how it went."""
+    """Run one seed and print its result."""
     world = World(seed, say=say if trace else None, troubled=troubled, grid=grid)
     say(f"{world.climate}\n{world.steps}")
     world.run()
@@ -27,7 +27,7 @@ def replay(seed: int, *, trace: bool, troubled: bool, grid: bool) -> None:
 
 
 def many(first: int, count: int, *, troubled: bool, grid: bool) -> None:
-    """Run many seeds and say the figures."""
+    """Run many seeds and print the figures."""
     began, events, seconds, broken = time.monotonic(), 0, 0.0, 0
     faults: Counter[str] = Counter()
     for seed in range(first, first + count):

@@ -237,7 +237,7 @@ class Operations:
         return (found,)
 
     def _recall(self, frame: Frame, kind: str) -> tuple[bool, Any]:
-        """Return (whether to continue, what was told before or None)."""
+        """Return (whether to continue, the recorded answer or None)."""
         parent = frame.parent
         assert parent is not None
         if parent.history.needs_page() or (parent.history.replaying and parent.differs(kind)):
@@ -256,7 +256,7 @@ class Operations:
         return (answer,)
 
     def _once_begin(self, frame: Frame, begun: Begun) -> Ready:
-        """Return what was told before, or that the function is to run."""
+        """Return the recorded answer, or that the function is to run."""
         parent, checks = frame.parent, self.world.checks
         assert parent is not None
         if not parent.is_once_known(begun):
@@ -319,7 +319,7 @@ class Operations:
     # --- checkpoints --------------------------------------------------------------------------
 
     def _enter(self, frame: Frame, block: OpenBlock) -> Ready:
-        """Continue from a checkpoint: mostly the newest one, now and then one that is fallen back to."""
+        """Continue from a checkpoint: mostly from the newest one, sometimes from an older one."""
         parent = frame.parent
         assert parent is not None
         if not parent.has_generations(block):
@@ -328,7 +328,7 @@ class Operations:
         self.world.checks.entered(frame.path, block.key, newest, parent.attempt)
         found = [each for each in parent.durable.candidates(block) if each.payload[:1] == b"G"]
         if not parent.durable.can_begin(block) and not self.world.edited:
-            # Where none was given up yet, there must be one more to fall back to.
+            # If none was dropped yet, there must be an older one to continue from.
             needed = 1 if self.world.climate.fallback else 2
             if len(found) < needed and self.world.checks.is_done(frame.path):
                 return None

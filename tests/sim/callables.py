@@ -1,4 +1,4 @@
-"""What must hold of callables: whoever names one finds it, and they do not pile up."""
+"""What must hold of callables: a process that names one finds it, and unused ones are erased."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """CANCELLED: what was cancelled in time is never begun afterwards; what was too late had begun.
 
-The answer comes behind the record of the cancellation, so the record is what is looked at. Who had
-the item in his hands before that turn must not begin it later: a yes means that he gave it back.
-Whose lease was taken from him otherwise (he was silent for too long) may not know it yet.
+The answer is sent after the record of the cancellation, so the record is checked. A worker that held the
+item before that turn must not begin it later: a yes means that it gave the item back. A worker that lost
+its lease in another way (it was silent for too long) may not know it yet.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Held(NamedTuple):
 
 
 class Cancels:
-    """Knows who had what was cancelled."""
+    """Knows which workers held the cancelled items."""
 
     def __init__(self, world: World, durable: dict[Key, bytes], starts: Counter[Key]) -> None:
         self.world = world
@@ -73,12 +73,12 @@ class Cancels:
 
     def _cancelled(self, shell: BrokerShell, parent: str, outcome: wire.Outcome) -> None:
         path = ids.item_path(parent, outcome.call, outcome.start)
-        # Who was taken for lost in this very turn had no lease any more, as those before it.
+        # A worker that counted as lost in this turn has no lease any more, as those lost earlier.
         silent = shell.broker.membership.silent
         held = [each for each in self.held if each.peer not in silent]
         if (
             shell.broker.membership._awaited is not None
-        ):  # they may yet come and keep what they have
+        ):  # workers that may still arrive and keep their items
             held += [
                 _Held(attempt, work.task.parent, work.task.call, list(work.left))
                 for worker in self.world.workers.values()

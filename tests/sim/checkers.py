@@ -1,7 +1,7 @@
 """What must hold in every history, each check under the name of the guarantee that it is for.
 
-The checks stand outside the system: they see what was committed, what was started and what parents
-were told, and compare it with what an undisturbed run would have come to (`programs`).
+The checks stand outside the system: they see what was committed, what was started and what parents were
+told, and compare it with the results of an undisturbed run (`programs`).
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Checks:
                 raise Broken(f"NO-WRONG: {path} continues from {given!r}, which another call kept")
 
     def acknowledged(self, message: wire.Progress) -> None:
-        """A worker need not keep a word any more: it is durable, or can never be needed."""
+        """A worker need not keep a progress report any more: it is durable, or can never be needed."""
         path = ids.item_path(message.parent, message.call, message.index)
         mine = (message.attempt.epoch, message.attempt.no)
         for each in self.progress.get(self._progress_key(path), ()):
@@ -189,14 +189,14 @@ class Checks:
                         self.progress.get(self._progress_key(path), ())
                     )
                     if self.world.edited and ids.depth(path) > 1:
-                        continue  # below an item in whose place another one stands now
+                        continue  # below an item that another one has replaced
                     if (path, _key_of(shell.broker.state, batch.facts, index)) in self.durable:
                         raise Broken(f"NO-LOST: {path} is granted again, its outcome is durable")
         self.granted_no = newest
         self.saves.turned(shell, granted)
 
     def _check_urgent(self, shell: BrokerShell) -> None:
-        """What goes first waits for no worker that has nothing as urgent, and is getting on."""
+        """The most urgent item does not wait while a working worker has only less urgent ones."""
         broker, now = shell.broker, self.world.now
         scheduler, membership = broker.scheduler, broker.membership
         if broker.busy_disk or membership.stopping or membership._awaited is not None:
@@ -251,7 +251,7 @@ class Checks:
             self._compare(shell)
 
     def _erased(self, prefix: bytes) -> None:
-        """A future is done, or another stands in its place: the same items may come again."""
+        """A future is done, or was replaced: the same items may come again."""
         if self.world.climate.edits:
             for key in [k for k in self.durable if self._prefix(k) == prefix]:
                 self.trimmed[key] = self.durable.pop(key)
@@ -298,7 +298,7 @@ class Checks:
         durable = self.durable.get(key, self.trimmed.get(key))
         if durable is None:
             if self.world.edited:
-                return  # told to one that is about to be dropped: another call stands in its place
+                return  # the parent is about to be dropped: another call has replaced it
             raise Broken(f"NO-LOST: a parent is told the outcome of {path}, which is not durable")
         if durable != payload:
             raise Broken(f"ONE-COMMIT: a parent is told another outcome of {path} than is recorded")
@@ -339,7 +339,7 @@ class Checks:
         return any(known[0] == path for known in self.durable)
 
     def diverged(self, text: str) -> None:
-        """A replay differed: none of our scripts gives it reason to."""
+        """A replay differed, although none of our scripts gives a reason."""
         if not self.world.edited:
             raise Broken(f"SAME-ANSWER: {text}")
 

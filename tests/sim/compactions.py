@@ -2,10 +2,10 @@
 
 The course is the real machine's (`core/compaction.py`); here are the disk, the child that copies, the
 thread that removes, and where they may die. A kill leaves what was done up to there, an unfinished copy
-with it. A power cut, or a kill with one behind it, may take back what was not synced: a new name of
+with it. A power cut, or a kill followed by one, may undo what was not synced: a new name of
 the file that counts, a removal. What is committed to a file is synced.
 
-All chance is of a generator of its own: worlds without a compaction are what they would be without this.
+All random draws come from a separate generator: worlds without a compaction are unchanged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 POINTS = (
     "begun", "copying", "copied", "caught up", "before swap", "renamed", "swapped",
-    "before removal", "behind removal",
+    "before removal", "after removal",
 )  # fmt: skip
 _REOPEN_DIES = 0.1
 _LATE_S = 2.0
@@ -37,7 +37,7 @@ _GENERATION = b"generation"  # an opening that is cut short may have raised it i
 
 @dataclass(frozen=True, slots=True)
 class Habit:
-    """How often a journal is compacted, how long that takes, and what becomes of it."""
+    """How often a journal is compacted, how long that takes, and how often it fails."""
 
     rest_s: float  # between two, on average
     copy_s: float  # at most
@@ -84,7 +84,7 @@ class Disk:
     counts: Counter[str] = field(default_factory=Counter)  # results, for the report
 
     def reopened(self) -> Tables:
-        """Open what a death has left, again if need be; return the content of the file that counts.
+        """Open the files that a death has left; return the content of the file that counts.
 
         An opening may be cut short as well, at any of its steps.
         """
@@ -178,7 +178,7 @@ class FileJournal(MemoryJournal):
         super().commit(changes if self.disk is None else [*changes, *self._events(self.disk.rng)])
 
     def _events(self, rng: random.Random) -> list[Change]:
-        """Return what rides along: puts and erasures in any order, which the runtime may make."""
+        """Return additional changes: puts and erasures in any order that the runtime may make."""
         changes: list[Change] = []
         for _ in range(rng.choice((0, 1, 2, 5))):
             group = b"%d." % rng.randrange(3)
@@ -360,7 +360,7 @@ class Compactor:
         self._point("before removal")
         for number in obsolete(list(self.disk.files), kept, newer=False):
             self.disk.remove(number)
-        self._point("behind removal")
+        self._point("after removal")
 
     def _refused(self) -> bool:
         world = self.world
@@ -377,7 +377,7 @@ class Compactor:
         self._rest()
 
     def _point(self, label: str) -> None:
-        """A place at which it is interesting to die: alone, or with everybody."""
+        """A point at which the process may die: alone, or with all others."""
         world = self.world
         chance = self.habit.points.get(label)
         if not chance or world.now >= world.climate.until or self.rng.random() >= chance:

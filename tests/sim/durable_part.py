@@ -48,7 +48,7 @@ def durable_part(state: DurableState) -> dict[str, Any]:
 
 
 def _is_blank(parent: ParentFacts) -> bool:
-    """Return whether nothing of a parent is in the log: its record was made when it was looked for."""
+    """Return whether the log has nothing about a parent: its record was made by a lookup."""
     return _parent_part(parent) == _parent_part(ParentFacts(parent.path, parent.prefix))
 
 

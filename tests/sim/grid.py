@@ -37,7 +37,7 @@ LATE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Weather:
-    """What hosts a world has, and how often a second what happens to one of them."""
+    """The hosts of a world, and the rates of their faults (per second)."""
 
     workers: tuple[int, ...]  # of each host, the launcher's first
     latency_s: tuple[float, ...]
@@ -47,7 +47,7 @@ class Weather:
 
     @classmethod
     def draw(cls, rng: random.Random) -> Weather:
-        """Draw a seed's weather."""
+        """Draw the faults of a seed."""
         hosts = rng.choice((1, 1, 2, 2, 3, 3, 5, 8))
         kinds = [kind for kind in KINDS if rng.random() < 0.4]
         rate = rng.choice((0.2, 0.6, 1.5)) / max(1, len(kinds)) ** 0.5
@@ -300,7 +300,7 @@ class Grid:
     # --- what must hold -----------------------------------------------------------------------
 
     def note(self, text: str) -> None:
-        """The broker says something: no honest host is accused."""
+        """The broker sends a message to the user: no honest host is accused."""
         self.world.note(f"says {text}")
         honest = [node for node in self.nodes if node not in self.liars]
         for node in honest:

@@ -30,7 +30,7 @@ class Keeping:
     disk_bytes: int = 4 << 30
     full: float = 0.0  # chance that a file cannot be written
     torn: float = 0.0  # chance that it is not what was written
-    strict: bool = False  # nothing that an agent has got is computed again
+    strict: bool = False  # nothing that an agent has received is computed again
 
     @classmethod
     def draw(cls, rng: random.Random) -> Keeping:

@@ -1,4 +1,4 @@
-"""`once` in the simulated world: what was told once is told ever after."""
+"""`once` in the simulated world: an answer that was given stays the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Place = tuple[str, str]
 
 
 class KeptOnce:
-    """Knows which functions have come to their end, and to what."""
+    """Knows which functions have ended, and their answers."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -35,7 +35,7 @@ class KeptOnce:
             )
 
     def observed(self, path: str, begun: Begun, answer: bytes, by: Attempt) -> None:
-        """A parent is told what a function has come to."""
+        """A parent is told the answer of a function."""
         self.by.setdefault((path, begun.whole), by)
         if self.answers.setdefault((path, begun.whole), answer) != answer and self._counts(path):
             raise Broken(f"SAME-ANSWER: {path} is told another answer at {begun}")

@@ -1,4 +1,4 @@
-"""Growth: what may be left at a run's end, in its broker and in its journal."""
+"""Growth: what may remain at a run's end, in its broker and in its journal."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Leftovers:
             "questions": list(shell.broker.questions.open),
             "loads": [p.name for p in scheduler.workers.values() if _is_loaded(p, forgotten)],
         }
-        # A script may give a call up and end in one breath: then no turn came that could settle it.
+        # A script may give a call up and end at once: then no turn could settle it.
         shell.broker.abandonments.settle()
         left["given up"] = list(shell.broker.abandonments.open)
         if self.world.edited:

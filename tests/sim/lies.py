@@ -57,8 +57,8 @@ class Liar:
         if messages and link.epoch == shell.epoch:
             frames = [wire.encode(message) for message in messages]
             self.world.send_up(process.id, link.pack(frames), kept=False)
-            # What is lost with this broker is not said to the next one, which could not know better:
-            # grants are not journaled (`core.broker.guests`).
+            # A lie that is lost with this broker is not repeated to the next one, which could not detect
+            # it: grants are not journaled (`core.broker.guests`).
             link.unacked[link.sent] = []
 
     def _of_workers(self) -> list[Callable[[Broker, int], list[wire.Up]]]:

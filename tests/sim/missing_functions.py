@@ -29,7 +29,7 @@ class MissingFunctions:
         self.world = world
         self.missing: frozenset[str] = frozenset()  # functions that no worker of this life can load
         self._rng = random.Random(f"lacks of {world.seed}")
-        self._stopped = False  # the run has stopped for it: the user mends it
+        self._stopped = False  # the run has stopped because of it, and the user corrects it
 
     def begin_life(self) -> None:
         """Draw what is missing until the next full stop."""
@@ -50,7 +50,7 @@ class MissingFunctions:
         return f"{task.parent} {task.call} {task.fn.hex()}"
 
     def turned(self, broker: Broker, launcher: Launcher) -> None:
-        """Check what the broker has made of it; the launcher hears why it stops."""
+        """Check the reaction of the broker; the launcher is told why it stops."""
         waiting = broker.membership.roomless.reported.keys()
         assert waiting <= broker.members.peers.keys(), (
             "R1: space that a process which is gone waits for"

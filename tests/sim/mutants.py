@@ -1,7 +1,7 @@
 """Planted bugs: each takes one defense out of the machines, and the simulator must notice.
 
 A check that never fails proves nothing; this table shows which guarantee each defense upholds. Some
-defenses have a second one behind them, which is taken out with them (`digests`).
+defenses are backed by a second one, which is removed with them (`digests`).
 """
 
 from __future__ import annotations

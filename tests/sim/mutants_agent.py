@@ -1,6 +1,6 @@
 """Planted bugs of an agent: whom it blames, when it starts what, when it gives up, how it ends.
 
-Worlds whose hosts are in trouble find them; what hosts do is chosen where few of them would do it.
+Worlds with failing hosts find them. Where few of them would reach a bug, the faults are given.
 """
 
 from __future__ import annotations

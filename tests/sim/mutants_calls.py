@@ -1,4 +1,4 @@
-"""Planted bugs of what is said of calls: cancellations, constants, time limits, priorities, progress."""
+"""Planted bugs in messages about calls: cancellations, constants, time limits, priorities, progress."""
 
 from __future__ import annotations
 

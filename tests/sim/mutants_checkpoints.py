@@ -1,4 +1,4 @@
-"""Planted bugs in what makes checkpoints, relies on them, and clears away behind them."""
+"""Planted bugs in code that makes checkpoints, relies on them, and erases what they cover."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Planted bugs in what compacts the journal while its run continues, and in what opens it afterwards.
+"""Planted bugs in code that compacts the journal while its run continues, and that opens it afterwards.
 
 Those of the course are planted in the real machine. Which file an opening takes, and when the old one
 goes, is decided where the disk is (`Journal`): these two are planted in its double, and show that the

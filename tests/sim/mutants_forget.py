@@ -1,4 +1,4 @@
-"""Planted bugs in what forgets callables, announces them again, and erases their records."""
+"""Planted bugs in code that forgets callables, announces them again, and erases their records."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _rounds_begin_meanwhile() -> Sequence[Patch]:
         tend(self, stopping=stopping)
 
     def unchecked(self: CallableEviction) -> None:
-        """Not by the table, which would find the bug at once: the simulator is to find what it does."""
+        """Do not use the table, which would find the bug at once: the simulator is to find its effect."""
 
     return [(CallableEviction, "tend", bug), (CallableEviction, "end_search", unchecked)]
 

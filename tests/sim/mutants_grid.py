@@ -1,6 +1,6 @@
 """Planted bugs of other hosts: what they may say, when they are lost, drained, cut off, and how agents end.
 
-Worlds with other hosts find them; what hosts do is chosen where few of them would do it.
+Worlds with other hosts find them. Where few of them would reach a bug, the faults are given.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ def _the_launchers_end_stops_all() -> Sequence[Patch]:
 
 
 def _liars_stay() -> Sequence[Patch]:
-    """A lie is named, and what it says is done all the same."""
+    """A lie is reported, and carried out nevertheless."""
     judged = Exchange._judged
 
     def bug(self: Exchange, event: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Planted bugs of results that have moved: bound to a place after all, another's, or not compared."""
+"""Planted bugs of results that have moved: bound to a place, of other calls, or not compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Planted bugs of `once`: its answer lost, another's taken, what it did not passed over."""
+"""Planted bugs of `once`: its answer is lost, that of another is taken, or its calls are not skipped."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ ONCE_MUTANTS = (
     Mutant("once answered before it is durable", _answered_before_it_is_durable, _KEPT, _ORIGIN),
     Mutant("what once did is not passed over", _not_passed_over, _KEPT, _ORIGIN),
     Mutant("answers of inner functions taken", _inner_ones_taken, _KEPT, _ORIGIN),
-    Mutant("answers behind others not found", _not_looked_for, _KEPT, _ORIGIN),
+    Mutant("answers after others not found", _not_looked_for, _KEPT, _ORIGIN),
 )

@@ -1,4 +1,4 @@
-"""Planted bugs of what must not be started twice: each path on which it could be, or be said to be."""
+"""Planted bugs of items that must not be started twice: each path on which one could be."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What the machine of the places must never do, seen from outside: from events, actions and the world.
 
-It keeps its own account of failures and losses, and reads of the machine only where a unit is.
+It counts failures and losses itself, and reads only the states of units from the machine.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Watch:
         self._check_doubles()
 
     def _count(self, machine: Places, event: places.Event, now: float) -> None:
-        """Keep account of failures and losses."""
+        """Count failures and losses."""
         for host, slot in machine.slots.items():
             place = self.world.hosts[host].place
             if slot.state is PlaceState.RUNNING or slot.state in NONE:

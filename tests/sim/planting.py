@@ -18,7 +18,7 @@ Patch = tuple[Any, str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A bug; `steps` and `weather` make a world that depends on what it breaks, where few do."""
+    """A bug; `steps` and `weather` make a world that reaches it, if few worlds do."""
 
     name: str
     patches: Callable[[], Sequence[Patch]]

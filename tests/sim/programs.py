@@ -36,7 +36,7 @@ _decode = msgspec.msgpack.Decoder().decode
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """What a body is sent in place of the value of an item that failed."""
+    """A body gets this in place of the value of an item that failed."""
 
     kind: str  # raised, crashed, lost, cancelled, timeout
 
@@ -55,7 +55,7 @@ class Fn:
     idempotent: bool = True
     poison: bool = False
     raises: bool = False
-    steps: int = 0  # a long leaf: says after each how far it is, and keeps what it has
+    steps: int = 0  # a long leaf: reports its progress after each step, and saves its state
     tells: bool = False  # its value holds what it was told: [answers, result]
     timeout_s: float | None = None
     late: float = 0.0  # chance that a start of it takes longer than that
@@ -66,7 +66,7 @@ class Fn:
 
     @property
     def is_certain(self) -> bool:
-        """Whether any two undisturbed runs come to the same, cancellations apart."""
+        """Whether any two undisturbed runs have the same result, except for cancellations."""
         return self.idempotent and self.late in (0.0, 1.0)
 
     @property
@@ -368,7 +368,7 @@ def _next(
 
 
 class _Fns(dict[str, Fn]):
-    """Functions by name; what is behind a `~` makes another one that does the same."""
+    """Functions by name; a name with `~` and a suffix gives another function that does the same."""
 
     def __missing__(self, name: str) -> Fn:
         found = self[name] = replace(self[name.partition("~")[0]], name=name)

@@ -1,4 +1,4 @@
-"""What must hold where checkpoints are asked for: who had a block open has saved before a hand-over."""
+"""What must hold for requested checkpoints: a parent with an open block has saved before a hand-over."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Owed:
 
 
 class Saves:
-    """Sees who is asked, what is made, and what of it is durable."""
+    """Sees which processes are asked, which checkpoints are made, and which of them are durable."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -77,18 +77,19 @@ class Saves:
         return (self.world.broker.broker.handover.no, path) in self._named
 
     def _awaited(self) -> set[bytes]:
-        """Return who has been named to a new broker and has not come yet."""
+        """Return the processes that a new broker was told of and that have not arrived yet."""
         assert self.world.broker is not None, "a broker decides"
         return self.world.broker.broker.membership._awaited or set()
 
     def decided(self, handover: Handover) -> None:
-        """The broker sends everybody home."""
+        """The broker tells all processes to stop."""
         members, scheduler = handover.members, handover.scheduler
         known = {
             path: owed
             for path, owed in self._owed.items()
-            # Of others the broker has heard nothing that could be lost by not waiting for them: nor
-            # has a new broker of those whose process died under the one before.
+            # From other parents the broker has received nothing that could be lost if it does not wait
+            # for them. The same holds for a new broker and parents whose process died under the last
+            # broker.
             if path in scheduler.state.parents
             and (owed.peer in members.peers or owed.peer in self._awaited() or self._waits(path))
         }
@@ -106,7 +107,7 @@ class Saves:
         for path in handover.awaited.waiting:
             saved = newest(parents[path]) if path in parents else 0
             self._named.setdefault((handover.no, path), saved)
-        for path in handover.awaited.through:  # named, and through, in one and the same turn
+        for path in handover.awaited.through:  # named, and saved, in the same turn
             if path in parents:
                 self._named.setdefault((handover.no, path), newest(parents[path]) - 1)
         if not handover.awaited.hands_over:
@@ -140,7 +141,7 @@ class Saves:
         return parent is not None and newest(parent) > before
 
     def handed_over(self) -> None:
-        """The run has come to the end that was asked for, and all that was recorded is durable."""
+        """The run has reached the requested end, and all records are durable."""
         due, self._due = self._due, {}
         for path, each in due.items():
             self.checked += 1

@@ -89,7 +89,7 @@ def _once_step() -> Body:
 
 
 def _kept_step(count: int) -> Body:
-    """Keep what a function that makes calls has come to, and make more calls with it."""
+    """Keep the answer of a function that makes calls, and make more calls with it."""
     answer = yield from kept(count)
     yield _say("told", answer)
     call = yield ("map", "leaf", [answer[3] % 97])
@@ -117,7 +117,7 @@ def _cancel_step(count: int) -> Body:
 
 
 def _cancels_step(fn: str, count: int, moments: list[Any]) -> Body:
-    """Cancel items at some moments, and see that each comes to what the answer said."""
+    """Cancel items at some moments, and check that each ends as the answer said."""
     call = yield ("map", fn, list(range(count)))
     gone = set()
     for wait, victim in moments:
@@ -326,7 +326,7 @@ def _cancels(rng: random.Random) -> Step:
 
 
 def _const(rng: random.Random) -> Step:
-    # A name for each: the first value of a name stands, whoever sets it again.
+    # A name for each: the first value of a name stays, whichever task sets it again.
     number = rng.getrandbits(30)
     return ("const", f"c{number}", number, rng.randint(0, 3), rng.randint(0, 3))
 

@@ -103,8 +103,8 @@ class BrokerShell(Process):
             adopt=adopt, lease_s=world.climate.lease_s, page_bytes=150 if small else 1 << 20,
             sweep_bytes=100 if small else 1 << 18,
             args_bytes_max=0 if small else 1 << 20, grant_bytes_max=8 if small else 1 << 20,
-            # With every other seed none is kept but what is in use: each is read back when it is
-            # named, and forgotten soon.
+            # With every other seed only callables in use are kept: each is read back when it is named,
+            # and dropped soon.
             callables_max=1000 * (1 - world.seed % 2),
             heartbeat_timeout_s=world.climate.lease_s,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the checkers let pass and what they do not, where attempts at one parent follow each other."""
+"""What the checkers accept and refuse when attempts at one parent follow each other."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Troubles of simulated hosts: starts that are refused or fail, workers that die young or hang at a stop.
 
-They are drawn apart, and only where a world is told to have them: other histories stay as they were.
+They are drawn separately, and only for worlds that are to have them: other histories are unchanged.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Hosts:
         self.trouble = world.climate.hosts
         self.refusing: dict[int, tuple[float, bool]] = {}  # by node: until when, and a full disk
         self.mended = False  # the user has corrected what made the run stop
-        self.calm = False  # in this life nothing happens
+        self.calm = False  # nothing happens in this life
 
     def plan(self, launcher: Launcher) -> None:
         """Plan what comes by itself."""

@@ -1,4 +1,4 @@
-"""What an undisturbed run comes to, computed without a runtime: what the world must have come to."""
+"""The results of an undisturbed run, computed without a runtime: the world must have the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an agent must never do, whatever happens to its processes, seen from outside of the machine.
+"""What an agent must never do, whatever happens to its processes, checked from outside of the machine.
 
 The checks have the names of the invariants of `resilient_scoop.core.agent`: G1 to G7.
 """
@@ -112,7 +112,7 @@ class Watch:
         self.stepped_at = now
 
     def _check_sent(self, actions: Sequence[agent.Action]) -> None:
-        """See what a new broker is told, and keep in mind which deaths are not acknowledged."""
+        """Check what a new broker is told, and record which deaths are not acknowledged."""
         link = self.host.machine.link
         for action in actions:
             if not isinstance(action, agent.Transmit):

@@ -49,7 +49,7 @@ class Died(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class Climate:
-    """What kind of weather a seed has (swarm testing: no two alike)."""
+    """The fault rates of a seed (swarm testing: each seed has others)."""
 
     latency_s: float
     commit_s: float
@@ -174,7 +174,7 @@ class World:
         return Grid(self, weather)
 
     def _add_checkpoints(self, *, drawn: bool) -> None:
-        """Draw what has to do with checkpoints, apart: other worlds stay as they were before."""
+        """Draw what concerns checkpoints separately: other worlds are unchanged."""
         rng = random.Random(f"checkpoints of {self.seed}")
         chances = [rng.choice((1.0, 0.7, 0.3)), rng.choice((0.0, 0.0, 0.2)), rng.choice((0.0, 0.3))]
         points = {each: rng.choice((0.02, 0.2)) for each in CHECKPOINT_POINTS if rng.random() < 0.4}
@@ -241,7 +241,7 @@ class World:
         return self
 
     def note(self, what: str, who: Process | None = None, *more: Any) -> None:
-        """Put something into the trace."""
+        """Put a line into the trace."""
         line = f"{self.now:.6f} {'' if who is None else who.name} {what}"
         self.trace = zlib.crc32(line.encode(), self.trace)
         if self.say is not None:
@@ -251,7 +251,7 @@ class World:
         return probability > 0 and self.rng.random() < probability
 
     def point(self, label: str, who: Process) -> None:
-        """A place at which it is interesting to die."""
+        """A point at which the process may die."""
         chance = self.climate.points.get(label)
         if chance and self.now < self.climate.until and self.rng.random() < chance:
             self.dies(label, who)
