@@ -11,6 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from resilient_scoop import ids
+from resilient_scoop.core.broker.host_life import HostState
 from resilient_scoop.core.events import Change, Put, Table
 from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.broker_errors import is_cancelled
@@ -75,7 +76,9 @@ class Cancels:
         path = ids.item_path(parent, outcome.call, outcome.start)
         # A worker that counted as lost in this turn has no lease any more, as those lost earlier.
         silent = shell.broker.membership.silent
-        held = [each for each in self.held if each.peer not in silent]
+        held = [
+            each for each in self.held if each.peer not in silent and not self._is_cut(shell, each)
+        ]
         if (
             shell.broker.membership._awaited is not None
         ):  # workers that may still arrive and keep their items
@@ -87,6 +90,14 @@ class Cancels:
         here = (parent, outcome.call, outcome.start)
         barred = {each.attempt for each in held if each.has(*here)}
         self.barred[path, outcome.fingerprint + outcome.digests] = barred
+
+    def _is_cut(self, shell: BrokerShell, held: _Held) -> bool:
+        """Return whether a process was cut off: it may begin what it had, and none of it counts."""
+        grid, hosts = self.world.grid, shell.broker.hosts
+        name = None if grid is None else grid.host_of(held.peer)
+        host = None if name is None else hosts.by_name.get(name)
+        is_revoked = host is not None and host.state is HostState.REVOKED
+        return is_revoked or held.peer in hosts.guests.dropped
 
     def started(self, key: Key, work: Work) -> None:
         """An item is begun."""
