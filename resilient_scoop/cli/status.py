@@ -205,8 +205,10 @@ def _workers(report: StatusReport) -> str:
     """Return the number of workers, here and on other hosts."""
     if not report.hosts:
         return str(report.workers)
-    others = sum(each.workers or 0 for each in report.hosts)
-    return f"{report.workers} here, {others} on {counted(len(report.hosts), 'other host')}"
+    there = [each.workers for each in report.hosts if each.workers]
+    hosts = counted(len(report.hosts), "other host")
+    which = hosts if len(there) == len(report.hosts) else f"{len(there)} of {hosts}"
+    return f"{report.workers} here, {sum(there)} on {which}"
 
 
 def _host_line(host: HostRow) -> str:

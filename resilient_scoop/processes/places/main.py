@@ -200,7 +200,8 @@ class PlacesShell:
 
     def _host(self, view: places.HostView) -> HostReport:
         return HostReport(
-            name=view.name, state=view.out or view.state.value, why=view.why, log=view.log,
+            name=view.name, state=view.out or view.state.value,
+            why=view.why.removeprefix(f"{view.name}: "), log=view.log,  # it is shown beside the name
             workers=self.hosts[view.name].share.workers, quarantine_s=view.quarantine_s,
             again_s=view.again_s, until_s=view.until_s,
         )  # fmt: skip

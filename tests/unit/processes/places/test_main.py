@@ -232,7 +232,7 @@ def test_too_few_hosts_end_the_run(tmp_path: Path) -> None:
 
 
 def test_hosts_json_has_what_is_reported(alice: Launcher, tmp_path: Path) -> None:
-    place(alice).why = "a queue"
+    place(alice).why = "alice: a queue"  # shown beside the name, so without it
     place(alice).state = UnitState.WAITING
     alice.wait(lambda: alice.states() == {"alice": "waiting"})
     alice.end()
