@@ -16,11 +16,8 @@ from resilient_scoop.hashing import blake2b
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RunId = NewType("RunId", str)
 PeerId = NewType("PeerId", bytes)
 """Routing id of one incarnation of a process: a role letter and eight random bytes."""
-FnId = NewType("FnId", bytes)
-"""Digest (16 bytes) of a function's definition as sent; two ids may have the same fingerprint."""
 
 ROOT: Final = "0"
 SHARED: Final = "t"

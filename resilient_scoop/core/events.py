@@ -23,7 +23,7 @@ class Table(IntEnum):
     META = 0  # name -> bytes: run, format, epoch, ended, failed; INPUT_KEY + number u64 -> `Input` frame
     LOG = 1  # log_prefix(parent) + sequence u64 -> a `Logged` frame
     ARGS = 2  # key of the LOG record (a `Calls`) -> its `Args` frame
-    DEFINE = 3  # FnId -> `Define` frame
+    DEFINE = 3  # id of a function -> `Define` frame
     CONST = 4  # name (utf-8) -> `Const` frame
     OUTPUT = 5  # offset u64 -> `Output` frame
     EVENT = 6  # sequence u64 -> msgpack, only for display

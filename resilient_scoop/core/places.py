@@ -585,7 +585,7 @@ class Places:
         self.have_come: set[str] = set()  # hosts, at any time
         self.too_few_at = inf
         self.give_up_at = inf
-        self.stop_at = inf  # when it leaves, whatever is left
+        self.stop_at = inf  # when it leaves, even if units still live
         self._is_refusal_new = False
         self.stopping = False
         self.left = False

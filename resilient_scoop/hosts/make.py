@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final, Protocol, assert_never
+from typing import Protocol, assert_never
 
 import msgspec
 
@@ -56,9 +56,6 @@ class ReachablePlace(Place, Protocol):
 
     def tunnel(self, port: int, address: str = "127.0.0.1") -> str:
         """Let the host reach a port of this machine; return `address:port` on the host's loopback."""
-
-
-DEFAULT: Final = SshOptions()
 
 
 def make_place(host: Host, options: SshOptions, run_key: str) -> ReachablePlace:

@@ -78,15 +78,6 @@ def files_of(root: Path) -> list[Path]:
     return sorted(found)
 
 
-def links_to_folders(root: Path) -> list[Path]:
-    """Return links to folders below a folder: what they lead to is not shipped."""
-    found = []
-    for folder, names, _ in os.walk(root):
-        names[:] = sorted(set(names) - _NEVER)
-        found += [Path(folder, name) for name in names if Path(folder, name).is_symlink()]
-    return found
-
-
 def _from_git(root: Path) -> list[Path]:
     """Return what git knows or would add; nothing without git."""
     try:

@@ -87,7 +87,7 @@ def activate(overlay: Overlay | None) -> None:
 
 
 def _users_first(values: dict[str, Any]) -> Iterable[tuple[str, Any]]:
-    """Return the values of libraries last: a replaced builtin may call a function of the user at once."""
+    """Return the values of libraries last: a replaced builtin may need the user's functions at once."""
     return sorted(values.items(), key=lambda each: not is_user_module(each[0].partition(":")[0]))
 
 

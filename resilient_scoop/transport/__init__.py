@@ -1,1 +1,1 @@
-"""ZeroMQ sockets."""
+"""Connections between processes of a run: ZeroMQ sockets, keys and tickets, files of another host."""

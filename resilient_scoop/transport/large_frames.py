@@ -83,7 +83,7 @@ class KeptFrames:
                 return b""
             frame = here.get(found[at]) or self._frames.get(found[at])
             if frame is None:
-                self.keep(frames)  # else each repetition would lack what the one before had
+                self.keep(frames)  # so that a repetition lacks only the frame that is missing now
                 return found[at]
             found[at] = frame
         self.keep(found)

@@ -55,7 +55,7 @@ class Setting(MessagePart, frozen=True):
 class Define(Frame, frozen=True):
     """A callable and its options, sent to each process that needs it, and again after it was forgotten."""
 
-    fn: bytes  # FnId
+    fn: bytes  # id of the function
     fingerprint: bytes  # 16 bytes: digest of normalized source, closure, defaults, callees
     name: str  # for display: module:qualname
     payload: bytes  # the pickled callable

@@ -11,4 +11,6 @@ class NoRoom(Frame, frozen=True):
     size_bytes: int  # 0: it has been written
     what: str = ""
     reason: str = ""
-    result: bool = False  # for an item: nothing new is started while others may still free space
+    result: bool = (
+        False  # it is a result: no item is started while running ones may still free space
+    )

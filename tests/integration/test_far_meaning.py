@@ -1,4 +1,4 @@
-"""What a call means reaches far: classes of its arguments, modules by other ways, patched libraries.
+"""The meaning of a call includes classes of its arguments, modules found in other ways, patched libraries.
 
 The oracle is `python script.py`: what it prints serially, a run prints, too.
 """

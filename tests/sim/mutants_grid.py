@@ -37,7 +37,7 @@ _LONG = (("map", "slow", list(range(12))), ("map", "slow", list(range(12))))
 
 
 def _script_rules_are_not_kept() -> Sequence[Patch]:
-    """What only the script's process may say is taken from any worker, and so are its attempts."""
+    """Any worker may send what only the script's process may send, and name its attempts."""
     of_worker = Guests._of_worker
 
     def bug(self: Guests, guest: Any, message: wire.Up, *, arrives: bool) -> str:

@@ -1,1 +1,1 @@
-"""The broker's process: its loop, the journal's disk."""
+"""The broker's process: its loop, its disk, and its door for agents of other hosts."""
