@@ -18,6 +18,7 @@ so that a renamed function keeps its results.
 from __future__ import annotations
 
 import builtins
+import enum
 import functools
 import os
 import reprlib
@@ -617,6 +618,8 @@ def _short(name: str) -> str:
 
 def _preview(value: Any) -> str:
     """Return a value for display, if showing it runs no user code."""
+    if isinstance(value, enum.Enum) and type(value._value_) in SCALARS:
+        return _REPR.repr(value._value_)[:_SHOWN_MAX]
     if type(value) in SCALARS or (type(value) in _PLAIN and is_immutable_deep(value)):
         return _REPR.repr(value)[:_SHOWN_MAX]
     return ""

@@ -31,6 +31,7 @@ from resilient_scoop.values.user_modules import loaded
 from resilient_scoop.wire.callables import AS_IMPORTED, Define, Reference
 
 _KEYWORDS: Final = 2  # of `Define.style`: arguments are given by name
+_ENUM_TABLES: Final = frozenset({"_member_map_", "_member_names_"})
 _Keyed = dict[tuple[str, str, int], Reference]
 
 
@@ -129,7 +130,22 @@ def _differences(then: _Keyed, now: _Keyed) -> list[ChangedReference]:
         for key, each in now.items()
         if key not in then
     ]
-    return found
+    return _without_tables(found)
+
+
+def _without_tables(found: list[ChangedReference]) -> list[ChangedReference]:
+    """Drop the tables that an enum keeps of its members, where a member is named itself."""
+    members = {
+        each.label.rpartition(".")[0]
+        for each in found
+        if each.label.rpartition(".")[2] not in _ENUM_TABLES
+    }
+    return [
+        each
+        for each in found
+        if each.label.rpartition(".")[2] not in _ENUM_TABLES
+        or each.label.rpartition(".")[0] not in members
+    ]
 
 
 def _fingerprints() -> dict[bytes, str]:

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from resilient_scoop.errors import JournalError
+from resilient_scoop.errors import JournalError, JournalFormatError
 from resilient_scoop.journal.view import JournalView
 from resilient_scoop.runs import json_text
-from resilient_scoop.runs.recorded_streams import recorded_input
+from resilient_scoop.runs.recorded_streams import read_failed, recorded_input
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +75,19 @@ def read_ended(folder: Path) -> InputEnd | None:
         return json_text.decode((folder / NAME).read_bytes(), InputEnd)
     except (OSError, msgspec.MsgspecError):
         return None
+
+
+def was_interrupted(folder: Path) -> bool:
+    """Return whether the script of a run did not end by itself, and is not that of a fork."""
+    from resilient_scoop.runs.folder import RunDir
+
+    try:
+        if RunDir(folder).load().forked_from is not None:
+            return False
+        with JournalView.open(folder / "journal") as view:
+            return read_failed(view) is None
+    except (JournalError, JournalFormatError, OSError):
+        return False  # another part reports it
 
 
 def note_ended(folder: Path, ended: InputEnd) -> None:

@@ -299,3 +299,29 @@ def test_a_run_that_a_shorter_script_ended_is_replayed_to_that_end(place: Place)
 
     place.write(longer.replace("raise SystemExit(5)", "pass"))
     assert "expected   no such call" in place.rscoop("replay", "last").expect(1)
+
+
+PALETTE: Final = """
+import enum
+from resilient_scoop import futures
+class Color(enum.Enum):
+    RED = 1
+    BLUE = 2
+    def code(self): return self.value * 10
+def code(x): return max(Color, key=Color.code).value + x
+if __name__ == "__main__":
+    print(list(futures.map(code, [1])))
+    raise SystemExit(5)
+"""
+
+
+def test_a_changed_member_of_an_enum_is_named_with_both_values(place: Place) -> None:
+    place.run(PALETTE).expect(5)
+    for old, new, named in (
+        ("RED = 1", "RED = 3", "Color.RED 1 → 3;"),
+        ("BLUE = 2", "BLUE = 2; GREEN = 9", "Color.GREEN not used → 9;"),
+        ("    RED = 1\n", "", "Color.RED 1 → not used;"),
+        ("value * 10", "value * 20", "Color.code, script.py:7;"),
+    ):
+        place.write(PALETTE.replace(old, new))
+        assert f"code (1 result): {named} add --recompute-changed" in resume(place).err

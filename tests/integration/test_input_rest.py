@@ -113,16 +113,28 @@ def test_an_input_that_had_ended_needs_no_rest(place: Place) -> None:
     assert resumed(place).expect().endswith("total 6\n")
 
 
-def test_another_file_that_continues_an_ended_input_is_reported(place: Place) -> None:
+@pytest.mark.parametrize("kind", ["file", "pipe"])
+def test_an_input_of_a_resume_is_not_read_after_the_end_of_the_script_s_input(
+    place: Place, kind: str
+) -> None:
     place.write(ADDING)
     for name, text in (("input", "1\n2\n3\n"), ("other", "40\n50\n")):
         place.write(text, name)
     with (place.folder / "input").open("rb") as file:
         killed(place, file.fileno(), whole=True)
-    with (place.folder / "other").open("rb") as file:
-        done = subprocess.run(
-            [*RSCOOP, "resume", "-q", "last"], cwd=place.folder, env=place.env(), stdin=file,
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-    assert done.stdout.endswith("now 92\nnow 192\ntotal 192\n"), done.stdout + done.stderr
-    assert f"had ended after 6 bytes; now it continues from {place.folder / 'other'}" in done.stderr
+    done = resumed(place, stdin=place.folder / "other" if kind == "file" else b"40\n50\n")
+    assert done.expect().endswith("now 12\ntotal 12\n")
+    assert "had ended after 6 bytes: the standard input of this resume is not read" in done.err
+
+
+def test_a_script_that_had_ended_reads_on_from_another_file_and_that_is_reported(
+    place: Place,
+) -> None:
+    place.write(ADDING.replace("time.sleep(60)", "raise SystemExit(5)"))
+    for name, text in (("input", "1\n2\n"), ("other", "40\n50\n")):
+        place.write(text, name)
+    with (place.folder / "input").open("rb") as file:
+        finish(place.start("run", "-q", "-n", "1", "script.py", stdin=file)).expect(5)
+    done = resumed(place, stdin=place.folder / "other")
+    assert done.expect().endswith("now 86\nnow 186\ntotal 186\n")
+    assert f"had ended after 4 bytes; now it continues from {place.folder / 'other'}" in done.err

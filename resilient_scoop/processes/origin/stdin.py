@@ -65,6 +65,7 @@ class Pieces:
         self._unsaved: deque[tuple[Link, int]] = deque()  # where these pieces were read
         self._asked_at = 0  # output of the script at its last read
         self._known: stdin_rest.KnownInput | None = None  # what the journal holds
+        self._is_over: bool | None = None  # whether nothing is read any more; None: not known yet
 
     def next(self) -> InputPiece:
         """Wait for the next piece and return it; a new one is sent to the journal."""
@@ -81,6 +82,8 @@ class Pieces:
             self._known.add(read)
             self._asked_at = self._session.output.position() if self._session.output else 0
             return InputPiece(read.data, read.error)
+        if self._had_ended():
+            return InputPiece(b"", 0)
         cut = self._cut_at()
         if cut is not None:
             self._say_cut(cut)
@@ -100,6 +103,28 @@ class Pieces:
         self._no += 1
         self._piece += 1
         return piece
+
+    def _had_ended(self) -> bool:
+        """Return whether the script was killed after its input had ended: it reads ends of file only.
+
+        An input of this resume is not read, because the script would not have read it then. A script
+        that had ended by itself, and a fork, may continue with another input.
+        """
+        settings, known = self._settings, self._known
+        if known is None or not known.is_whole or self._piece or not settings.resumed:
+            return False
+        if os.isatty(0):
+            return False  # more may be typed after an end of file
+        if self._is_over is None:
+            from resilient_scoop.runs import stdin_rest
+
+            self._is_over = stdin_rest.was_interrupted(Path(settings.run_dir))
+            if self._is_over and not stdin_rest.is_at_end(0):
+                Process.say(
+                    f"the script's standard input had ended after {known.size} bytes: the standard input "
+                    "of this resume is not read"
+                )
+        return self._is_over
 
     def _say_other(self) -> None:
         """Report where a script continues to read in a new file, after the end of its former input."""
