@@ -14,12 +14,14 @@ from resilient_scoop.core.worker.choice import (
     BARRED_S,
     Next,
     bar,
+    give_back_upper,
     next_step,
     take_slice,
     turn_of,
 )
 from resilient_scoop.core.worker.work import Work
 from resilient_scoop.wire import messages as wire
+from tests.unit.core.worker.test_worker import Desk
 
 
 @dataclass
@@ -118,3 +120,18 @@ def test_nothing_is_chosen_while_all_slices_are_barred() -> None:
     queue = deque([ROOTS])
     assert take_slice([], queue, lambda _work: False) is None
     assert list(queue) == [ROOTS]
+
+
+def test_barred_calls_of_the_script_are_given_back_and_those_of_tasks_stay() -> None:
+    desk = Desk()
+    opened, queued = desk.grant(0, 3), desk.grant(3, 6, no=2)
+    desk.worker.queue.remove(opened)
+    opened.next = 1
+    below = work(3, 0, parent="0.0[7].0")
+    slices = [opened, below]
+
+    give_back_upper(desk.worker, slices)
+
+    returned = [wire.Returned(opened.attempt, 1), wire.Returned(queued.attempt, 3)]
+    assert desk.messages() == returned
+    assert slices == [below]

@@ -453,3 +453,36 @@ def test_set_aside_items_are_given_back_at_the_end() -> None:
     desk.worker.set_aside(work, 1, "no module m")
     desk.worker.hand_back_aside()
     assert wire.Returned(work.attempt, 1) in desk.messages()
+
+
+def test_an_item_that_waits_reports_the_rest_of_its_time_until_it_continues() -> None:
+    desk = Desk()
+    work = desk.grant(0, 2)
+
+    desk.worker.park(work, 0, until=12.5, now=10.0, tries=1)
+    assert desk.messages() == [wire.Parked(work.attempt, 0, True, 2.5, 1)]
+    assert desk.worker.limits == {item_path(ROOT, 0, 0): (12.5, 1)}
+
+    desk.worker.unpark(work, 0)
+    assert desk.messages() == [wire.Parked(work.attempt, 0, parked=False)]
+    assert desk.worker.limits == {}
+
+
+def test_an_item_of_a_dropped_slice_sends_no_outcome() -> None:
+    desk = Desk()
+    work = desk.grant(0, 2)
+    desk.hear(wire.Drop([work.attempt]))
+
+    desk.worker.settle_one(work, 0, b"Vvalue", failed=False)
+
+    assert desk.messages() == []
+
+
+def test_a_message_for_an_agent_or_about_an_unknown_attempt_changes_nothing() -> None:
+    desk = Desk()
+    work = desk.grant(0, 2)
+
+    desk.hear(wire.Kill(b"Wanother.", "timeout"), wire.Evict(wire.Attempt(1, 99), 0))
+
+    assert desk.messages() == []
+    assert list(desk.worker.works.values()) == [work]
