@@ -199,7 +199,7 @@ class HostSlot(msgspec.Struct, eq=False):
     call: PlaceCall | None = None  # what is under way
     is_being_stopped: bool = False  # a stop is under way, perhaps beside a look or a search
     out: str = ""  # why no unit is wanted here: "drained", "revoked"
-    is_refused: bool = False  # its last call was refused for good
+    is_refused: bool = False  # its last call, or its last agent, was refused for good
     has_left: bool = False  # the agent left in order
     is_over: bool = False  # it left, and no unit of its tag was seen or started since
 
@@ -309,6 +309,7 @@ class Sight(msgspec.Struct, frozen=True):
     why: str = ""
     log: str = ""
     until_s: float | None = None
+    lasting: bool = False  # it ended because of something that only the user can change
 
 
 class UnitsLooked(msgspec.Struct, frozen=True):
@@ -868,6 +869,8 @@ class Places:
         slot.why, slot.log, slot.until_s = sight.why, sight.log or slot.log, sight.until_s
         slot.look_at = now + self._look_wait_s(slot)
         has_ended = sight.state in (PlaceState.GONE, PlaceState.NEVER_CAME)
+        if has_ended and sight.lasting:
+            slot.is_refused = self._is_refusal_new = True
         if slot.state is PlaceState.RUNNING and not self._is_unwanted(slot):
             if has_ended:  # it is another unit that has the link
                 slot.units, slot.find_at = (), now + _wait_s(slot.finds, event.jitter)

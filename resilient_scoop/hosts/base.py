@@ -54,6 +54,7 @@ class Seen(msgspec.Struct, frozen=True):
     why: str = ""  # a sentence for the user, with the cure, if something is wrong
     log: str = ""  # the last lines that the unit wrote before it failed
     until_s: float | None = None  # seconds until its time limit, if it has one
+    lasting: bool = False  # it ended because of something that only the user can change
 
 
 class Place(Protocol):

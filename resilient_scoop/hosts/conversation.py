@@ -49,6 +49,9 @@ class GuardianLine(msgspec.Struct, frozen=True):
     host: str = ""
     pid: int = 0
     why: str = ""
+    lasting: bool = (
+        False  # of "refused": another try is of no use until the user has changed something
+    )
     agent: str = ""  # of "over": which one, hexadecimal
     died: bool = False  # of "over": it did not end in order
 
@@ -83,6 +86,7 @@ class Conversation:
         self._lock = threading.Lock()
         self._state = UnitState.STARTING
         self._why = ""
+        self._is_lasting = False
         self._noise: deque[str] = deque(maxlen=NOISE_LINES)
         self.ended = threading.Event()
         self.pid = 0
@@ -115,6 +119,7 @@ class Conversation:
         if self._state is UnitState.STARTING and report.state == "running":
             self._state, self.pid = UnitState.RUNNING, report.pid
         elif self._state is UnitState.STARTING and report.state in {"refused", "ended"}:
+            self._is_lasting = report.lasting
             self._end(UnitState.NEVER_CAME, report.why or "it ended before it ran")
         elif self._state is UnitState.RUNNING and report.state == "ended":
             self._end(UnitState.GONE, report.why)
@@ -165,7 +170,7 @@ class Conversation:
         """Return the present state."""
         with self._lock:
             log = "" if self._state is UnitState.RUNNING else "\n".join(self._noise)
-            return Seen(self._state, self._why, log)
+            return Seen(self._state, self._why, log, lasting=self._is_lasting)
 
 
 def _decoded(text: str) -> GuardianLine | None:

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from chaos.lab import DESK, Lab
+from resilient_scoop.errors import PlaceError
 
 pytestmark = pytest.mark.grid
 
@@ -75,3 +76,16 @@ def test_a_host_that_cannot_be_used_is_named_and_the_run_uses_the_others(lab: La
     assert done.stdout.split() == [str(ANSWER), "alice"], done.stderr
     assert "refuses the login" in done.stderr
     assert "nothing listens on port 7 of" in done.stderr
+
+
+def test_a_run_stops_at_once_if_its_only_host_lacks_its_folder(lab: Lab) -> None:
+    (lab.shared / "script.py").write_text(SCRIPT)
+    rscoop = f"{sys.executable} -m resilient_scoop --state-dir {lab.shared / 'state'}"
+    text = (
+        f"mkdir -p /tmp/mine && cd /tmp/mine && cp {lab.shared / 'script.py'} . && "
+        f"exec {rscoop} run --host alice:1 --python {sys.executable} script.py alice"
+    )
+    done = lab.exec(DESK, ["sh", "-c", text], timeout=30)
+    assert done.returncode == PlaceError.exit_code, done.stderr
+    assert "alice has no folder /tmp/mine" in done.stderr
+    assert "(--ship)" in done.stderr

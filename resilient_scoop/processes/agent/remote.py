@@ -226,10 +226,12 @@ def main() -> int:
     settings = starting.take_settings()
     with open(settings.ticket_fd, "rb") as pipe:  # noqa: PTH123 - a descriptor
         ticket = read_ticket(pipe.read())
+    lasting = True  # a folder that is missing stays so until the user has changed something
     try:
         ships, script = bool(ticket.extra.get("ship")), settings.script
         if not ships:
             check_folder(settings)
+        lasting = False
         admission = enroll(ticket)
         settings = msgspec.structs.replace(
             settings, node=admission.host, node_number=admission.number
@@ -239,7 +241,7 @@ def main() -> int:
             here = shipped.receive(Path(settings.run_dir), uplink, script)
             settings = msgspec.structs.replace(settings, script=here)
     except PlaceRefusedError as error:
-        tell(state="refused", why=str(error))
+        tell(state="refused", why=str(error), lasting=lasting)
         return STOPPED
     shell = RemoteShell(settings, uplink, script, ships=ships)
     tell(state="running", host=admission.host, pid=os.getpid())

@@ -169,7 +169,12 @@ class PlaceCalls:
                 seen = place.look(list(units))
                 sights = tuple(
                     Sight(
-                        units[unit], PlaceState(each.state.value), each.why, each.log, each.until_s
+                        units[unit],
+                        PlaceState(each.state.value),
+                        each.why,
+                        each.log,
+                        each.until_s,
+                        each.lasting,
                     )
                     for unit, each in seen.items()
                     if unit in units

@@ -754,6 +754,21 @@ def test_a_run_is_given_up_at_once_when_too_many_hosts_are_refused_for_good() ->
     assert not of(shell.tick(200.0), GiveUp)
 
 
+@pytest.mark.parametrize("lasting", [True, False])
+def test_a_run_is_given_up_at_once_when_its_only_agent_is_refused_for_good(
+    lasting: bool,  # noqa: FBT001
+) -> None:
+    shell = Shell("a", min_hosts=1)
+    shell.started()
+    slot = shell.slot()
+    shell.tick(places.LOOK_S)
+    sight = Sight(slot.units[0], PlaceState.NEVER_CAME, "it has no folder /x", lasting=lasting)
+
+    actions = shell.step(UnitsLooked("a", slot.tag, (sight,)))
+
+    assert of(actions, GiveUp) == [GiveUp(0, 1, ("a",))] * lasting
+
+
 def test_a_refusal_that_leaves_enough_hosts_does_not_end_the_run() -> None:
     shell = Shell("a", "b", min_hosts=1)
     shell.tick()

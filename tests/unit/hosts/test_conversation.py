@@ -152,3 +152,10 @@ def test_the_end_of_an_agent_without_a_proper_name_is_not_passed_on(agent: str) 
     talk = Conversation("ws1", start_s=60.0, now=0.0, hear_over=heard.append)
     talk.line(PREFIX + json.dumps({"state": "over", "agent": agent}))
     assert heard == []
+
+
+@pytest.mark.parametrize(("more", "lasting"), [("", False), (', "lasting": true', True)])
+def test_a_refusal_says_whether_it_lasts(more: str, lasting: bool) -> None:  # noqa: FBT001
+    talk = Conversation("ws1", start_s=60.0, now=0.0)
+    talk.line(PREFIX + '{"state": "refused", "why": "no folder"' + more + "}")
+    assert (talk.seen().state, talk.seen().lasting) == (NEVER_CAME, lasting)
