@@ -13,6 +13,7 @@ from resilient_scoop.cli.base import note, utc
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import RunStoppedError, UsageError
 from resilient_scoop.processes.code_survey import Changed, CodeSurvey
+from resilient_scoop.processes.edited_modules import Edit
 from resilient_scoop.runs.decisions import Decision, Pair, load
 from resilient_scoop.runs.display import duration
 from resilient_scoop.runs.folder import RunDir
@@ -65,6 +66,11 @@ def decide(
             f"--recompute-changed to compute them again, or --reuse-changed to keep them (for one "
             f"function: =NAME)"
         )
+    if survey.classes:
+        note(
+            f"classes were edited since run {run.id} last ran: {_listed(survey.classes)}; calls that have "
+            f"arguments of these classes are computed again"
+        )
     if survey.edits and not (reuse or recompute):
         _settle_edits(run, survey)
     same = [  # the same code, in a journal of an older format
@@ -89,14 +95,16 @@ def _ask(run: RunDir, verdict: ChangedCode, changed: list[Changed]) -> str:
     return answer
 
 
+def _listed(edits: list[Edit]) -> str:
+    more = f", and {len(edits) - _SHOWN_MAX} more" if len(edits) > _SHOWN_MAX else ""
+    return ", ".join(map(str, edits[:_SHOWN_MAX])) + more
+
+
 def _settle_edits(run: RunDir, survey: CodeSurvey) -> None:
     """Let the user decide about edits that change no function's fingerprint."""
-    edits = ", ".join(map(str, survey.edits[:_SHOWN_MAX]))
-    if len(survey.edits) > _SHOWN_MAX:
-        edits += f", and {len(survey.edits) - _SHOWN_MAX} more"
     what = (
-        f"code was edited since run {run.id} last ran: {edits}; rscoop knows no function with results that "
-        f"uses it, but one may"
+        f"code was edited since run {run.id} last ran: {_listed(survey.edits)}; rscoop knows no "
+        f"function with results that uses it, but one may"
     )
     if not is_terminal():
         raise UsageError(

@@ -89,6 +89,7 @@ class CodeSurvey(NamedTuple):
     missing: dict[str, int]  # functions that no longer exist -> their results
     renewed: list[tuple[str, bytes, bytes]] = []  # noqa: RUF012 - same code, fingerprints of two formats
     edits: list[Edit] = []  # noqa: RUF012 - of modules, which show in no function's fingerprint
+    classes: list[Edit] = []  # noqa: RUF012 - of the script's classes, which arguments may have
 
 
 class ResultCount(NamedTuple):
@@ -118,15 +119,15 @@ def look(run: RunDir, info: RunInfo, view: Readable) -> CodeSurvey:
     ]
     noticed = {each.label for answer in answers for each in answer.differences}
     # If the script cannot be imported, the launch reports the reason.
-    found_edits = edits(run.path, info.script, asked) if whole else []
+    found_edits, classes = edits(run.path, info.script, asked) if whole else ([], [])
     edited = [each for each in found_edits if not _is_noticed(each, noticed)]
     if not differing and not edited:
-        return CodeSurvey([], {}, renewed)
+        return CodeSurvey([], {}, renewed, [], classes)
     counts = _results(view)
     if not counts:
         return CodeSurvey([], {}, renewed)
     found, missing = _with_results(differing, counts)
-    return CodeSurvey([found[name] for name in sorted(found)], missing, renewed, edited)
+    return CodeSurvey([found[name] for name in sorted(found)], missing, renewed, edited, classes)
 
 
 def _with_results(
@@ -154,7 +155,8 @@ def _with_results(
 
 def _is_noticed(edit: Edit, labels: set[str]) -> bool:
     """Return whether a function's fingerprint shows an edit; labels are dotted names."""
-    return any(edit.name in label.split(".") for label in labels)
+    top = edit.name.partition(".")[0]
+    return any(top in label.split(".") for label in labels)
 
 
 def _defines(view: Readable) -> Iterator[Define]:

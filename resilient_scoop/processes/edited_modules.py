@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import reprlib
 from pathlib import Path
 from types import CodeType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 _DYNAMIC: Final = source_text.DYNAMIC | {"globals", "getattr", "import_module", "__import__"}
 _LATER: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _STATEMENT: Final = "a statement"
+_SHOWN: Final = reprlib.Repr()
+_SHOWN.maxstring = 60
 
 
 class Edit(msgspec.Struct, frozen=True):
@@ -41,15 +44,24 @@ class Edit(msgspec.Struct, frozen=True):
     file: str
     name: str
     line: int  # 0: it was removed
+    text: str = ""  # a changed line, then and now
 
     def __str__(self) -> str:
         place = f"{Path(self.file).name}:{self.line}" if self.line else f"gone from {self.file}"
-        return f"{self.name} ({place})"
+        return f"{self.name} ({place}{self.text and ': '}{self.text})"
 
 
-def edits(run_dir: Path, script: str | None, defines: Iterable[Define]) -> list[Edit]:
+class Edits(NamedTuple):
+    """What has been edited since the last launch."""
+
+    of_results: list[Edit]  # it may be part of a result
+    of_arguments: list[Edit]  # classes of the script that only arguments can bring to a function
+
+
+def edits(run_dir: Path, script: str | None, defines: Iterable[Define]) -> Edits:
     """Return what has been edited since the last launch and may be part of a result."""
     found: list[Edit] = []
+    classes: list[Edit] = []
     compared = _compared(defines)
     for path, copy in kept_code.files(run_dir).items():
         before, after = _read(copy), _read(Path(path))
@@ -68,9 +80,48 @@ def edits(run_dir: Path, script: str | None, defines: Iterable[Define]) -> list[
         ]
         if path == script:
             reached = _reached(now, defines)
-            names = [name for name in names if name in now and (reached is None or name in reached)]
-        found += [Edit(path, name, now[name][0].lineno if name in now else 0) for name in names]
-    return found
+            known = [name for name in names if name in now and (reached is None or name in reached)]
+            for name in names:
+                if name not in known and _class_in(then, name) and _class_in(now, name):
+                    classes += _edits_of(path, name, then, now)
+            names = known
+        for name in names:
+            found += _edits_of(path, name, then, now)
+    return Edits(found, classes)
+
+
+def _class_in(statements: _Statements, name: str) -> ast.ClassDef | None:
+    """Return the class that a name is bound to, if it is nothing else."""
+    match statements.get(name):
+        case [ast.ClassDef() as found]:
+            return found
+        case _:
+            return None
+
+
+def _edits_of(path: str, name: str, then: _Statements, now: _Statements) -> list[Edit]:
+    """Return the edits of one name; of a class, those of its parts."""
+    before, after = _class_in(then, name), _class_in(now, name)
+    found: list[Edit] = []
+    if before is not None and after is not None:
+        parts, parts_now = _bound(before.body), _bound(after.body)
+        for part in {**parts, **parts_now}:
+            if _texts(parts, part) != _texts(parts_now, part):
+                line = parts_now[part][0].lineno if part in parts_now else 0
+                text = _changed_line(parts.get(part), parts_now.get(part))
+                found.append(Edit(path, f"{name}.{part}", line, text))
+    return found or [Edit(path, name, now[name][0].lineno if name in now else 0)]
+
+
+def _changed_line(then: list[ast.stmt] | None, now: list[ast.stmt] | None) -> str:
+    """Return, for display, the first line that differs, then and now."""
+    if then is None or now is None:
+        return ""
+    before, after = ("\n".join(map(ast.unparse, each)).splitlines() for each in (then, now))
+    for old, new in zip(before, after, strict=False):
+        if old != new:
+            return f"{_SHOWN.repr(old.strip())[1:-1]} → {_SHOWN.repr(new.strip())[1:-1]}"
+    return ""
 
 
 def _compared(defines: Iterable[Define]) -> set[tuple[str, str]]:
@@ -122,8 +173,13 @@ def _statements(data: bytes) -> _Statements | None:
         tree = ast.parse(importlib.util.decode_source(data))
     except (SyntaxError, ValueError):
         return None
+    return _bound(tree.body)
+
+
+def _bound(body: list[ast.stmt]) -> _Statements:
+    """Return statements by the names that they bind."""
     found: _Statements = {}
-    for at, statement in enumerate(tree.body):
+    for at, statement in enumerate(body):
         if module_source.is_guard(statement) or (at == 0 and _is_docstring(statement)):
             continue
         for name in set(module_source.bound_by(statement)) or {_STATEMENT}:

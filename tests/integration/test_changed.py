@@ -325,3 +325,28 @@ def test_a_changed_member_of_an_enum_is_named_with_both_values(place: Place) -> 
     ):
         place.write(PALETTE.replace(old, new))
         assert f"code (1 result): {named} add --recompute-changed" in resume(place).err
+
+
+AREAS: Final = """
+from resilient_scoop import futures
+class Square:
+    sides = 4
+    def __init__(self, size): self.size = size
+    def area(self):
+        return self.size ** 2
+def area(shape): return shape.area()
+if __name__ == "__main__":
+    print(list(futures.map(area, [Square(2), Square(3)])))
+    raise SystemExit(5)
+"""
+
+
+def test_an_edited_method_of_the_class_of_arguments_is_named_with_its_line(place: Place) -> None:
+    place.run(AREAS).expect(5)
+    place.write(AREAS.replace("size ** 2", "size * 3").replace("sides = 4", "sides = 5"))
+    done = resume(place)
+    assert done.expect(5) == "[6, 9]\n"
+    assert (
+        "Square.sides (script.py:4: sides = 4 → sides = 5), "
+        "Square.area (script.py:6: return self.size ** 2 → return self.size * 3); calls that have"
+    ) in done.err
