@@ -1,4 +1,4 @@
-"""The runtime and its peers behind one face. Each is opened with two workers and its own defaults.
+"""The runtime and its peers under one interface. Each is opened with two workers and its own defaults.
 
 Nothing here is imported before its peer is opened: the start of one must not pay for another.
 """

@@ -186,7 +186,7 @@ def summary(results: list[Result]) -> str:
         "moments: " + ", ".join(f"{count} {moment}" for moment, count in moments.most_common()),
         f"{sum(r.resumes for r in results)} resumes",
         f"{sum(r.repeated for r in results)} items ran to their end more than once",
-        f"silence behind the end within {silence_s:.1f} s",
+        f"silence after the end within {silence_s:.1f} s",
         f"{len(bad)} rounds with violations",
     ]
     lines += [

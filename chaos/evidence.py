@@ -1,4 +1,4 @@
-"""What a run left behind, read from outside: acknowledged items, the ledger, leftovers.
+"""What a run has left, read from outside: acknowledged items, the ledger, leftovers.
 
 The journal is read as `rscoop status` reads it, with the broker alive or dead.
 """

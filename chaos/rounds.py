@@ -104,7 +104,7 @@ def _deaths(kill: Kill) -> int:
 
 
 class RunHangsError(RuntimeError):
-    """The undisturbed run of a script does not come to its end."""
+    """The undisturbed run of a script does not end."""
 
 
 def measure(script: Path) -> Reference:

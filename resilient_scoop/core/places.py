@@ -508,7 +508,7 @@ class StartUnit(msgspec.Struct, frozen=True):
 
 
 class Look(msgspec.Struct, frozen=True):
-    """Ask the place what became of units: `UnitsLooked`, `Failed`."""
+    """Ask the place for the states of units: `UnitsLooked`, `Failed`."""
 
     host: str
     tag: str

@@ -100,7 +100,7 @@ def test_a_replay_begins_at_the_checkpoint_and_writes_nothing(place: Place) -> N
     assert contents(place.runs()[0]) == files
     assert ledger(place) == done
 
-    # A finished one comes to its end, and another end is a difference
+    # A finished one reaches its end, and another end is a difference
     (place.folder / "go").touch()
     resumed(place).expect()
     report = replayed(place, "last")

@@ -114,7 +114,7 @@ if __name__ == "__main__":
 def test_futures_made_before_the_block_work_after_a_restart(
     place: Place, done_behind: list[str]
 ) -> None:
-    """Whether they ended in front of the last commit, behind it, or behind the resume."""
+    """Whether they ended before the last commit, after it, or after the resume."""
     killed_at(place, COMMON + STORED, "now", *done_behind, workers=4)
     (place.folder / "go").touch()
 
@@ -198,7 +198,7 @@ if __name__ == "__main__":
 
 
 def test_failures_that_a_checkpoint_covers_are_not_computed_again(place: Place) -> None:
-    """But for those that came behind it: of the last future in the state, and behind the block."""
+    """Except for those that came after it: of the last future in the state, and after the block."""
     place.run(COMMON + RETRIED).expect(1)
     (place.folder / "ledger").unlink()
     (place.folder / "mended").touch()
@@ -241,7 +241,7 @@ def test_callables_of_lambdas_that_differ_are_erased(place: Place) -> None:
 
     done = resumed(place)
 
-    # Then it comes to its end, and neither its processes nor the journal have kept them all
+    # Then it ends, and neither its processes nor the journal have kept them all
     total, most = map(int, done.expect().split()[-2:])
     assert total == sum(1 + j + k for k in range(350) for j in range(8))
     assert most < 2 * 1500

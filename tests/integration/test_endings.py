@@ -1,4 +1,4 @@
-"""The end of a script and of a worker: what Python does behind the last line."""
+"""The end of a script and of a worker: what Python does after the last line."""
 
 from __future__ import annotations
 

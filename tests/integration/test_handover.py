@@ -123,7 +123,7 @@ def test_the_command_stops_a_detached_run_after_a_checkpoint(place: Place) -> No
 
 def test_the_command_saves_and_the_run_continues(place: Place) -> None:
     process = begun(place)
-    saved = len(lines(place, "replays"))  # it saves behind these, some time before we are told
+    saved = len(lines(place, "replays"))  # it saves after these, some time before we are told
     asked = place.rscoop("checkpoint", "--go-on", "last")
     asked.expect()
     assert "1 of 1 parents saved; it continues" in asked.err

@@ -40,7 +40,7 @@ def killed(place: Place, stdin: int, data: bytes = b"", *, whole: bool = False) 
         process.stdin.write(data)
         process.stdin.flush()
     wait_until((place.folder / "go").exists, 20)
-    if whole:  # the launcher looks about once a second whether an input has come to its end
+    if whole:  # the launcher looks about once a second whether an input has ended
         wait_until(lambda: any((run / "input.json").exists() for run in place.runs()))
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -77,7 +77,7 @@ def test_kill_nine_at_any_moment_of_a_compaction_loses_nothing(tmp_path: Path) -
     acknowledged, seen, rounds = 0, set[str](), 0
     while rounds < 25 or len(seen) <= 3:  # a slow machine comes to the end of fewer compactions
         rounds += 1
-        assert rounds < 150, f"no compaction came to its end: {seen}"
+        assert rounds < 150, f"no compaction ended: {seen}"
         command = [sys.executable, "-c", WRITER, str(directory), str(acknowledged), "1000000"]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None

@@ -78,7 +78,7 @@ def pay(no):
 if __name__ == "__main__":
     for no in range(6):
         print(futures.once(pay, no))
-        if not Path(f"killed{no}").exists():  # right behind it, before anything else happens
+        if not Path(f"killed{no}").exists():  # right after it, before anything else happens
             Path(f"killed{no}").touch()
             os.kill(os.getpid(), 9)
         futures.submit(sq, no).result()

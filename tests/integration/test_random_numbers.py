@@ -98,7 +98,7 @@ def test_no_draw_depends_on_workers_or_on_a_death(place: Place) -> None:
 
 
 def test_draws_in_once_do_not_shift_later_draws(place: Place) -> None:
-    """The second life is told the value; all that is drawn behind it must be as in the first."""
+    """The second life is told the value; all later draws must be as in the first."""
     done = place.run(
         """
         import os, random

@@ -24,11 +24,11 @@ def stubborn(x):  # catches everything while it waits
         try: futures.submit(time.sleep, 9).result()
         except Exception: pass
 
-def computes(x):  # behind its calls
+def computes(x):  # after its calls
     sum(futures.map(abs, range(3)))
     while True: x += 1
 
-def second(x):  # its first try is late behind its calls, its second one is quick
+def second(x):  # its first try is late after its calls, its second one is quick
     total = sum(futures.map(abs, range(x)))
     if once_only("first-late"): time.sleep(9)
     return total

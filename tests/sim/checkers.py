@@ -286,7 +286,7 @@ class Checks:
         record = wire.decode_up(change.value)
         assert isinstance(record, wire.Output)
         if int.from_bytes(change.key, "big") != len(self.output):
-            raise Broken(f"SAME-ANSWER: output at {change.key!r} behind {len(self.output)} bytes")
+            raise Broken(f"SAME-ANSWER: output at {change.key!r} after {len(self.output)} bytes")
         self.output += record.data
 
     def seen(self, fn: Fn, path: str, arg: Any, payload: bytes, *, failed: bool) -> None:

@@ -223,7 +223,7 @@ Seen = dict[str, tuple[str, str]]
 
 @dataclass
 class Rates:
-    """What became of the edits."""
+    """The results of the edits."""
 
     changing: int = 0
     missed: list[str] = field(default_factory=list)

@@ -1,1 +1,1 @@
-"""The places of a run: starts agents on other hosts, and says what became of them."""
+"""The places of a run: starts agents on other hosts, and reports whether they run."""

@@ -55,7 +55,7 @@ def changes_of(rng: random.Random) -> list[Change]:
 
 @pytest.mark.parametrize("seed", range(200))
 def test_the_new_file_is_what_the_old_one_is_when_it_may_take_its_place(seed: int) -> None:
-    # Given commits before the copy's moment that are noted, and commits behind it
+    # Given commits before the copy's moment that are noted, and commits after it
     rng = random.Random(seed)
     old, course = File(), Course(noted_max=1000, step_records=rng.choice((1, 2, 500)))
 

@@ -530,7 +530,7 @@ def test_a_saved_value_finds_the_class_that_its_future_has_made_again(worker: Pr
     with Process("0").here():
         content = b"".join(codec.dumps(define()(), None, {}, "state", "state").parts)
 
-    again = define()  # behind a checkpoint no call is made once more
+    again = define()  # after a checkpoint no call is repeated
     assert restored("0") is again
     assert restored("0.1[0]") is not again
     raw = worker.send(worker.get(Process("0").send(again()), is_call=True))

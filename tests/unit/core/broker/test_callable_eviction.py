@@ -88,10 +88,10 @@ def test_a_new_broker_is_told_all_that_was_announced() -> None:
     desk.worker.define(other(1))
     desk.messages(acknowledge=True)
 
-    hello, *behind = desk.meet(2)
+    hello, *rest = desk.meet(2)
 
     assert isinstance(hello, wire.Hello)
-    assert behind == [other(1)]
+    assert rest == [other(1)]
 
 
 # --- the broker's side ------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def test_a_round_begins_earlier_where_callables_are_large() -> None:
 
 
 def test_callables_announced_again_begin_no_round() -> None:
-    # Given a round behind which more is announced again than is new
+    # Given a round after which more is announced again than is new
     office = Office()
     root = office.begin()
     for number in range(50):

@@ -78,7 +78,7 @@ def test_an_unstarted_item_is_canceled_and_never_assigned() -> None:
     # When the worker gives it back
     actions = court.give_back()
 
-    # Then it is cancelled, the answer goes behind the outcome and both behind the record
+    # Then it is cancelled, the answer is sent after the outcome and both after the record
     assert cancelled(court.bench) == [1]
     frames = [
         wire.decode_down(frame)
@@ -125,7 +125,7 @@ def test_an_outcome_that_comes_first_answers_too() -> None:
 
 
 def test_a_repeated_question_is_answered_once() -> None:
-    # Given a question that cannot be answered yet, and the item's outcome behind it
+    # Given a question that cannot be answered yet, and the item's outcome after it
     court = Court()
     court.bench.broker.busy_disk = True
     court.cancel(0)

@@ -1,4 +1,4 @@
-"""Checkpoints in the machines: taken in, relied on, cleared away behind; and a parent that continues."""
+"""Checkpoints in the machines: made, relied on, erased; and a parent that continues."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_records_covered_by_the_base_of_a_verified_generation_are_removed() -> N
     loop(desk, 2)
     desk.sweep()
 
-    assert desk.kept_calls() == [1], "what came behind the base must stay"
+    assert desk.kept_calls() == [1], "what came after the base must stay"
     kept = [r for r in desk.logged() if isinstance(r, wire.Outcomes)]
     assert [item.call for r in kept for item in r.items] == [1]
     root = desk.broker.state.parents[ROOT]
@@ -289,7 +289,7 @@ def test_inner_blocks_are_erased_with_their_outer_block_and_not_before() -> None
     blocks = desk.broker.state.parents[ROOT].blocks
     assert [key for key in blocks if key[0] == "inner"] == [("inner", n) for n in range(3)]
 
-    # When the outer block relies on what it made behind the first of them
+    # When the outer block relies on what it made after the first of them
     desk.save(2, 2, openings={"main": 1, "inner": 2})
     desk.verify(2)
 

@@ -1,4 +1,4 @@
-"""What processes of other hosts may say, and what becomes of those that break the rules."""
+"""What processes of other hosts may say, and what happens to those that break the rules."""
 
 from __future__ import annotations
 

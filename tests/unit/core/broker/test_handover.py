@@ -49,7 +49,7 @@ def test_a_parent_is_waited_for_until_it_has_saved_and_the_stop_waits_for_the_co
     assert stops(bench.wait(20, vouched=[ORIGIN, W1])) == []
     actions = bench.tell(ORIGIN, checkpoint(ROOT, root))
     assert stops(actions) == ["handed over"]
-    assert all(isinstance(a, Send) for a in actions if stops([a])), "behind the record"
+    assert all(isinstance(a, Send) for a in actions if stops([a])), "after the record"
     assert (bench.broker.handover.named, bench.broker.handover.saved) == (1, 1)
 
 

@@ -30,7 +30,7 @@ from tests.unit.bench import (
 
 
 def test_a_dead_workers_items_move_and_only_the_one_on_the_cpu_is_blamed() -> None:
-    # Given a worker that holds one item and has another one queued behind it
+    # Given a worker that holds one item and has another one queued after it
     bench = Bench()
     root = bench.begin(W1)
     actions = bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 2), attempt=root))

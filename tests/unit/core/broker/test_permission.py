@@ -217,7 +217,7 @@ def test_a_new_broker_is_asked_again_for_what_has_not_been_permitted() -> None:
     # When there is a new broker
     heard = desk.meet(2)
 
-    # Then that one is asked, behind the greeting that says what is held
+    # Then that one is asked, after the greeting that says what is held
     assert isinstance(heard[0], wire.Hello)
     assert wire.BeginWanted(work.attempt, 0) in heard
     # And what is permitted is not asked for again

@@ -70,7 +70,7 @@ def test_a_parent_continues_with_the_counters_of_its_checkpoint() -> None:
     call = of.begin(FN, FN)
     assert call.number == 5
     of.add(call, digests(0), [b"arg"], last=True)
-    assert call.find(0) is not None, "what came behind the checkpoint is there"
+    assert call.find(0) is not None, "what came after the checkpoint is there"
 
 
 def test_counters_never_decrease() -> None:
@@ -167,7 +167,7 @@ def test_a_block_entered_while_the_history_is_read_has_it_read_again() -> None:
     of.continue_from(block, kept)
 
     again = of.revive(0, FN, FN, 0, digests(0))
-    page(of)  # what was under way begins behind the call
+    page(of)  # what was running begins after the call
 
     assert again.find(0) is None
     assert of.page_wanted() is not None

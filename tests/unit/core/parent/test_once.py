@@ -1,4 +1,4 @@
-"""`once` in the parent machine: passed over where it came to its end, run again where it did not."""
+"""`once` in the parent machine: skipped if it had ended, run again if not."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ def test_observations_are_repeated_in_their_order() -> None:
     page(of, observed(1, "once", 0, b"second"))
     assert of.recall("once") == b"second"
 
-    # And behind the last one it is gets new answers, with the next number
+    # And after the last one it gets new answers, with the next number
     assert of.recall("once") is None
     of.observe("once", b"third")
     (message,) = map(wire.decode_up, of.frames())
@@ -286,7 +286,7 @@ def test_a_parent_that_outlives_its_broker_asks_from_the_first_call_that_it_miss
 
 
 def test_a_page_that_was_asked_for_before_a_cut_is_not_taken_for_one_asked_for_since() -> None:
-    # Given a live parent that has asked for a page, and again behind a cut
+    # Given a live parent that has asked for a page, and again after a cut
     of = parent()
     made = call(of, 0, 2)
     of.reconnect()
@@ -321,7 +321,7 @@ def test_a_replay_asks_for_a_page_early_when_half_of_the_one_before_is_used_up()
         call(of, 0, 1)
     early.append(of.page_wanted(early=True) is not None)
 
-    # Then the next one is asked for behind the second; observations count, too
+    # Then the next one is asked for after the second; observations count, too
     assert early == [False, False, True, False]
     page(of, *(observed(no, "cpu_count", 3) for no in range(3)), last=False)
     assert of.page_wanted(early=True) is None

@@ -206,7 +206,7 @@ def test_an_end_before_the_journal_s_last_call_or_answer_is_a_difference() -> No
 
 
 def longer() -> Replayed:
-    """Return a run that ended behind one call and answer; earlier code had come further."""
+    """Return a run that ended after one call and answer; earlier code had got further."""
     of = parent(asked((part(0, 0, 1), part(1, 0, 1))))
     of.end_at(1, 1)
     page(of, observed(0, "once", 0), outcomes(0, 0, 1), observed(1, "once", 1))

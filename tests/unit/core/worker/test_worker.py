@@ -242,7 +242,7 @@ def test_work_runs_by_priority_then_ready_parents_then_depth() -> None:
 
 
 def test_a_slice_is_interrupted_for_a_more_urgent_one() -> None:
-    # Given a slice under way, and one of its kind behind it
+    # Given a running slice, and one of its kind after it
     desk = Desk()
     desk.grant(0, 4, no=1)
     desk.grant(4, 8, no=2)
@@ -255,7 +255,7 @@ def test_a_slice_is_interrupted_for_a_more_urgent_one() -> None:
     task = wire.Task(3, ROOT, 9, 0, urgent.fn, digests(0), [b"arg"])
     desk.hear(urgent, wire.Grant([task]))
 
-    # Then the rest waits behind that, in front of its own kind
+    # Then the rest waits after that, before its own kind
     assert desk.worker.outranked(work)
     assert [(each.attempt.no, each.next) for each in desk.worker.queue] == [(3, 0), (1, 2), (2, 4)]
 

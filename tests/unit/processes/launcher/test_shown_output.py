@@ -44,7 +44,7 @@ def test_a_piece_that_was_on_its_way_is_displayed_once(
     shown.begin(SECOND)
     os.write(out, SECOND[:written])
 
-    # When its successor continues behind the first
+    # When its successor continues after the first
     successor = ShownOutput(tmp_path / "shown", out)
     assert successor.count == len(FIRST)
     display(successor, out, SECOND)
