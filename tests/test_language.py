@@ -43,6 +43,11 @@ BANNED = {
     r"superfluous": "obsolete",
     r"tell whether": "return whether",
     r"it is said": "it is reported",
+    r"(tell|tells|told) apart": "distinguish",
+    r"(became|becomes|become) of": "the result, the state of",
+    r"(come|comes|came) to (its|their) end": "end, finish",
+    r"one behind the other": "one after the other",
+    r"(pile|piles|piled|piling) up": "accumulate",
 }
 """What not to write, as a pattern of whole words -> what to write instead."""
 

@@ -132,7 +132,7 @@ def test_two_loops_in_one_script_have_a_checkpoint_each(place: Place) -> None:
 
 
 @pytest.mark.parametrize("kind", ["simple", "generate"])
-def test_without_rscoop_they_are_deap_s_loops(kind: str, place: Place) -> None:
+def test_without_rscoop_the_loops_are_deap_s(kind: str, place: Place) -> None:
     outputs = [
         subprocess.run(
             [sys.executable, "-W", "ignore", "script.py", kind, whose, "10", "0"],

@@ -589,7 +589,7 @@ def test_workers_of_different_hosts_have_different_indices(grid: Grid) -> None:
     assert done.expect() == "(10000, 20000) ['alice:w1', 'bob:w1']\n"
 
 
-def test_what_tasks_print_on_other_hosts_is_in_the_logs(grid: Grid) -> None:
+def test_output_of_tasks_on_other_hosts_is_in_the_logs(grid: Grid) -> None:
     text = """
         from resilient_scoop import futures
 

@@ -78,7 +78,7 @@ def test_a_record_that_is_itself_a_file_names_others_too(folder: Folder) -> None
     folder.journal.close(clean=True)
 
 
-def test_a_replaced_record_keeps_what_both_name(folder: Folder) -> None:
+def test_a_replaced_record_keeps_files_that_both_records_name(folder: Folder) -> None:
     kept, gone = folder.result(), folder.result()
     folder.journal.commit([Put(Table.LOG, b"a", outcome(kept, gone))])
     folder.journal.commit([Erase(Table.LOG, b"a"), Put(Table.LOG, b"a", outcome(kept))])

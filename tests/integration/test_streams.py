@@ -213,7 +213,7 @@ def last_line(text: str) -> str:
     return text.splitlines()[-1]
 
 
-def test_all_figures_of_a_nested_run_agree_whatever_dies(place: Place) -> None:
+def test_all_figures_of_a_nested_run_agree_whichever_process_dies(place: Place) -> None:
     place.write(NESTED)
     for role, deaths in (("", 0), ("worker", 1), ("broker", 1), ("origin", 1), ("agent", 4)):
         process = place.start("run", "-n", "2", "script.py")

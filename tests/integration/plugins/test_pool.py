@@ -123,7 +123,7 @@ def test_nothing_is_left_of_a_pool_that_the_program_does_not_end(place: Place, e
     assert python(place) == "1\n"
 
 
-def test_terminate_ends_calls_that_run_and_tells_who_waits(place: Place) -> None:
+def test_terminate_ends_running_calls_and_waiting_threads_get_an_error(place: Place) -> None:
     place.write("""
         import threading, time
         from resilient_scoop import Pool

@@ -345,7 +345,7 @@ def test_a_third_broker_is_told_the_same_if_the_second_acknowledged_nothing() ->
     assert host.due() == second
 
 
-def test_what_a_second_broker_has_acknowledged_is_not_told_to_a_third() -> None:
+def test_copies_that_a_second_broker_acknowledged_are_not_sent_to_a_third() -> None:
     host = Host()
     host.says(HELLO, CONST)
     host.says(outcome(3))

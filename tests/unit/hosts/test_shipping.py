@@ -66,7 +66,9 @@ def test_a_name_that_is_not_utf_8_is_shipped(project: Path, tmp_path: Path) -> N
     assert b"b\xff.bin" in {each.path for each in read(tmp_path / shipping.FOLDER).files}
 
 
-def test_what_is_shipped_is_what_the_run_began_with(project: Path, tmp_path: Path) -> None:
+def test_files_are_shipped_as_they_were_at_the_start_of_the_run(
+    project: Path, tmp_path: Path
+) -> None:
     manifest = pack(project, tmp_path)
     digest = next(each.digest for each in manifest.files if each.path == b"script.py")
     (project / "script.py").write_text("edited")

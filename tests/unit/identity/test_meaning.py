@@ -252,7 +252,7 @@ def test_closures_differ_by_the_values_of_their_variables(load: Load) -> None:
     assert fingerprint(one.make(one.helper)) != fingerprint(one.make(one.even))
 
 
-def test_lambdas_on_one_line_are_told_apart_by_their_source(load: Load) -> None:
+def test_lambdas_on_one_line_are_distinguished_by_their_source(load: Load) -> None:
     module = load(BASE)
     texts = [source.normalized(function.__code__) for function in module.pair]
     assert None not in texts

@@ -70,7 +70,7 @@ def _await_sent(connection: FakeConnection, count: int) -> None:
         time.sleep(0.001)
 
 
-def test_what_is_queued_while_the_pump_lingers_is_sent_in_one_turn(
+def test_frames_queued_while_the_pump_lingers_are_sent_in_one_turn(
     connection: FakeConnection, pumping: Pump, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pump, "LINGER_S", 1.0)

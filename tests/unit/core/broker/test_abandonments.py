@@ -131,7 +131,7 @@ def test_a_call_without_its_last_part_ends_when_its_begun_items_have_ended() -> 
     assert bench.broker.state.parents[ROOT].batches == {}
 
 
-def test_a_new_broker_knows_what_was_taken_out() -> None:
+def test_a_new_broker_knows_which_items_were_abandoned() -> None:
     yard = Yard()
     yard.give_up()
 

@@ -271,7 +271,7 @@ def test_unreadable_messages_of_a_guest_count_as_lies() -> None:
     assert A1 not in door.exchange.broker.members.peers
 
 
-def test_what_a_guest_held_before_a_restart_may_come_with_its_hello_only() -> None:
+def test_a_guest_may_name_attempts_from_before_a_restart_with_its_hello_only() -> None:
     # Given a broker of a later epoch
     door = Door()
     door.exchange.broker.hosts.guests.epoch = 2

@@ -280,7 +280,7 @@ def test_nothing_stops_if_the_run_continues() -> None:
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_when_it_is_over_names_are_dropped_and_counts_kept(*, whole: bool) -> None:
+def test_a_request_that_is_over_drops_names_and_keeps_counts(*, whole: bool) -> None:
     # Given two parents, of which the nested one saves
     bench = Bench()
     root, kid = with_kid(bench, W1)

@@ -848,7 +848,7 @@ def test_a_worker_that_has_ended_gets_no_work_and_keeps_what_it_had_finished() -
     assert grid.broker.state.tally.counts.resubmitted == 0
 
 
-def test_what_an_ended_worker_had_not_finished_runs_again_when_its_end_is_reported() -> None:
+def test_unfinished_items_of_an_ended_worker_run_again_when_its_end_is_reported() -> None:
     grid = Grid()
     root = grid.open(ALICE, A1, BOB, B1)
     grid.call(root, 2)

@@ -86,7 +86,7 @@ def die(bench: Bench, attempt: wire.Attempt) -> list[Action]:
     return bench.tell(AGENT, wire.ProcessLost(holder(bench), -9, "crash", attempt, 0))
 
 
-def test_the_next_attempt_of_an_item_is_given_what_it_kept_last() -> None:
+def test_the_next_attempt_of_an_item_gets_its_last_payload() -> None:
     # Given an item that said something twice
     bench, attempt = running()
     bench.tell(holder(bench), progress(attempt, 1))

@@ -69,7 +69,7 @@ def test_an_outcome_of_other_arguments_settles_nothing_and_is_doubted() -> None:
     assert calls.moved.diverged
 
 
-def test_of_an_outcome_that_fits_some_items_only_those_are_settled() -> None:
+def test_an_outcome_that_fits_some_items_settles_only_those() -> None:
     calls = made()
     found = call(calls, 3)
     marks = digests(0) + digests(1, salt=5) + digests(2)

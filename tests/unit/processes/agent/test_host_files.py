@@ -370,7 +370,7 @@ def test_files_that_were_used_longest_ago_are_removed_first(
     assert sorted(path.name for path in (both.host / "payloads").iterdir()) == names[3:]
 
 
-def test_what_was_just_fetched_stays_on_a_disk_without_space(
+def test_files_that_were_just_fetched_stay_on_a_disk_without_space(
     both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host_files, "_EVICT_EVERY_BYTES", 0)

@@ -59,7 +59,7 @@ def test_files_in_the_cache_are_not_fetched(hosts: Hosts) -> None:
     assert hosts.contents_fetched == 1
 
 
-def test_what_a_power_cut_has_left_in_the_cache_is_replaced(hosts: Hosts) -> None:
+def test_a_file_that_a_power_cut_left_damaged_in_the_cache_is_replaced(hosts: Hosts) -> None:
     hosts.cache.mkdir(parents=True)
     kept = hosts.cache / hosts.shipped.digest
     kept.write_text("")
@@ -67,7 +67,7 @@ def test_what_a_power_cut_has_left_in_the_cache_is_replaced(hosts: Hosts) -> Non
     assert kept.read_text() == TEXT
 
 
-def test_what_a_killed_agent_has_copied_in_part_is_fetched(hosts: Hosts) -> None:
+def test_a_file_that_a_killed_agent_copied_in_part_is_fetched(hosts: Hosts) -> None:
     (hosts.host / shipping.FOLDER / hosts.shipped.digest).write_text(TEXT[:5])
     assert hosts.receive() == TEXT
     assert hosts.contents_fetched == 1

@@ -332,7 +332,7 @@ def test_a_host_is_revoked_although_the_disk_is_full(house: House) -> None:
     assert list(again.hosts.values()) == ["bob"]
 
 
-def test_nothing_is_kept_of_connections_of_before(house: House) -> None:
+def test_records_of_earlier_connections_are_dropped(house: House) -> None:
     for _ in range(3):
         agent = house.agent("alice")
         agent.send([b"M", b"w1", b"mine"])

@@ -195,7 +195,7 @@ def test_a_note_is_one_line_of_limited_length(client: Client) -> None:
     assert len(text) <= 1000
 
 
-def test_what_had_not_arrived_whole_is_kept_for_a_new_broker_of_the_same_launch(
+def test_incomplete_files_are_kept_for_a_new_broker_of_the_same_launch(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "incoming").mkdir()
