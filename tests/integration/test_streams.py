@@ -370,3 +370,6 @@ def test_the_last_line_of_a_script_that_kills_itself_is_shown(place: Place) -> N
             os.kill(os.getpid(), signal.SIGKILL)
     """)
     assert done.expect(70) == "3\nthe last line\n"
+    # Said when it is started again, and not at the last death
+    assert done.err.count("it is started again and continues there") == 4
+    assert done.err.count("was ended 5 times") == 1

@@ -95,6 +95,7 @@ class AgentShell:
         self.children: dict[str, Child] = {}  # by the name of their slot
         self.gone: dict[str, Child] = {}  # ended in this turn
         self.status: int | None = None
+        self.died: agent.Died | None = None  # the script's process, and it is not reported yet
         self.ooms = host.oom_kills()
         node = settings.node if remote else ""
         self.mark = leftovers.mark_of(settings.run_key, settings.incarnation, node)
@@ -145,6 +146,16 @@ class AgentShell:
         elif words[0] == b"stop" and self.status is None:
             self.machine.stop("asked", time.monotonic())
 
+    def _write(self, note: agent.Note) -> None:
+        """Report something; the death of the script's process only when it is started again.
+
+        The run may stop instead, and says so.
+        """
+        if isinstance(note, agent.Died) and note.role == "origin":
+            self.died = note
+        else:
+            self._say(notes.text_of(note, self.logs, self.settings.run_id))
+
     def _tick(self) -> None:
         states = None
         if time.monotonic() >= self.machine.looks_at:
@@ -173,7 +184,7 @@ class AgentShell:
                 gone = self.gone[name]
                 leftovers.end_all(lambda: leftovers.of_session(gone.popen.pid, gone.mark))
             case agent.WriteNote(note=note):
-                self._say(notes.text_of(note, self.logs, self.settings.run_id))
+                self._write(note)
             case agent.Transmit(frames=frames) | agent.Beat(frames=frames):
                 self.socket.send(frames)
             case agent.Forward(peer=peer, frames=frames):
@@ -225,6 +236,9 @@ class AgentShell:
             record.close()
             full = error.errno in NO_SPACE  # for its log
             return agent.NotStarted(slot.name, limit_met(error) or str(error), full)
+        if slot.role == "origin" and self.died is not None:
+            self._say(notes.text_of(self.died, self.logs, self.settings.run_id))
+            self.died = None
         child = Child(popen, os.pidfd_open(popen.pid), record, mark)
         self.children[slot.name] = child
         self.socket.watch(child.pidfd)
