@@ -268,10 +268,9 @@ def _packaged(file: str) -> bool:
 
 @functools.cache
 def _libraries() -> tuple[str, ...]:
-    import sysconfig  # reads the build's settings: slow
-
-    known = sysconfig.get_paths()
-    paths = {known[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    # Not by `sysconfig`: the script may have left nothing in `sys.path` that it is found in.
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    paths = {str(Path(os.__file__).parent), f"{sys.base_exec_prefix}/{sys.platlibdir}/{version}"}
     paths |= {*site.getsitepackages(), site.getusersitepackages()}
     return tuple(path.rstrip(os.sep) + os.sep for path in paths)
 
