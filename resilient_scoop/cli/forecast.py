@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 import msgspec
 
 from resilient_scoop.cli.base import SCHEMA, print_json
 from resilient_scoop.cli.changed import weigh
+from resilient_scoop.cli.tables import GAP, Column, fit, folded, width_here
 from resilient_scoop.counts import counted
 from resilient_scoop.processes.code_survey import look
 from resilient_scoop.runs.display import duration
@@ -21,7 +24,14 @@ from resilient_scoop.runs.status import (
 )
 from resilient_scoop.runs.stored_state import read_state
 
-_COLUMNS = ("reused", "changed", "failed", "in flight", "in doubt", "saved", "needed")
+_COLUMNS: Final = (
+    Column("function", is_cut=True), Column("reused", is_right=True),
+    Column("changed", rank=1, is_right=True), Column("failed", rank=3, is_right=True),
+    Column("in flight", rank=4, is_right=True), Column("in doubt", rank=5, is_right=True),
+    Column("saved", rank=2, is_right=True), Column("needed", is_right=True),
+)  # fmt: skip
+_INDENT: Final = 13
+"""Column at which the values below the table begin."""
 
 
 class Undecided(msgspec.Struct, frozen=True):
@@ -86,13 +96,22 @@ def dry_run(
     if as_json:
         print_json(report)
     else:
-        click.echo("\n".join(_lines(run, info, report)))
+        show(run, info, report)
     return 0
+
+
+def show(run: RunDir, info: RunInfo, report: DryRunReport) -> None:
+    """Print a report, as wide as the terminal."""
+    click.echo("\n".join(folded("\n".join(_lines(run, info, report)), _INDENT)))
 
 
 def _lines(run: RunDir, info: RunInfo, report: DryRunReport) -> list[str]:
     found = report.foretold
-    lines = [f"run {run.id} ({info.title}) is {report.state}; a resume would find:", *_table(found)]
+    has = "has" if report.state in {RunState.FAILED, RunState.FINISHED} else "is"
+    lines = [
+        f"run {run.id} ({info.title}) {has} {report.state}; a resume would find:",
+        *_table(found),
+    ]
     if found.covered:
         lines.append(
             f"  covered    {counted(found.covered, 'result')} by checkpoints: not replayed"
@@ -143,14 +162,10 @@ def _table(found: ForecastReport) -> list[str]:
         if found.covered:
             return []
         return ["  no calls yet"]
-    rows: list[tuple[str, ...]] = [("function", *_COLUMNS)]
-    rows += [_row(each) for each in found.functions]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for name, *cells in rows:
-        shown = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
-        lines.append("  " + "  ".join([name.ljust(widths[0]), *shown]))
-    return lines
+    width = width_here()
+    rows = [_row(each) for each in found.functions]
+    _, lines = fit(_COLUMNS, rows, None if width is None else width - len(GAP))
+    return [GAP + GAP.join(cells) for cells in lines]
 
 
 def _row(each: FunctionForecast) -> tuple[str, ...]:

@@ -171,13 +171,12 @@ def report_of(run: RunDir, info: RunInfo, status: RunStatus) -> StatusReport:
 
 def _lines(report: StatusReport, info: RunInfo, age: str) -> list[str]:
     name = f" ({report.name})" if report.name else ""
-    what = " ".join([info.title, *map(one_line, report.argv)])
     failed = f" ({report.failed} failed)" if report.failed else ""
     counts = f"{report.done}/{report.total_known} done{failed}, {report.in_flight} not yet"
     ran = "" if report.ran_s is None else f" in {duration(report.ran_s)}"
     lines = [
         f"run {report.id}{name}: {_state(report)}",
-        f"  script    {what}",
+        f"  script    {info.command}",
         f"  started   {report.created_at} ({age} ago) on {info.host} in {one_line(report.cwd)}",
         f"  items     {counts}; {counted(report.batches_done, 'batch', 'batches')} complete",
         f"  workers   {_workers(report)}",

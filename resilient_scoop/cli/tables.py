@@ -30,20 +30,20 @@ def width_here() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def folded(text: str) -> list[str]:
+def folded(text: str, indent: int = _INDENT) -> list[str]:
     """Return lines that fit the terminal: longer ones continue in the next line, under their value."""
     width = width_here()
     lines = text.split("\n")
     if width is None:
         return lines
-    return [part for line in lines for part in _fold(line, width)]
+    return [part for line in lines for part in _fold(line, width, indent)]
 
 
-def _fold(line: str, width: int) -> list[str]:
+def _fold(line: str, width: int, indent: int) -> list[str]:
     if len(line) <= width:
         return [line]
     return textwrap.wrap(
-        line, width, subsequent_indent=" " * _INDENT, break_long_words=False, break_on_hyphens=False,
+        line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False,
         drop_whitespace=True,
     )  # fmt: skip
 

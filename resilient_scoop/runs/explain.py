@@ -396,11 +396,9 @@ class Story(LogVisitor):
         self.outcome, self.failed = item.values[at], at in item.failed
         each_s = item.spent_s / max(1, len(item.values))
         self.spent = f", after {each_s:.3g} s" if item.spent_s > 0 else ""
-        who = (
-            "by the broker"
-            if item.task is None
-            else (f"by attempt {item.task.no} (epoch {item.task.epoch} of the broker)")
-        )
+        who = "by a worker"
+        if item.task is None:
+            who = "with the result of an equal call" if item.pure else "by the broker"
         self.events.append(f"it {'failed' if self.failed else 'was done'}, {who}{self.spent}")
 
 

@@ -86,6 +86,15 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
         name = f"-m {self.module}" if self.module else Path(self.script or "?").name
         return one_line(name)
 
+    @property
+    def command(self) -> str:
+        """The title with the script's arguments, quoted as for a shell, for display."""
+        if not self.argv:
+            return self.title
+        import shlex  # takes a millisecond
+
+        return " ".join([self.title, *map(one_line, map(shlex.quote, self.argv))])
+
 
 class _Formatted(msgspec.Struct, frozen=True):
     """The readable part of a description of any format."""

@@ -50,7 +50,6 @@ from resilient_scoop.runs.display import (
     RemainingTime,
     RunProgress,
 )
-from resilient_scoop.runs.json_text import one_line
 from resilient_scoop.runs.lifetimes import Lives, ran_s
 from resilient_scoop.runs.reports import (
     Report,
@@ -268,9 +267,10 @@ class Launcher:
             self.signals = SignalReceiver(self.selector, self.handover.hear, self._leave)
             errors = self._open_streams()
             if not self.options.resume:
-                command = " ".join([self.info.title, *map(one_line, self.info.argv)])
                 size = self.options.total if self.options.grid else self.options.workers
-                self.display.begin(started(self.run.id, command, size, self.options.hosts))
+                self.display.begin(
+                    started(self.run.id, self.info.command, size, self.options.hosts)
+                )
             else:
                 self._end_orphans()
             self._keep_code()

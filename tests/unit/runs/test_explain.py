@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from resilient_scoop.core.facts.state import DurableState
@@ -100,3 +101,12 @@ def test_a_death_is_journaled_with_its_moment() -> None:
     bench.tell(AGENT, wire.ProcessLost(W1, -11, "crash", on_cpu, 0, "0", 0, 1_700_000_000.0))
     (crashed,) = [each for each in bench.logged() if isinstance(each, wire.Crashed)]
     assert (crashed.exit, crashed.at) == (-11, 1_700_000_000.0)
+
+
+def test_who_has_done_an_item_is_said_in_words() -> None:
+    ran = outcomes(0, 0, 3)
+    worked = [msgspec.structs.replace(each, task=NOW) for each in ran.items]
+    moved = [msgspec.structs.replace(each, pure=True) for each in ran.items]
+    for items, who in ((worked, "by a worker"), (moved, "with the result of an equal call")):
+        found = story(asked(), msgspec.structs.replace(ran, items=items))
+        assert found.events[-1] == f"it was done, {who}, after 0.00333 s"

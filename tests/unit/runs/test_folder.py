@@ -283,3 +283,11 @@ def test_a_restore_that_another_host_is_making_is_left_alone(tmp_path: Path) -> 
     assert catalog.remove_rests(tmp_path) == 2
     left = [name for name in names_in(runs) if name.startswith(".restore-")]
     assert left == sorted([names["alive"], names["elsewhere"]])
+
+
+def test_a_command_for_display_can_be_typed_again() -> None:
+    with_arguments = msgspec.structs.replace(
+        info("r1"), script="/a/s.py", argv=["--alpha", "a b", "1\n"]
+    )
+    assert with_arguments.command == "s.py --alpha 'a b' '1\\n'"
+    assert msgspec.structs.replace(with_arguments, argv=[]).command == "s.py"
