@@ -168,6 +168,28 @@ def test_a_place_slot_does_only_what_its_table_says(
             slot.enter(happening)
 
 
+def test_the_table_in_the_head_of_the_module_is_the_table_of_the_code() -> None:
+    text = (places.__doc__ or "").replace(
+        "as it was", "NEVER_CAME"
+    )  # or GONE: see `HostSlot.enter`
+    lines = [line.split() for line in text.splitlines()]
+    (head,) = [words[1:] for words in lines if words[:1] == ["state"]]
+    rows = {
+        words[0]: words[1:]
+        for words in lines
+        if words and words[0] in PlaceState.__members__ and len(words) == len(head) + 1
+    }
+    table = {
+        PlaceState[state]: {
+            UnitEvent[event]: PlaceState[after]
+            for event, after in zip(head, row, strict=True)
+            if after != "-"
+        }
+        for state, row in rows.items()
+    }
+    assert table == _NEXT
+
+
 def test_a_unit_is_started_after_its_tag_is_written() -> None:
     shell = Shell("a")
     (write,) = of(shell.tick(), WriteTag)

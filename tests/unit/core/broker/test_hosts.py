@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from resilient_scoop.core.broker import hosts
+from resilient_scoop.core.broker import host_life, hosts
 from resilient_scoop.core.broker.host_life import _NEXT, HostEvent, HostState, KnownHost
 from resilient_scoop.core.endings import LAUNCHER_GONE
 from resilient_scoop.core.events import (
@@ -111,6 +111,25 @@ def test_a_host_goes_where_the_table_says_and_nowhere_else(
     else:
         with pytest.raises(AssertionError, match=f"{state.name} at {happening.name}"):
             host.enter(happening)
+
+
+def test_the_table_in_the_head_of_the_module_is_the_table_of_the_code() -> None:
+    lines = [line.split() for line in (host_life.__doc__ or "").splitlines()]
+    (head,) = [words[1:] for words in lines if words[:1] == ["state"]]
+    rows = {
+        words[0]: words[1:]
+        for words in lines
+        if words and words[0] in HostState.__members__ and len(words) == len(head) + 1
+    }
+    table = {
+        HostState[state]: {
+            HostEvent[event]: HostState[state if after == "(same)" else after]
+            for event, after in zip(head, row, strict=True)
+            if after != "-"
+        }
+        for state, row in rows.items()
+    }
+    assert table == _NEXT
 
 
 # --- lost, and back ---------------------------------------------------------------------------
