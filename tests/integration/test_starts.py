@@ -325,3 +325,28 @@ def test_a_message_tells_notebook_users_how_to_run_in_parallel(place: Place) -> 
     assert done.stdout == b"1\n"
     assert b"in a notebook; to run them in parallel" in done.stderr
     assert b'session = Session(run="NAME")' in done.stderr
+
+
+def test_a_script_that_replaces_its_path_loses_no_part_of_rscoop(place: Place) -> None:
+    done = place.run("""
+        import sys
+        from resilient_scoop import futures
+        def failing(x):
+            sys.path[:] = ["nothing"]
+            return x // 0
+        def importing(name):
+            try: __import__(name)
+            except ImportError as error: return str(error)
+        if __name__ == "__main__":
+            sys.path[:] = ["nothing/here"]
+            for name in ("pickletools", "tblib.decorators"): print(importing(name))
+            try: futures.submit(failing, 1).result()
+            except ZeroDivisionError as error: print(error)
+            print(*futures.map(lambda x: x + len(sys.path), [1, 2]))
+            print(*futures.map(importing, ["pickletools"]))
+    """)
+    assert done.expect().splitlines() == [
+        "No module named 'pickletools'", "No module named 'tblib'",
+        "integer division or modulo by zero", "2 3", "No module named 'pickletools'",
+    ], done.err  # fmt: skip
+    assert "Error" not in done.err

@@ -29,6 +29,7 @@ from resilient_scoop.processes import (
     forked_children,
     ignored_signals,
     kept_code,
+    own_imports,
     program_end,
     random_streams,
     user_script,
@@ -298,6 +299,7 @@ def _run(session: Connection, settings: ChildSettings, output: ScriptOutput) -> 
 def _script(settings: ChildSettings) -> ScriptEnd:
     """Run the script; show the error or text with which it ends."""
     kept_code.install(settings.run_dir)
+    own_imports.install()
     try:
         user_script.prepare(settings.script)
         keep_by_value(user_script.names_under_guard(settings.script))

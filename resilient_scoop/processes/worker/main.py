@@ -18,6 +18,7 @@ from resilient_scoop.processes import (
     forked_children,
     ignored_signals,
     kept_code,
+    own_imports,
     program_end,
     random_streams,
     task_output,
@@ -53,6 +54,7 @@ def import_script(session: Connection, functions: Functions) -> None:
     spec = session.settings.script
     Process.importing = spec.script or spec.module
     kept_code.install(session.settings.run_dir)
+    own_imports.install()
     import_stack.tell_when_asked()
     thread_locals.importing(begins=True)
     try:
