@@ -6,6 +6,7 @@ The script is imported here as in a worker. What it had set after its imports co
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import sys
 from collections import Counter
@@ -120,7 +121,8 @@ def _differences(then: _Keyed, now: _Keyed) -> list[ChangedReference]:
         if not before.flags & AS_IMPORTED or (after and after.digest == before.digest):
             continue
         if after is None:
-            found.append(ChangedReference(before.label, before.text, "not used", before.at))
+            now_text = "cannot be imported" if _is_missing_module(before) else "not used"
+            found.append(ChangedReference(before.label, before.text, now_text, before.at))
         elif (before.text, after.text) == ("", "") or before.text != after.text:
             found.append(ChangedReference(before.label, before.text, after.text, after.at))
         else:
@@ -131,6 +133,14 @@ def _differences(then: _Keyed, now: _Keyed) -> list[ChangedReference]:
         if key not in then
     ]
     return _without_tables(found)
+
+
+def _is_missing_module(reference: Reference) -> bool:
+    """Return whether a reference is a module that a function imports itself, and that is not here."""
+    name = reference.label.partition(".")[0]
+    if reference.home or reference.text or name in sys.modules:
+        return False
+    return importlib.util.find_spec(name) is None
 
 
 def _without_tables(found: list[ChangedReference]) -> list[ChangedReference]:

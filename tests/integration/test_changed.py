@@ -350,3 +350,19 @@ def test_an_edited_method_of_the_class_of_arguments_is_named_with_its_line(place
         "Square.sides (script.py:4: sides = 4 → sides = 5), "
         "Square.area (script.py:6: return self.size ** 2 → return self.size * 3); calls that have"
     ) in done.err
+
+
+def test_a_module_that_a_function_imports_and_that_is_missing_is_said_to_be(place: Place) -> None:
+    place.write("def scaled(x): return 2 * x\n", "lib/special.py")
+    place.environ = {"PYTHONPATH": "lib"}
+    place.run("""
+        from resilient_scoop import futures
+        def call(x):
+            import special
+            return special.scaled(x)
+        if __name__ == "__main__":
+            print(list(futures.map(call, [1])))
+            raise SystemExit(5)
+    """).expect(5)
+    (place.folder / "lib" / "special.py").rename(place.folder / "lib" / "away.py")
+    assert "special … → cannot be imported; add" in resume(place).err
