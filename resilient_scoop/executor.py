@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeAlias, TypeVar
 
 from resilient_scoop import hashing, this_process
 from resilient_scoop.errors import SessionClosedError
-from resilient_scoop.futures._shared import cancel_all
+from resilient_scoop.futures._shared import cancel_all, refuse_in_callback
 from resilient_scoop.session import Session
 
 if TYPE_CHECKING:
@@ -193,6 +193,10 @@ class Executor(cf.Executor):
             begun = self._max_workers if self._owns else 0
             cancel_all(pending[begun:][::-1])  # the last first: no worker has it yet
         if wait:
+            refuse = (
+                refuse_in_callback if self._session is None else self._session.refuse_in_callback
+            )
+            refuse("wait for the end of an executor (use shutdown(wait=False))")
             for future in pending:
                 _await(future)
             self._close()

@@ -190,8 +190,21 @@ class Session:
     # --- ending -------------------------------------------------------------------------------
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Wait until every call has its outcome; return False if `timeout` seconds were not enough."""
+        """Wait until every call has its outcome; return False if `timeout` seconds were not enough.
+
+        Raises:
+            RuntimeError: in a callback of a future, which would wait for itself.
+        """
+        self.refuse_in_callback(
+            "wait for all calls, or for the end of a session (close(wait=False) ends it)"
+        )
         return self._calls.drain(None if timeout is None else time.monotonic() + timeout)
+
+    def refuse_in_callback(self, what: str) -> None:
+        """Raise RuntimeError in a callback of a future of this session."""
+        from resilient_scoop.futures import _shared
+
+        _shared.refuse_in_callback(what, self._calls)
 
     def close(self, *, wait: bool = True) -> None:
         """End the session's processes, after waiting for its calls if `wait`.

@@ -11,6 +11,8 @@ numbers from function and arguments (`core.parent.by_content`). Their futures ar
   SH3  A call that an earlier attempt canceled is computed: it is made once more, as the next equal one.
   SH4  A future without a condition has neither waiters nor callbacks. Whether it gets its outcome without
        one is decided under one lock, so that no one who comes in between misses the outcome.
+  SH5  A callback that waits for a future delivers outcomes meanwhile, as its thread is the one that does.
+       No other callback starts in the middle of it, as it may hold a lock.
 """
 
 from __future__ import annotations
@@ -53,6 +55,11 @@ _CANCELED: Final = "CANCELLED"
 _DONE: Final = (_FINISHED, _CANCELED, "CANCELLED_AND_NOTIFIED")
 BUFFER: Final = 1024
 """Calls under way of a map over an iterable without a length."""
+_IN_CALLBACK: Final = (
+    "a callback of a future cannot {}: it runs in the thread that delivers results, which would wait for "
+    "itself"
+)
+_WAIT: Final = "wait in `concurrent.futures` (call `.result()` of each future)"
 _STRICT: Final = (
     "futures were used {}: with --strict, a replay must repeat every call in its order, which threads and "
     "coroutines do not have; make calls and wait for them in the script's main thread, with "
@@ -77,10 +84,73 @@ def tell_of_cancel(future: cf.Future[Any]) -> None:
             future.set_running_or_notify_cancel()
 
 
+class _Delivering(threading.local):
+    """In a thread of callbacks: whose outcomes it delivers, and how many of its callbacks wait."""
+
+    calls: SharedCalls | None = None
+    waits = 0
+
+
+_delivering: Final = _Delivering()
+
+
+def deliver_until(is_over: Callable[[], bool], timeout: float | None) -> float | None:
+    """In a callback that waits: deliver outcomes until `is_over` or time is up; return what is left of it.
+
+    Its thread is the one that delivers. Elsewhere this does nothing.
+    """
+    calls = _delivering.calls
+    if calls is None:
+        return timeout
+    until = None if timeout is None else time.monotonic() + timeout
+    _delivering.waits += 1
+    try:
+        calls.deliver(is_over, until)
+    finally:
+        _delivering.waits -= 1
+    return None if until is None else max(0.0, until - time.monotonic())
+
+
+def refuse_in_callback(what: str, owner: SharedCalls | None = None) -> None:
+    """Raise RuntimeError in a callback of the owner's calls; None: of those of this process.
+
+    What it asks for would wait for the callback itself.
+    """
+    calls = _delivering.calls
+    if calls is not None and (owner is None or owner is calls):
+        raise RuntimeError(_IN_CALLBACK.format(what))
+
+
+class DeliveredFuture(cf.Future[T]):
+    """A future that gets its outcome in a thread of callbacks.
+
+    A callback that waits does not see other callbacks begin (SH5).
+    """
+
+    _waiting: list[Any]
+
+    @property
+    def _waiters(self) -> list[Any]:
+        if not self.done():
+            refuse_in_callback(_WAIT, getattr(self, "calls", None))
+        return self._waiting
+
+    @_waiters.setter
+    def _waiters(self, waiters: list[Any]) -> None:
+        self._waiting = waiters
+
+    def _invoke_callbacks(self) -> None:
+        calls = _delivering.calls
+        if calls is not None and _delivering.waits:
+            calls.run_later(super()._invoke_callbacks)  # type: ignore[misc]  # no part of the stubs
+        else:
+            super()._invoke_callbacks()  # type: ignore[misc]  # no part of the stubs
+
+
 _making: Final = threading.Lock()
 
 
-class SharedFuture(cf.Future[T]):
+class SharedFuture(DeliveredFuture[T]):
     """A call of a thread or an executor; `path` is its identity in the run, `callable` the name.
 
     Most futures are done before anyone waits for them. So the condition, which takes longer to make than
@@ -110,7 +180,7 @@ class SharedFuture(cf.Future[T]):
             with _making:
                 found = self._own_condition
                 if found is None:
-                    self._waiters: list[Any] = []
+                    self._waiters = []
                     self._done_callbacks: list[Any] = []
                     found = self._own_condition = threading.Condition()
         return found
@@ -150,7 +220,16 @@ class SharedFuture(cf.Future[T]):
         if self._state == _FINISHED and self._exception is None:
             value: Any = self._result
             return value  # type: ignore[no-any-return]  # the value of a call is of any type
-        return super().result(timeout)
+        return super().result(deliver_until(self.done, timeout))
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the exception of the call, and return it; None if it has a value.
+
+        Raises:
+            TimeoutError: there was no outcome within `timeout` seconds.
+            concurrent.futures.CancelledError: it was canceled.
+        """
+        return super().exception(deliver_until(self.done, timeout))
 
     def open(self, call: Call) -> None:
         """Wait for a call."""
@@ -427,9 +506,12 @@ class SharedCalls:
                     session.flush(time.monotonic())
 
     def _is_due(self) -> bool:
-        if self._due or self._shown_watch.arrived:
+        return bool(self._due) or self._has_outcomes()
+
+    def _has_outcomes(self) -> bool:
+        if self._watch.arrived or self._shown_watch.arrived:
             return True
-        return bool(self._watch.arrived) or self._closed is not None or self._is_refused()
+        return self._closed is not None or self._is_refused()
 
     def _is_refused(self) -> bool:
         return self.parent.judge.refusal is not None and bool(self._waiting)
@@ -438,6 +520,7 @@ class SharedCalls:
         signal.pthread_sigmask(
             signal.SIG_BLOCK, signal.valid_signals()
         )  # they are the main thread's
+        _delivering.calls = self
         arrived = self._watch.arrived
         while self._closed is None:
             if not (self._idle or arrived or self._due or self._shown_watch.arrived):
@@ -446,14 +529,28 @@ class SharedCalls:
                     self.pumping.announce()
             self.pumping.wait_for(self._is_due, time.monotonic() + _LOOK_S)
             self._idle = False
-            while arrived:
-                self._settle(arrived.popleft())
-            while self._shown_watch.arrived:
-                self._take_shown(self._shown_watch.arrived.popleft())
+            self._take_outcomes()
             while self._due:
                 self._run(self._due.popleft())
-            if self._is_refused():
-                self._fail(self.parent.judge.refusal)
+
+    def deliver(self, is_over: Callable[[], bool], until: float | None) -> None:
+        """Deliver outcomes, in the thread of callbacks, while one of them waits (SH5)."""
+        while self._closed is None and not is_over():
+            now = time.monotonic()
+            if until is not None and now >= until:
+                return
+            look_at = now + _LOOK_S if until is None else min(until, now + _LOOK_S)
+            self.pumping.wait_for(lambda: is_over() or self._has_outcomes(), look_at)
+            self._take_outcomes()
+
+    def _take_outcomes(self) -> None:
+        arrived = self._watch.arrived
+        while arrived:
+            self._settle(arrived.popleft())
+        while self._shown_watch.arrived:
+            self._take_shown(self._shown_watch.arrived.popleft())
+        if self._is_refused():
+            self._fail(self.parent.judge.refusal)
 
     def _settle(self, number: int) -> None:
         """Give a future the outcome that has arrived for it (SH1, SH2)."""
@@ -501,6 +598,10 @@ class SharedCalls:
         with self.session.turn():
             self._due.append(function)
             self.pumping.announce()
+
+    def run_later(self, function: Callable[[], None]) -> None:
+        """In the thread of callbacks: run a function after the callback that waits."""
+        self._due.append(function)
 
     def show(
         self, number: int, is_settled: Callable[[], bool], take: Callable[[], bool], parent: Parent

@@ -92,7 +92,7 @@ class _Waiters(list[Any]):
         return iter([_Told(self._future, waiter) for waiter in super().__iter__()])
 
 
-class View(cf.Future[T]):
+class View(_shared.DeliveredFuture[T]):
     """A future as `concurrent.futures` sees it."""
 
     def __init__(self, future: Viewed) -> None:
@@ -143,7 +143,8 @@ def view_of(future: Viewed, at: Here | None) -> View[Any]:
 
 def is_done_within(view: View[Any], timeout: float | None) -> bool:
     """Wait for a view in a thread; return whether it is done `timeout` seconds after the call."""
-    return bool(cf.wait([view], timeout).done)
+    left_s = _shared.deliver_until(view.done, timeout)
+    return view.done() or bool(cf.wait([view], left_s).done)
 
 
 class _TaskLoop:

@@ -480,6 +480,77 @@ def test_calls_after_an_initializer_are_those_of_their_function(place: Place) ->
         assert [each["name"] for each in place.status(run)["functions"]] == ["flaky"]
 
 
+IN_CALLBACKS = """
+import concurrent.futures as cf, threading, time
+from resilient_scoop import Executor, futures
+def square(n):
+    time.sleep(0.05)
+    return n * n
+def said(future, ask):
+    found, done = [], threading.Event()
+    def call(_):
+        try: found.append(ask())
+        except Exception as error: found.append(type(error).__name__)
+        done.set()
+    future.add_done_callback(call)
+    return found[0] if done.wait(10) else "waits"
+def other():
+    with Executor(1) as another: return another.submit(square, 4).result(10)
+if __name__ == "__main__":
+    with Executor(2) as executor:
+        def begin(n): return executor.submit(square, n)
+        print(said(begin(1), lambda: begin(2).result(10)), said(begin(3), lambda: begin(4).exception(10)))
+        print(said(begin(5), lambda: list(executor.map(square, range(3)))))
+        print(said(begin(6), lambda: cf.wait([begin(7)], 10)))
+        print(said(begin(8), lambda: len(list(cf.as_completed([begin(9)], 10)))))
+        print(said(begin(10), executor.shutdown))
+    if not ORIGIN:
+        with Executor(2) as executor:
+            print(said(executor.submit(square, 2), executor._session.drain))
+            print(said(executor.submit(square, 3), other))
+    else:
+        late = futures.submit(square, 12)
+        print(said(futures.submit(square, 11), lambda: late.result(10)))
+"""
+ASKED = "4 None\n[0, 1, 4]\nRuntimeError\nRuntimeError\nRuntimeError\n"
+
+
+def test_a_callback_may_wait_for_other_calls_but_not_for_all(place: Place) -> None:
+    program = IN_CALLBACKS.replace("ORIGIN", "False")
+    assert python(place, program).expect() == f"{ASKED}RuntimeError\n16\n"
+
+    script = IN_CALLBACKS.replace("ORIGIN", "True")
+    assert place.run(script).expect() == f"{ASKED}144\n"
+
+
+HELD = """
+import threading
+from resilient_scoop import Executor
+lock, order, done = threading.Lock(), [], threading.Event()
+def first(_):
+    with lock:
+        second.add_done_callback(other)
+        executor.submit(abs, -2).result(10)
+        order.append("first")
+def other(_):
+    with lock: order.append("other")
+    done.set()
+if __name__ == "__main__":
+    with Executor(1) as executor:
+        one, second = executor.submit(abs, -1), executor.submit(abs, -3)
+        one.add_done_callback(first)
+        print(done.wait(20), order)
+"""
+
+
+def test_no_callback_begins_in_the_middle_of_one_that_waits(place: Place) -> None:
+    text = HELD.replace("abs, -1)", "slow, -1)").replace("abs, -3)", "slow, -3)")
+    text = text.replace(
+        "if __name", "def slow(n): import time; time.sleep(0.3); return n\nif __name"
+    )
+    assert python(place, text).expect() == "True ['first', 'other']\n"
+
+
 FAILING = """
 import sys
 from resilient_scoop import Executor, futures
@@ -786,7 +857,7 @@ from resilient_scoop import Session
 
 if __name__ == "__main__":
     session = Session(workers=1, progress=True)
-    running = session.submit(time.sleep, 0.5)
+    running = session.submit(time.sleep, 3)
     first, second = [session.submit(time.sleep, x) for x in (60, 61)]
     first.add_done_callback(lambda _: second.cancel())
     print(first.cancel(), bool(wait([second], 20).done), second.cancelled(), running.result(20))
