@@ -232,6 +232,8 @@ class _Rules:
             return self._module
         if self._is_opaque(kind):
             return self.opaque
+        if kind.__module__.startswith("numba."):
+            return self._compiled
         return _rule_of(kind)
 
     def is_of_user(self, kind: type) -> bool:
@@ -251,6 +253,13 @@ class _Rules:
         if self._met_module is not None:
             self._met_module(module)
         return mark, ("module", module.__name__)
+
+    def _compiled(self, compiled: Any) -> Any:
+        """Encode a function of numba, whose pickle holds a random id and what has been compiled."""
+        function, options = (getattr(compiled, each, None) for each in ("py_func", "targetoptions"))
+        if not isinstance(function, FunctionType) or not isinstance(options, dict):
+            return NotImplemented
+        return mark, ("compiled", self._function_key(function), repr(sorted(options.items())))
 
     def _function(self, function: Any) -> Any:
         if function is mark:

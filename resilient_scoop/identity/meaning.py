@@ -60,6 +60,7 @@ from resilient_scoop.values.values import (
     carried,
     digest_of,
     is_immutable,
+    is_of_library,
     is_opaque,
     own_home,
     own_names,
@@ -75,6 +76,11 @@ _REPR: Final = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = _SHOWN_MAX
 _CARRYING: Final = (MethodType, functools.partial, FunctionType, type, CACHED)
 _ENVIRONMENT: Final = frozenset({"environ", "environb", "getenv", "getenvb", "expandvars"})
+_NOTES: Final = frozenset({
+    "__doc__", "getdoc", "__annotations__", "get_annotations", "get_type_hints", "signature",
+    "getfullargspec",
+})  # fmt: skip
+"""Who names one of these may read docstrings and annotations, which otherwise do not count."""
 _IMPORTERS: Final = frozenset({"import_module", "modules"})
 _OURS: Final = __name__.partition(".")[0]
 _OF_EACH_PROCESS: Final = frozenset({"stdin", "stdout", "stderr", "modules"})
@@ -190,7 +196,8 @@ class _Survey:
         self.lacking: dict[str, None] = {}  # names of modules that workers do not have
         self._root_id = id(root)
         self._whole: set[str] = set()
-        self.reads_environment = self.reads_arguments = False
+        self.reads_environment = self.reads_arguments = self.reads_notes = False
+        self._having_notes: list[tuple[str, Any]] = []
         self._carrier = 0  # AS_IMPORTED, if the described object belongs to an unchanged one
         self._describer = Describer(self._reach)
         self._describer.names_of = self._names_of  # type: ignore[method-assign]  # the describer asks this object
@@ -198,6 +205,7 @@ class _Survey:
         self._root(root)
         for home, value in self._queue:  # grows during the survey
             self._describe(home, value)
+        self._notes()
         self._environment()
 
     def end(self) -> None:
@@ -223,6 +231,18 @@ class _Survey:
             name = describe(root)
             made = version(name.partition(":")[0].partition(".")[0])
             self._add("", name, digest_of(b"named", name.encode(), made.encode()), b"")
+
+    def _notes(self) -> None:
+        """Count docstrings and annotations, if something may read them."""
+        self._carrier = AS_IMPORTED
+        for label, each in self._having_notes if self.reads_notes else ():
+            for name in ("__doc__", "__annotations__"):
+                is_class = isinstance(each, type)
+                value = vars(each).get(name) if is_class else getattr(each, name)
+                self._add(
+                    "", f"{label}.{name}", self._describer.part(value), b"", text=_preview(value)
+                )
+        self._having_notes.clear()
 
     def _environment(self) -> None:
         """Count the settings of the script, such as environment variables, that something may read."""
@@ -343,6 +363,9 @@ class _Survey:
             names |= self._all_names(scope, code)
         attributes = sorted({name for part in source.nested(code) for name in part.co_names})
         self.reads_arguments = self.reads_arguments or "argv" in attributes
+        self._having_notes.append((_short(describe(function)), function))
+        if not _NOTES.isdisjoint(attributes) or {"fields", "type"}.issubset(attributes):
+            self.reads_notes = True
         if not self.reads_environment and not _ENVIRONMENT.isdisjoint(attributes):
             self.reads_environment = True
         self._globals(code, scope, names, attributes)
@@ -536,6 +559,7 @@ class _Survey:
     # --- classes and data ---------------------------------------------------------------------
 
     def _class(self, home: str, label: str, cls: type) -> None:
+        self._having_notes.append((label, cls))
         here = _here(self._describer, home, cls)
         self._add(home, label, digest_of(self._describer.class_header(cls)), here)
         self.guard.cls(cls)
@@ -570,7 +594,8 @@ class _Survey:
             self._any_of(value)
             self._describer.met_incomparable = False
             here = _here(self._describer, home, value)
-            digest = unique() if self._describer.met_incomparable else here
+            is_unique = self._describer.met_incomparable and not is_of_library(value)
+            digest = unique() if is_unique else here
             self.guard.value(value)
             self._add(home, label, digest, here, text=_preview(value))
 

@@ -61,6 +61,10 @@ _ABSENT_FROM_CLASSES: Final = frozenset(
         "__type_params__",
         "__hash__",
         "_hashable_values_",
+        # of pydantic, which makes them from the fields; they hold ids of objects
+        "__pydantic_core_schema__",
+        "__pydantic_serializer__",
+        "__pydantic_validator__",
     ]
 )
 _MADE_BY_C: Final = frozenset({"member_descriptor", "getset_descriptor", "CField"})
@@ -74,6 +78,9 @@ _OPAQUE: Final[tuple[type, ...]] = (
     random.Random, contextvars.ContextVar,
 )  # fmt: skip
 _IN_MEMORY: Final = (io.StringIO, io.BytesIO)
+_OF_BEARTYPE: Final = ("__beartype_call", "__beartype_conf")
+"""Keyword defaults of the wrappers that beartype makes; they differ in each process."""
+_LOGGING_LIBRARIES: Final = ("loguru.", "structlog.")
 _OF_LOGGING: Final = ("Logger", "LoggerAdapter", "Handler")
 Reach = Callable[[str, Any], None]
 
@@ -132,9 +139,15 @@ def is_opaque_type(kind: type) -> bool:
     if kind is object or issubclass(kind, _OPAQUE) or _is_of_logging(kind, _OF_LOGGING):
         return True
     module = kind.__module__
-    if module.startswith(("numpy.random", "filelock.")):
+    if module.startswith(("numpy.random", "filelock.", *_LOGGING_LIBRARIES)):
         return True
     return module in ("_socket", "socket", "_asyncio") or hidden_state.is_shared(kind)
+
+
+def is_of_library(value: object) -> bool:
+    """Return whether the type of a value is neither the user's nor built in."""
+    kind = type(value)
+    return kind.__module__ != "builtins" and not is_user_code(kind)
 
 
 def is_immutable(value: object) -> bool:
@@ -204,8 +217,16 @@ class Describer:
         return None if found is None else found[:DIGEST_BYTES]
 
     def part(self, value: Any) -> bytes:
-        """Return the digest of a part of an object; a unique one if it cannot be compared."""
+        """Return the digest of a part of an object; a unique one if it cannot be compared.
+
+        An object of a library that cannot be compared counts as in `here`: how it is made is in the source
+        of the user's module, which is compared as well.
+        """
         found = self.value(value)
+        if found is None and is_of_library(value):
+            before = self.met_incomparable
+            found = self.here(value)
+            self.met_incomparable = before
         return unique() if found is None else found
 
     def function_key(self, function: Any) -> bytes:
@@ -336,7 +357,9 @@ def carried(function: Any) -> Iterator[tuple[str, Any]]:
     arguments = code.co_varnames[: code.co_argcount]
     defaults = function.__defaults__ or ()
     yield from zip(arguments[len(arguments) - len(defaults) :], defaults, strict=True)
-    yield from sorted((function.__kwdefaults__ or {}).items())
+    for name, value in sorted((function.__kwdefaults__ or {}).items()):
+        if not name.startswith(_OF_BEARTYPE):
+            yield name, value
     found = source_text.of_function(code) if is_user_code(function) else None
     places = {} if found is None else {name: at for at, name in enumerate(found.renamed)}
     cells = zip(code.co_freevars, function.__closure__ or (), strict=True)

@@ -429,3 +429,74 @@ def test_a_lock_of_filelock_is_compared_by_its_file_only() -> None:
     first, same, other = (FileLock(name) for name in ("a.lock", "a.lock", "b.lock"))
     assert is_opaque(first)
     assert opaque(first) == opaque(same) != opaque(other)
+
+
+@pytest.mark.parametrize(
+    ("reads", "edits"),
+    [
+        ("return f.__doc__", ('"one"', '"two"')),
+        ("return K.__annotations__", ("a: int", "a: float")),
+        ("return inspect.get_annotations(g)", ("x: int", "x: float")),
+        ("return [each.type for each in dataclasses.fields(K)]", ("a: int", "a: float")),
+    ],
+)
+def test_docstrings_and_annotations_count_only_for_functions_that_may_read_them(
+    load: Load, reads: str, edits: tuple[str, str]
+) -> None:
+    text = (
+        "import dataclasses, inspect\n"
+        "class K:\n    a: int = 1\n"
+        "def g(x: int): pass\n"
+        f'def f(_):\n    "one"\n    g, K\n    {reads}\n'
+        'def other(_):\n    "one"\n    g, K\n'
+    )
+
+    def both(text: str) -> tuple[bytes, bytes]:
+        module = load(text)
+        return of(module, "f"), of(module, "other")
+
+    before, after = both(text), both(text.replace(*edits))
+    assert before[0] != after[0]
+    assert before[1] == after[1]
+
+
+def test_objects_of_libraries_that_cannot_be_compared_do_not_count_as_changed(load: Load) -> None:
+    text = (
+        "import sqlite3\n"
+        "class K:\n    held = sqlite3.connect(':memory:')\n    number = NUMBER\n"
+        "def f(x, held=sqlite3.connect(':memory:')): return x, K.held, K.number\n"
+    )
+    same = [of(load(text.replace("NUMBER", "1")), "f") for _ in range(2)]
+    assert same[0] == same[1] != of(load(text.replace("NUMBER", "2")), "f")
+
+
+def test_what_libraries_make_anew_in_each_process_does_not_count(load: Load) -> None:
+    def made(validator: object, **keywords: object) -> bytes:
+        module = load("class K:\n    a = 1\ndef f(x): return x, K.a\n")
+        module.K.__pydantic_validator__ = validator
+        module.f.__kwdefaults__ = keywords
+        return of(module, "f")
+
+    assert made(open, __beartype_conf=int, __beartype_func=len) == made(
+        sum, __beartype_conf=str, __beartype_func=len
+    )
+    assert made(sum, __beartype_func=len) != made(sum, __beartype_func=abs)
+
+
+def test_a_function_that_numba_compiles_counts_by_its_python_code_and_options(load: Load) -> None:
+    class Dispatcher:
+        def __init__(self, py_func: Any, **options: Any) -> None:
+            self.py_func, self.targetoptions, self.id = py_func, options, object()
+
+    Dispatcher.__module__ = "numba.core.registry"
+
+    def made(text: str, **options: Any) -> bytes:
+        module = load(text + "def f(x): return g(x)\n")
+        module.__dict__["g"] = Dispatcher(module.g, **options)
+        return of(module, "f")
+
+    text = "K = 2\ndef g(x): return x * K\n"
+    assert made(text, nopython=True) == made(text, nopython=True)
+    assert made(text, nopython=True) != made(text, nopython=False)
+    assert made(text) != made(text.replace("x * K", "x + K"))
+    assert made(text) != made(text.replace("K = 2", "K = 3"))
