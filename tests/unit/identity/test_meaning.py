@@ -470,7 +470,7 @@ def test_objects_of_libraries_that_cannot_be_compared_do_not_count_as_changed(lo
     assert same[0] == same[1] != of(load(text.replace("NUMBER", "2")), "f")
 
 
-def test_what_libraries_make_anew_in_each_process_does_not_count(load: Load) -> None:
+def test_what_libraries_make_for_each_process_does_not_count(load: Load) -> None:
     def made(validator: object, **keywords: object) -> bytes:
         module = load("class K:\n    a = 1\ndef f(x): return x, K.a\n")
         module.K.__pydantic_validator__ = validator
