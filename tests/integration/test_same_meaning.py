@@ -235,7 +235,7 @@ def test_edits_are_named_with_old_and_new_and_harmless_ones_are_not(place: Place
     assert code == 2
     assert "helper.score, helper.py:4" in errors
     assert resumed("depth = 1", "depth = 2")[0] == 2  # known to be used by nothing; asked
-    assert "Net (helper.py:5)" in resumed("depth = 1", "depth = 2")[2]
+    assert "Net.depth (helper.py:6: depth = 1 → depth = 2)" in resumed("depth = 1", "depth = 2")[2]
     assert resumed("depth = 1", "depth = 2", "--reuse-changed")[:2] == (3, "")
     code, out, _ = resumed("RATE = 2", "RATE = 3", "--recompute-changed")
     assert code == 3
