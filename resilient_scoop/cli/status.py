@@ -200,14 +200,24 @@ def _lines(report: StatusReport, info: RunInfo, age: str) -> list[str]:
     return [*lines, f"  next      {_advice(report)}"]
 
 
+_THERE: Final = frozenset({"up", "draining"})
+
+
 def _workers(report: StatusReport) -> str:
     """Return the number of workers, here and on other hosts."""
     if not report.hosts:
         return str(report.workers)
-    there = [each.workers for each in report.hosts if each.workers]
-    hosts = counted(len(report.hosts), "other host")
-    which = hosts if len(there) == len(report.hosts) else f"{len(there)} of {hosts}"
-    return f"{report.workers} here, {sum(there)} on {which}"
+    return f"{report.workers} here, {_elsewhere(report.hosts, is_live=report.launcher is not None)}"
+
+
+def _elsewhere(hosts: list[HostRow], *, is_live: bool) -> str:
+    """Return the workers of other hosts: while the run is live, of those that are there."""
+    there = [
+        each.workers for each in hosts if each.workers and (not is_live or each.state in _THERE)
+    ]
+    named = counted(len(hosts), "other host")
+    which = named if len(there) == len(hosts) else f"{len(there)} of {named}"
+    return f"{sum(there)} on {which}"
 
 
 def _host_line(host: HostRow) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.cli.status import _host_line
+from resilient_scoop.cli.status import _elsewhere, _host_line
 from resilient_scoop.runs.hosts import (
     HostReport,
     HostRow,
@@ -35,6 +35,16 @@ def test_a_host_that_computes_is_described_by_its_figures() -> None:
         "  host      alice: up, 8 workers, 7 busy, 12.3/s, 0.4 ms away, heard 3s ago, lost in 7s, "
         "2 items taken over, 1m15s of work at risk"
     )
+
+
+def test_only_hosts_that_are_there_count_while_a_run_is_live() -> None:
+    rows = [
+        row(LiveHost(workers=2, state=state), HostReport(name="alice", state="running"))
+        for state in ("up", "draining", "lost")
+    ]
+    assert _elsewhere(rows, is_live=True) == "4 on 2 of 3 other hosts"
+    assert _elsewhere(rows[:2], is_live=True) == "4 on 2 other hosts"
+    assert _elsewhere(rows, is_live=False) == "6 on 3 other hosts"
 
 
 def test_a_host_that_is_not_there_is_described_by_the_reason() -> None:
