@@ -1,4 +1,4 @@
-"""What belongs to the whole process is each task's own, whatever runs beside it on its worker."""
+"""Each task has its own state of the process, whatever else runs on its worker."""
 
 from __future__ import annotations
 

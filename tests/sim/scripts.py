@@ -159,7 +159,7 @@ def _const_step(name: str, value: int, before: int, after: int) -> Body:
 
 
 def _urgent_step(fn: str, count: int, waits: list[float]) -> Body:
-    """Ask for what goes first while much else is under way."""
+    """Make urgent calls while many others are running."""
     calls = [((yield ("map", fn, list(range(count)))), count)]
     for wait in waits:
         yield ("sleep", wait)

@@ -74,7 +74,7 @@ class Ledger:
         return self.state.seq
 
     def record(self, record: wire.Logged, *, forced: bool = True) -> Change:
-        """Apply a record made by the broker, and log it if it is news (LE2)."""
+        """Apply a record made by the broker, and log it if it is new (LE2)."""
         change = apply(self.state, record, self.state.seq + 1)
         if change.is_new:
             self.log(self.state.parent(record.parent), wire.encode(record), forced=forced)

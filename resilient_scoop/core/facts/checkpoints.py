@@ -39,7 +39,7 @@ def marks(parent: ParentFacts) -> list[Mark]:
 
 
 def is_new(parent: ParentFacts, record: Checkpoint) -> bool:
-    """Return whether a generation is news."""
+    """Return whether a generation is new."""
     return all(kept.gen < record.gen for kept in parent.blocks.get(key_of(record), ()))
 
 

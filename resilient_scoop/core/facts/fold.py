@@ -3,8 +3,8 @@
 The live ledger calls `apply` with received records, and logs the parts that counted; recovery calls
 it with the logged ones. Both get the same state:
 
-  FO1  What does not count changes nothing (S2), so a record may be applied before it is known to be news.
-      A record is logged exactly if it was news, cut down to what counted.
+  FO1  What does not count changes nothing (S2), so a record may be applied before it is known to be new.
+      A record is logged exactly if it was new, reduced to what counted.
   FO2  Records of one parent are applied in the order of their sequence numbers; records of different
       parents commute, so recovery may scan the table in key order.
   FO3  A record that a sweep has erased, and one that it has not reached yet, make no difference
@@ -98,7 +98,7 @@ class Change(msgspec.Struct):
 
 
 def apply(state: DurableState, record: Logged, seq: int, args: list[bytes] | None = None) -> Change:
-    """Apply a record with its sequence number, which is assigned if it is news (FO1).
+    """Apply a record with its sequence number, which is assigned if it is new (FO1).
 
     `args` are those of a `Calls`, to be kept in memory.
     """
@@ -230,7 +230,7 @@ def _open_batch(
 def _ask(
     state: DurableState, parent: ParentFacts, part: Part, place: _Place, spent: list[bytes]
 ) -> tuple[PartChange | None, bool]:
-    """Take in any part of a call (S1); return what it changes, and whether it is news."""
+    """Take in any part of a call (S1); return what it changes, and whether it is new."""
     call, stop = part.call, part.start + part.count
     batch = parent.batches.get(call)
     is_known = batch is not None or (call in parent.finished and call not in parent.dropped)
@@ -476,7 +476,7 @@ def _die(parent: ParentFacts, crashed: Crashed) -> None:
 
 
 def _save(parent: ParentFacts, record: Checkpoint, seq: int, change: Change) -> None:
-    """Take in a checkpoint, if it is news."""
+    """Take in a checkpoint, if it is new."""
     change.is_new = checkpoints.is_new(parent, record)
     if change.is_new:
         change.gone = checkpoints.add(parent, record, seq)

@@ -37,7 +37,7 @@ def asked(*parts: wire.Part, attempt: wire.Attempt = FIRST) -> wire.Calls:
     return wire.Calls(ROOT, attempt, list(parts))
 
 
-def test_apply_reports_a_first_record_as_news_and_its_repetition_not() -> None:
+def test_apply_reports_a_first_record_as_new_and_its_repetition_not() -> None:
     state = DurableState(RUN)
     for record in (asked(part(0, 0, 3)), OBSERVED, outcomes(0, 0, 3)):
         assert apply(state, record, 1).is_new, record
@@ -47,7 +47,7 @@ def test_apply_reports_a_first_record_as_news_and_its_repetition_not() -> None:
         assert durable_part(state) == before
 
 
-def test_apply_keeps_the_writer_of_the_last_record_that_was_news() -> None:
+def test_apply_keeps_the_writer_of_the_last_new_record() -> None:
     state = DurableState(RUN)
     later = wire.Attempt(1, 2)
     apply(state, asked(part(0, 0, 3)), 1)

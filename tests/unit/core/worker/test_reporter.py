@@ -1,4 +1,4 @@
-"""A worker's end of progress: throttled, the last word kept, nothing of what has ended."""
+"""Progress reports of a worker: limited in rate, the last one kept, none of ended items."""
 
 from __future__ import annotations
 
