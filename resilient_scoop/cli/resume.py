@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Final
 
 import click
@@ -174,7 +175,7 @@ def _restore(run: RunDir, info: RunInfo, env: tuple[str, ...], *, new_limits: bo
     except (UsageError, click.ClickException):
         _say(notes)  # this may be the reason
         raise
-    return notes + changed_versions(info)
+    return notes + changed_interpreter(info) + changed_versions(info)
 
 
 def _continue_input(run: RunDir, info: RunInfo) -> None:
@@ -188,6 +189,13 @@ def _continue_input(run: RunDir, info: RunInfo) -> None:
 def _say(notes: list[str]) -> None:
     for text in notes:
         note(text)
+
+
+def changed_interpreter(info: RunInfo) -> list[str]:
+    """Return a message if the interpreter is in another environment than that of the run."""
+    if os.path.realpath(Path(info.python).parent) == os.path.realpath(Path(sys.executable).parent):
+        return []
+    return [f"the run began with {info.python}; this resume uses {sys.executable} and its packages"]
 
 
 def changed_versions(info: RunInfo) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import stat
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -152,6 +154,19 @@ def test_resume_names_packages_of_other_versions(tmp_path: Path, launches: Launc
         run.info.read_text().replace('"versions": {}', '"versions": {"numpy": "0"}')
     )
     assert "numpy was 0 when the run began" in rscoop(tmp_path, "resume", run.id).stderr
+
+
+def test_resume_names_an_interpreter_of_another_environment(
+    tmp_path: Path, launches: Launches
+) -> None:
+    run = journaled(new(tmp_path))
+    (tmp_path / "evolve.py").write_text("")
+    beside = str(Path(sys.executable).with_name("python-of-another-name"))
+    for python, is_said in (("/conda/envs/lab/bin/python", True), (beside, False)):
+        info = msgspec.structs.replace(run.load(), python=python)
+        run.info.write_bytes(msgspec.json.encode(info))
+        said = rscoop(tmp_path, "resume", run.id).stderr
+        assert (f"the run began with {python}; this resume uses " in said) == is_said, said
 
 
 def test_a_dry_run_starts_nothing(tmp_path: Path, launches: Launches) -> None:
