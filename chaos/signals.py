@@ -69,10 +69,8 @@ def draw(rng: random.Random) -> list[Volley]:
         (moment,) = rng.choices(list(_MOMENTS), list(_MOMENTS.values()))
         (count,) = rng.choices((1, 2, 3), (6, 2, 1))
         numbers = rng.choices(list(_NUMBERS), list(_NUMBERS.values()), k=count)
-        if role not in (
-            Role.LAUNCHER,
-            Role.EVERYTHING,
-        ):  # a SIGINT to a broker is a death of its own
+        # A SIGINT to a broker is a death of its own.
+        if role not in (Role.LAUNCHER, Role.EVERYTHING):
             numbers = [signal.SIGTERM if n == signal.SIGINT else n for n in numbers]
         gaps_s = tuple(rng.choice((0.0, 0.05, 1.0)) * rng.random() for _ in numbers[1:])
         kill = Kill(role, moment, rng.random(), rng.randrange(1 << 16))

@@ -44,9 +44,8 @@ class SerialItem:
         running.append(SerialCall(path, self._name))
         before = _loop.read()
         try:
-            if (
-                before != NO_LOOP
-            ):  # a coroutine makes the call, and the function may run its own loop
+            # If a coroutine makes the call, the function may run its own loop.
+            if before != NO_LOOP:
                 _loop.write(NO_LOOP)
             return self._function(*args, **kwargs)
         finally:

@@ -274,9 +274,8 @@ class _Survey:
     def _reach(self, home: str, value: Any) -> None:
         module, _, qualname = home.partition(":")
         self._look_for_lacking(module, sys.modules.get(module))
-        if (
-            "." in qualname and own_home(value) == home
-        ):  # a method or a nested class: its whole class
+        if "." in qualname and own_home(value) == home:
+            # A method or a nested class: its whole class.
             top = getattr(sys.modules.get(module), qualname.partition(".")[0], None)
             if isinstance(top, type):
                 home, value = f"{module}:{qualname.partition('.')[0]}", top

@@ -250,9 +250,8 @@ def _function_parts(function: types.FunctionType) -> Iterator[Any]:
     yield from (function.__kwdefaults__ or {}).values()
     yield from vars(function).values()
     module = sys.modules.get(function.__module__ or "")
-    if (
-        module is None or vars(module) is not function.__globals__
-    ):  # it was sent by value, with its globals
+    if module is None or vars(module) is not function.__globals__:
+        # It was sent by value, with its globals.
         names = function.__code__.co_names
         yield from (function.__globals__[each] for each in names if each in function.__globals__)
 

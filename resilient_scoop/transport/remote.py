@@ -146,10 +146,8 @@ class RemoteRouter(Socket):
         """Remember the connection of a routing id, in case it must be cut."""
         if routing in self._wires and self._wires[routing].fd == fd:
             return
-        with (
-            suppress(OSError),
-            socket.socket(fileno=os.dup(fd)) as wire,
-        ):  # it may be closed already
+        # It may be closed already.
+        with suppress(OSError), socket.socket(fileno=os.dup(fd)) as wire:
             self._wires[routing] = _Wire(fd, wire.getpeername())
 
     def _ask_guard(self) -> None:
@@ -191,9 +189,8 @@ class RemoteRouter(Socket):
         if wire is None:
             return
         with suppress(OSError), socket.socket(fileno=os.dup(wire.fd)) as open_wire:
-            if (
-                open_wire.getpeername() == wire.peer
-            ):  # the number may be another connection's by now
+            # The number of the descriptor may be another connection's by now.
+            if open_wire.getpeername() == wire.peer:
                 open_wire.shutdown(socket.SHUT_RDWR)
 
     def forget(self, routing: bytes) -> None:

@@ -26,9 +26,8 @@ def is_user_code(obj: Any) -> bool:
     name = getattr(obj, "__module__", None)
     if not isinstance(name, str):
         return isinstance(obj, FunctionType)
-    if (
-        name == "builtins"
-    ):  # the name that Python gives if `exec` runs code in a namespace without `__name__`
+    if name == "builtins":
+        # Python gives this name to what `exec` makes in a namespace without `__name__`.
         return isinstance(obj, FunctionType) or is_made_by_code(obj)
     return is_user_module(name)
 

@@ -165,9 +165,8 @@ class ReplayRunner:
         self.stage(ids.ROOT, "worker")
         Process.importing = self.settings.script.script or self.settings.script.module
         random_streams.install(self.settings.streams, self.settings.seed, _here, tasks=True)
-        with contextlib.suppress(
-            Exception, SystemExit
-        ):  # user code: its items report what is missing
+        # User code may fail; its items report what is missing.
+        with contextlib.suppress(Exception, SystemExit):
             user_script.prepare(self.settings.script)
             user_script.import_for_workers(self.settings.script)
         Process.importing = None
