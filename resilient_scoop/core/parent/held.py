@@ -33,8 +33,8 @@ class HeldItems:
         return self._items.pop(number, [])
 
     def calls(self) -> list[int]:
-        """Return the calls that have items here, in their order."""
-        return sorted(self._items)
+        """Return the calls that have items here, in the order in which they were made."""
+        return list(self._items)
 
     def has(self, number: int) -> bool:
         """Return whether items of a call are here."""
@@ -42,8 +42,11 @@ class HeldItems:
 
     def settle(self, number: int, low: int, high: int) -> None:
         """Drop items that the history has settled."""
-        if kept := _cut_out(self._items.pop(number, ()), low, high):
-            self._items[number] = kept
+        kept = _cut_out(self._items.get(number, ()), low, high)
+        if kept:
+            self._items[number] = kept  # in its place
+        else:
+            self._items.pop(number, None)
 
     def others(self, number: int, low: int, high: int) -> list[tuple[int, int]]:
         """Return which of the items `[low, high)` of a call are not here."""

@@ -56,13 +56,24 @@ def test_a_call_whose_items_are_all_settled_holds_none() -> None:
     assert held.others(0, 0, 2) == [(0, 2)]
 
 
+def test_calls_are_sent_in_the_order_in_which_they_were_made() -> None:
+    """Those that are found by content have numbers in no order."""
+    held = HeldItems()
+    for call in (7, 1, 4):
+        held.hold(part(0, 3, call=call), args(0, 3))
+
+    held.settle(7, 0, 1)
+
+    assert held.calls() == [7, 1, 4]
+
+
 def test_calls_are_forgotten_one_by_one_or_all() -> None:
     held = HeldItems()
     for call in (3, 1, 2):
         held.hold(part(0, 1, call=call), args(0, 1))
 
     held.forget(1)
-    assert held.calls() == [2, 3]
+    assert held.calls() == [3, 2]
     held.clear()
     assert held.calls() == []
 
