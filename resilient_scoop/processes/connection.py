@@ -2,14 +2,16 @@
 
 User code runs in the main thread. Between items and while it waits, the main thread itself receives
 and sends. While it runs user code for long, a deputy thread does this: it acknowledges, answers
-retractions, sends finished items, and greets a new broker. Code that changes the machine does so in
-`with session.turn():`, and sends with `session.send(frame)` there. The deputy cannot run while user
-code holds the interpreter's lock; no process depends on it then, because the agent vouches for this
-one.
+retractions, sends finished items, and greets a new broker. A message that arrives during an item is
+read soon: it may be a question whether the item, or the next one, can be canceled. Code that changes
+the machine does so in `with session.turn():`, and sends with `session.send(frame)` there. The deputy
+cannot run while user code holds the interpreter's lock; no process depends on it then, because the
+agent vouches for this one.
 """
 
 from __future__ import annotations
 
+import select
 import signal
 import threading
 import time
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 BEAT_S = 0.25
 DEPUTY_S = 0.1
+EARLY_S = 0.01
+"""How long a message waits in a worker for the end of the running item."""
 FLUSH_S = 0.09
 ACK_MESSAGES = 16
 UNACKED_MAX = 32
@@ -286,7 +290,9 @@ class Connection:
         # Signals to the process are for the main thread, which may have blocked them to wait for
         # them.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        while not self._closed.wait(DEPUTY_S):
+        messages = select.poll()
+        messages.register(self.fd, select.POLLIN)
+        while not self._wait_in_item(messages):
             if self.machine.stopping is not None and self.on_stop is not None:
                 self.on_stop()
             user_signals.send_due()
@@ -305,6 +311,29 @@ class Connection:
                 self.pump()
             finally:
                 self._lock.release()
+
+    def _wait_in_item(self, messages: select.poll) -> bool:
+        """Wait for the deputy's turn, and receive messages meanwhile; return whether this is closed."""
+        until = time.monotonic() + DEPUTY_S
+        while (left_s := until - time.monotonic()) > 0:
+            if not messages.poll(left_s * 1000):
+                break
+            before = self._position()
+            if self._closed.wait(min(EARLY_S, left_s)):
+                break
+            is_in_item = before is not None and before == self._position()
+            if is_in_item and self._lock.acquire(blocking=False):
+                try:
+                    if not self._closed.is_set():
+                        self.pump()
+                finally:
+                    self._lock.release()
+        return self._closed.is_set()
+
+    def _position(self) -> tuple[Work, int, float] | None:
+        """Return where the main thread is in its items; None outside of them."""
+        running = self.running
+        return None if running is None else (running, running.next, self.pumped_at)
 
     def become_child(self) -> None:
         """Leave the run, of which this process has a copy: it is a forked child."""

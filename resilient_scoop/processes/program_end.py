@@ -38,6 +38,8 @@ from resilient_scoop.payload.payload import is_missing_in_workers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    AuditHook = Callable[[str, tuple[Any, ...]], None]
+
 INTERRUPTED: Final = 128 + signal.SIGINT
 TOO_LATE: Final = (
     "futures were used by a finalizer after the script's end: use them in the script or in an exit "
@@ -45,6 +47,7 @@ TOO_LATE: Final = (
 )
 _PACKAGE: Final = __name__.partition(".")[0]
 _needed: set[str] = set()
+_hooks_end: Final = threading.Event()
 caches: list[Callable[[], None]] = []
 """Functions that clear caches which may hold objects of the user."""
 
@@ -65,6 +68,16 @@ def load() -> None:
     before = set(sys.modules)
     _libc()
     _needed.update(sys.modules.keys() - before)
+    sys.addaudithook = _until_the_end(sys.addaudithook)  # type: ignore[assignment]  # the name of a parameter
+
+
+def _until_the_end(add: Callable[[AuditHook], None]) -> Callable[[AuditHook], None]:
+    """Return a function that adds a hook which is not called once its globals may be gone."""
+
+    def addaudithook(hook: AuditHook) -> None:
+        add(lambda event, args: None if _hooks_end.is_set() else hook(event, args))
+
+    return addaudithook
 
 
 def begin() -> None:
@@ -180,8 +193,17 @@ def finish_threads() -> None:
     try:
         threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - as Python's own end
     except BaseException as error:  # user code: an interrupt, or an exit function of a thread pool
-        fields = (type(error), error, error.__traceback__, None, threading)
-        sys.unraisablehook(sys.UnraisableHookArgs(fields))  # type: ignore[call-arg, misc]  # it takes a sequence, undeclared
+        _show_ignored(threading, error)
+
+
+def _show_ignored(where: object, error: BaseException) -> None:
+    """Show an error that has no effect, as Python does: without the frame of our own caller."""
+    import traceback  # slow, and seldom needed
+
+    if sys.stderr is not None:
+        trace = error.__traceback__ and error.__traceback__.tb_next
+        lines = traceback.format_exception(type(error), error, trace)
+        sys.stderr.write("".join([f"Exception ignored in: {where!r}\n", *lines]))
 
 
 def run_exit_handlers() -> None:
@@ -218,6 +240,7 @@ def release_modules() -> None:
         for names in gc.get_referrers(sign)
         if isinstance(names, dict)
     ]
+    _hooks_end.set()
     for names in held:
         _clear(names)
     gc.collect()

@@ -104,7 +104,7 @@ class _Caught:
 
 
 def _signal(signalnum: int, handler: Any) -> Any:
-    _deliver_at(sys._getframe(1))  # noqa: SLF001 - who calls is what matters
+    deliver_at(sys._getframe(1))  # noqa: SLF001 - who calls is what matters
     plain = not callable(handler) or isinstance(handler, _Caught)
     if not plain and not str(getattr(handler, "__module__", "")).startswith(_PACKAGE):
         handler = _Caught(handler)
@@ -119,7 +119,7 @@ def _users(handler: Any) -> Any:
     return handler.handler if isinstance(handler, _Caught) else handler
 
 
-def _deliver_at(caller: types.FrameType) -> None:
+def deliver_at(caller: types.FrameType) -> None:
     """Deliver due signals at a call of user code, in its main thread."""
     if _due and threading.current_thread() is threading.main_thread() and not _is_ours(caller):
         deliver_due()
@@ -136,7 +136,7 @@ def _after_due_handlers(call: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(call)
     def called(*args: Any) -> Any:
-        _deliver_at(sys._getframe(1))  # noqa: SLF001 - who calls is what matters
+        deliver_at(sys._getframe(1))  # noqa: SLF001 - who calls is what matters
         return call(*args)
 
     return called
@@ -148,7 +148,7 @@ def _marking(send: Callable[..., Any]) -> Callable[..., Any]:
         if signum == signal.SIGINT:
             _own.add(signum)
         found = send(signum)
-        _deliver_at(sys._getframe(1))  # noqa: SLF001 - who calls is what matters
+        deliver_at(sys._getframe(1))  # noqa: SLF001 - who calls is what matters
         return found
 
     return marked
@@ -160,7 +160,7 @@ def _marking_kill(kill: Callable[[int, int], None]) -> Callable[[int, int], None
         if sig == signal.SIGINT and pid in (os.getpid(), 0, -os.getpgrp()):
             _own.add(sig)
         kill(pid, sig)
-        _deliver_at(sys._getframe(1))  # noqa: SLF001 - who calls is what matters
+        deliver_at(sys._getframe(1))  # noqa: SLF001 - who calls is what matters
 
     return marked
 

@@ -203,3 +203,34 @@ def test_output_of_exit_handlers_after_a_failure_is_not_expected_again(
     done = place.rscoop("resume", "-q", "--strict", "last")
     assert done.expect() == "0.25\n10\nbye\n"
     assert "the script now" not in done.err, str(done)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        """
+            import threading
+            def late(): raise KeyError("late")
+            threading._register_atexit(late)
+            print("end")
+        """,
+        """
+            import sys
+            on = [True]
+            def hook(event, args): on[0] = False
+            sys.addaudithook(hook)
+            print("end")
+        """,
+    ],
+    ids=["exit function of threads", "audit hook without its globals"],
+)
+def test_errors_of_user_code_at_the_very_end_are_shown_as_with_python(
+    place: Place, text: str
+) -> None:
+    place.write(text)
+    plain = subprocess.run(
+        [sys.executable, "script.py"], cwd=place.folder, capture_output=True, text=True, check=True
+    )
+    done = place.rscoop("run", "-q", "-n", "1", "script.py")
+    assert done.expect() == plain.stdout
+    assert done.err == plain.stderr

@@ -133,3 +133,22 @@ def test_items_queued_after_a_long_one_move_to_an_idle_worker_at_once(place: Pla
 
     waited = json.loads(done.expect())
     assert max(waited) < 1.0, waited
+
+
+def test_cancelling_one_call_after_the_other_is_faster_than_the_workers(place: Place) -> None:
+    """A worker answers during an item: else each question would be about the item that runs by then."""
+    done = place.run("""
+        import time
+        from resilient_scoop import futures
+        def slow(x):
+            time.sleep(0.2)
+            return x
+        if __name__ == "__main__":
+            fs = [futures.submit(slow, x) for x in range(40)]
+            fs[0].result()
+            canceled = [f for f in fs if f.cancel()]
+            print(len(canceled) > 20, all(f.cancelled() for f in canceled))
+            print([f.result() for f in fs if f not in canceled] == [
+                x for x, f in enumerate(fs) if f not in canceled])
+    """)
+    assert done.expect() == "True True\nTrue\n"

@@ -2,19 +2,26 @@
 
 Prints travel through the journal; child processes and `os.write(1, ...)` write to the descriptor, at
 once. Before they can, the script waits until the launcher has displayed what Python would have
-written by then: on a terminal each line, else what was flushed. An audit hook sees starts of
-processes, and a signal that may end this one. C code that writes to the descriptor is not seen.
+written by then: on a terminal each line, else what was flushed. The functions of `os` that start
+processes, that send a signal, which may end this one, and that write are replaced by ones that wait
+first. (An audit hook is called for much else, so it slows every call down.) C code that writes to the
+descriptor is not seen.
 """
 
 from __future__ import annotations
 
+import _posixsubprocess
 import mmap
 import os
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from resilient_scoop.processes import user_signals
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from types import FrameType
 
@@ -23,10 +30,8 @@ if TYPE_CHECKING:
 WAIT_S: Final = 2.0
 """How long the script waits at most: the reader of the output may be slow, or the disk full."""
 _LOOK_S: Final = 0.0005
-_STARTS: Final = frozenset(
-    {"subprocess.Popen", "os.system", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec"}
-)
-_SIGNALS: Final = frozenset({"os.kill", "os.killpg", "signal.pthread_kill"})
+_STARTERS: Final = ("system", "posix_spawn", "posix_spawnp", "fork", "forkpty", "execv", "execve")
+_SENDERS: Final = ((os, "killpg"), (signal, "pthread_kill"), (signal, "raise_signal"))
 _STREAMS: Final = (1, 2)
 
 
@@ -62,23 +67,42 @@ class InOrder:
             time.sleep(_LOOK_S)
 
     def install(self) -> None:
-        """Hear starts of processes and signals, and replace `os.write`."""
-        sys.addaudithook(self._hear)
-        write = os.write
+        """Replace what starts processes, sends signals or writes."""
+        for name in _STARTERS:
+            _replace(os, name, lambda _args: self.wait())
+        _replace(_posixsubprocess, "fork_exec", lambda _args: self.wait())
+        _replace(os, "kill", self._before_kill)
+        for module, name in _SENDERS:
+            _replace(module, name, lambda _args: self.wait(unflushed=True))
+        _replace(os, "write", self._before_write)
+        if "subprocess" in sys.modules:  # it has taken the function over
+            sys.modules["subprocess"]._fork_exec = _posixsubprocess.fork_exec  # type: ignore[attr-defined]  # noqa: SLF001 - nothing public starts all
 
-        def in_order(fd: int, data: Any, /) -> int:
-            if fd in _STREAMS and not _is_ours(sys._getframe(1)):  # noqa: SLF001 - documented, for CPython
-                self.wait()
-            return write(fd, data)
+    def _before_kill(self, args: tuple[Any, ...]) -> None:
+        if args and isinstance(args[0], int) and (args[0] <= 0 or args[0] == os.getpid()):
+            self.wait(unflushed=True)
 
-        in_order.__name__ = in_order.__qualname__ = write.__name__
-        in_order.__module__, in_order.__doc__ = "os", write.__doc__  # pickled by this name
-        os.write = in_order
-
-    def _hear(self, event: str, args: tuple[Any, ...]) -> None:
-        if event in _STARTS:
+    def _before_write(self, args: tuple[Any, ...]) -> None:
+        if args and args[0] in _STREAMS and not _is_ours(sys._getframe(2)):  # noqa: SLF001 - documented, for CPython
             self.wait()
-        elif event in _SIGNALS:
-            target = args[0]
-            if event != "os.kill" or target <= 0 or target == os.getpid():
-                self.wait(unflushed=True)
+
+
+def _replace(module: Any, name: str, before: Callable[[tuple[Any, ...]], None]) -> None:
+    """Replace a function of a module by one that calls `before` with the arguments, and then it.
+
+    A signal that arrives meanwhile is handled at its end, as the user's code is not running.
+    """
+    function = getattr(module, name, None)
+    if function is None:
+        return
+
+    def in_order(*args: Any, **kwargs: Any) -> Any:
+        before(args)
+        found = function(*args, **kwargs)
+        user_signals.deliver_at(sys._getframe(1))  # noqa: SLF001 - who calls is what matters
+        return found
+
+    in_order.__name__ = in_order.__qualname__ = name
+    in_order.__module__ = module.__name__  # pickled by this name
+    in_order.__doc__ = function.__doc__
+    setattr(module, name, in_order)
