@@ -128,7 +128,7 @@ class Audit:
 
             Process.make_parent = make_and_tell
         Process.audit = self
-        sys.addaudithook(self._audit)
+        inspect.unwrap(sys.addaudithook)(self._audit)
         sys.setprofile(self._profile)
 
     # --- what tasks change --------------------------------------------------------------------

@@ -47,7 +47,8 @@ TOO_LATE: Final = (
 )
 _PACKAGE: Final = __name__.partition(".")[0]
 _needed: set[str] = set()
-_hooks_end: Final = threading.Event()
+_has_hooks: Final = threading.Event()
+"""Set once user code has added an audit hook: it is called to the very end, and needs its globals."""
 caches: list[Callable[[], None]] = []
 """Functions that clear caches which may hold objects of the user."""
 
@@ -68,14 +69,16 @@ def load() -> None:
     before = set(sys.modules)
     _libc()
     _needed.update(sys.modules.keys() - before)
-    sys.addaudithook = _until_the_end(sys.addaudithook)  # type: ignore[assignment]  # the name of a parameter
+    sys.addaudithook = _noticing(sys.addaudithook)  # type: ignore[assignment]  # the name of a parameter
 
 
-def _until_the_end(add: Callable[[AuditHook], None]) -> Callable[[AuditHook], None]:
-    """Return a function that adds a hook which is not called once its globals may be gone."""
+def _noticing(add: Callable[[AuditHook], None]) -> Callable[[AuditHook], None]:
+    """Return a function that adds a hook, and notices that there is one."""
 
+    @functools.wraps(add)
     def addaudithook(hook: AuditHook) -> None:
-        add(lambda event, args: None if _hooks_end.is_set() else hook(event, args))
+        _has_hooks.set()
+        add(hook)
 
     return addaudithook
 
@@ -240,8 +243,7 @@ def release_modules() -> None:
         for names in gc.get_referrers(sign)
         if isinstance(names, dict)
     ]
-    _hooks_end.set()
-    for names in held:
+    for names in [] if _has_hooks.is_set() else held:
         _clear(names)
     gc.collect()
     for stream in ("stdout", "stderr"):
