@@ -325,7 +325,9 @@ class Connection:
             if is_in_item and self._lock.acquire(blocking=False):
                 try:
                     if not self._closed.is_set():
+                        at = self.pumped_at
                         self.pump()
+                        self.pumped_at = at  # it does not replace a whole turn of the deputy
                 finally:
                     self._lock.release()
         return self._closed.is_set()
