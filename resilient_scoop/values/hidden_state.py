@@ -6,9 +6,11 @@ event that is not set, an empty queue) has none, so that its digest is that of i
 
 from __future__ import annotations
 
+import inspect
 import queue
 import sys
 import threading
+from types import GeneratorType
 from typing import Any, Final
 
 _QUEUES: Final = (queue.Queue, queue.SimpleQueue)
@@ -24,6 +26,7 @@ _HASHES: Final = (
     "_md5",
     "hmac",
 )
+_CONSTANTS: Final = frozenset({int, float, str, bool, type(None)})
 _HASH_BYTES: Final = 32
 """How much is read of a hash that has no size of its own (SHAKE)."""
 
@@ -45,7 +48,7 @@ def state_of(value: Any) -> bytes:
     """Return the state of an object; empty if it is as it was made, or not of the kinds known here.
 
     The kinds: events, queues, values shared by `multiprocessing`, views of memory, hash objects,
-    futures of `concurrent.futures`, and SQLite's databases in memory.
+    futures of `concurrent.futures`, SQLite's databases in memory, and generators.
     """
     if isinstance(value, threading.Event):
         return b"set" if value.is_set() else b""
@@ -54,7 +57,7 @@ def state_of(value: Any) -> bytes:
     kind = type(value)
     if is_shared(kind):
         return _shared(value, kind.__module__)
-    for state_of_kind in (_of_buffer, _of_hash, _of_future, _of_database):
+    for state_of_kind in (_of_buffer, _of_hash, _of_future, _of_database, _of_generator):
         found = state_of_kind(value)
         if found:
             return found
@@ -93,6 +96,19 @@ def _of_database(value: Any) -> bytes:
         return _count(version + value.total_changes)
     except module.Error:
         return b""  # it is closed, or of another thread
+
+
+def _of_generator(value: Any) -> bytes:
+    """Return where a generator is, once it has begun; constants in its variables count, too."""
+    if type(value) is not GeneratorType:
+        return b""
+    frame = value.gi_frame
+    if frame is None:
+        return b"ended"
+    if inspect.getgeneratorstate(value) == inspect.GEN_CREATED:
+        return b""
+    held = sorted((name, each) for name, each in frame.f_locals.items() if type(each) in _CONSTANTS)
+    return f"at {frame.f_lasti} {held}".encode("utf-8", "surrogatepass")
 
 
 def _count(number: int) -> bytes:

@@ -604,12 +604,14 @@ def test_objects_whose_state_cannot_be_sent_are_refused_once_the_script_has_chan
         from resilient_scoop.errors import MeaningError
         BUFFER, RAW = io.StringIO(), bytearray(b"a")
         VIEW, HASH, LATER = memoryview(RAW), hashlib.sha256(), cf.Future()
+        STEPS = (x for x in range(9))
         MEMORY, FILE = sqlite3.connect(":memory:"), sqlite3.connect("some.db")
         MEMORY.execute("create table t (x)")
         def buffer(_): return BUFFER.getvalue()
         def view(_): return bytes(VIEW)
         def digest(_): return HASH.hexdigest()[:4]
         def later(_): return LATER.done()
+        def step(_): return next(STEPS)
         def memory(_): return MEMORY.execute("select x from t").fetchall()
         def file(_): return FILE.execute("select x from t").fetchall()
         def outcome(function):
@@ -626,12 +628,13 @@ def test_objects_whose_state_cannot_be_sent_are_refused_once_the_script_has_chan
             RAW[0] = ord("b")
             HASH.update(b"b")
             LATER.set_result(1)
+            next(STEPS)
             MEMORY.execute("insert into t values (1)")
             FILE.execute("insert into t values (1)")
             FILE.commit()
-            print([outcome(each) for each in every])
+            print([outcome(each) for each in every], outcome(step))
     """
     assert place.run(text).expect() == (
         "[[''], [b'a'], ['e3b0'], [False], [[]], [[]]]\n"
-        "[['b'], ['VIEW'], ['HASH'], ['LATER'], ['MEMORY'], [[(1,)]]]\n"
+        "[['b'], ['VIEW'], ['HASH'], ['LATER'], ['MEMORY'], [[(1,)]]] ['STEPS']\n"
     )

@@ -9,13 +9,20 @@ import multiprocessing
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from resilient_scoop.values.hidden_state import state_of
+
+
+def begun() -> Iterator[int]:
+    made = (x for x in range(3))
+    next(made)
+    return made
+
 
 MAKERS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
     "event": (threading.Event, lambda event: event.set()),
@@ -27,6 +34,8 @@ MAKERS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
     "blake2": (hashlib.blake2b, lambda made: made.update(b"x")),
     "shake": (hashlib.shake_128, lambda made: made.update(b"x")),
     "hmac": (lambda: hmac.new(b"k", digestmod="md5"), lambda made: made.update(b"x")),
+    "generator": (lambda: (x for x in range(3)), next),
+    "generator that has begun": (begun, next),
     "future": (cf.Future, lambda future: future.set_result(1)),
     "database": (
         lambda: sqlite3.connect(":memory:"),
