@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from resilient_scoop.runs import list_runs
 from tests.integration.runs import Place, finish, ledger, wait_until
 
 STEPS = """
@@ -74,6 +75,9 @@ def stop_halfway(place: Place) -> None:
     process.kill()
     finish(process)
     wait_until(lambda: not place.processes(), 5.0, lambda: f"left: {place.processes()}")
+    # A killed process loses its command line, by which it is found above, before its locks.
+    [run] = list_runs(place.state)
+    wait_until(lambda: run.status().state == "stopped", 5.0, lambda: str(run.status()))
 
 
 def contents(folder: Path) -> dict[str, str]:
