@@ -1,1 +1,1 @@
-"""Benchmarks: what the runtime costs, beside its peers, in one run; see README.md."""
+"""Benchmarks: the costs of this runtime and of its peers, measured in one session; see README.md."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: our costs and our peers', measured in turns; see README.md."""
+"""`python -m benchmarks`: costs of this runtime and of its peers, measured in turns; see README.md."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def filesystem_of(folder: Path) -> str:
 
 
 def revision() -> str:
-    """Return the commit that is measured, with a + if the files differ from it, or nothing."""
+    """Return the commit that is measured, with a `+` if files differ from it; empty if there is none."""
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=10"]
     done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
     return done.stdout.strip()
@@ -78,7 +78,7 @@ def revision() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the machine and our children had used of the cores at a moment."""
+    """The CPU time that the machine and our child processes had used at one moment."""
 
     at: float
     busy_s: float
@@ -86,7 +86,7 @@ class Load:
 
     @classmethod
     def now(cls) -> Load:
-        """Look at it now. Time that the hypervisor took counts as used by others."""
+        """Return the present load. Time that the hypervisor took counts as used by others."""
         ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
         busy = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
         children = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -94,7 +94,7 @@ class Load:
 
     @classmethod
     def quiet(cls, wait_s: float) -> Load:
-        """Return the load once a quarter of a second was quiet, or `wait_s` have passed."""
+        """Wait for a quarter of a second without other load, but at most `wait_s`; return the load."""
         until = time.monotonic() + wait_s
         last = cls.now()
         while last.at < until:
@@ -113,14 +113,14 @@ class Load:
 
 
 def run(options: argparse.Namespace, bench: Bench, results: Results) -> list[str]:
-    """Take all measurements, peers in turns; return the peers that were there."""
+    """Take all measurements, peers in turns; return the peers that are installed."""
     wanted = options.peers.split(",")
     peers = [peer for peer in wanted if bench.has(peer)]
     for peer in sorted(set(wanted) - set(peers)):
         print(f"{peer}: not installed in {bench.python(peer)}, left out")
     for number in range(1 if options.quick else options.rounds):
         for case in options.only.split(","):
-            turn = number % len(peers)  # each is first sometimes
+            turn = number % len(peers)  # so each is the first in some round
             for peer in peers[turn:] + peers[:turn]:
                 if peer not in LEFT_OUT.get(case, ()) and not (
                     peer != "ours" and case in ours_only()
@@ -130,12 +130,12 @@ def run(options: argparse.Namespace, bench: Bench, results: Results) -> list[str
 
 
 def ours_only() -> set[str]:
-    """Return the cases that only we have."""
+    """Return the cases that only this runtime has."""
     return {row.case for row in ROWS} - {row.case for row in ROWS if not row.only_ours}
 
 
 def one(bench: Bench, results: Results, peer: str, case: str) -> None:
-    """Take one measurement; a failed one is said and goes into the table."""
+    """Take one measurement; report a failed one, and put it into the table."""
     before = Load.quiet(bench.wait_s)
     part = 1.0 if case in WHOLE else bench.part
     try:
@@ -157,7 +157,7 @@ def one(bench: Bench, results: Results, peer: str, case: str) -> None:
 
 
 def main() -> int:
-    """Measure, print the table; 1 if a goal was missed or a measurement failed."""
+    """Measure and print the table; return 1 if a goal was missed or a measurement failed."""
     options = parse()
     home = Path(tempfile.mkdtemp(prefix="rscoop-bench-", dir=options.folder))
     part = _QUICK if options.quick else 1.0

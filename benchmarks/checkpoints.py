@@ -54,7 +54,7 @@ def loop(generations: int, *, saves: bool) -> float:
 
 
 def overhead(generations: int, rounds: int) -> dict[str, float]:
-    """Return what "auto" adds, in percent: medians of runs in turns."""
+    """Return how much "auto" adds in percent: medians of runs in turns."""
     with_s, without_s = [], []
     for _ in range(rounds):
         with_s.append(loop(generations, saves=True))
@@ -64,7 +64,7 @@ def overhead(generations: int, rounds: int) -> dict[str, float]:
 
 
 def many(generations: int, folder: Path) -> None:
-    """Run tiny generations; then wait to be killed, and compute something new in the next life."""
+    """Run tiny generations, then wait for the kill; after the resume, compute something new."""
     with checkpoint.durable(total=0, gen=0) as s:
         while s.gen < generations:
             s.total += sum(futures.map(int, [s.gen, s.gen + 1]))
@@ -78,7 +78,7 @@ def many(generations: int, folder: Path) -> None:
 
 
 def inside(case: str, size: int, folder: Path) -> None:
-    """Be the script of a case."""
+    """Run the script of a case."""
     measured: dict[str, float] = {}
     if case == "latency":
         measured = latencies(size)

@@ -1,7 +1,7 @@
-"""How long commits wait while a journal is compacted under them.
+"""Measures how long commits wait while their journal is compacted.
 
-A journal of which most is free space is made, then written to as a busy run writes; what each turn
-waited for its commit is measured before the compaction begins and while it continues.
+It makes a journal that is mostly free space and writes to it as a busy run does; for each turn, it
+measures how long the turn waits for its commit, before and during the compaction.
 
     python -m benchmarks.compaction --megabytes 1000 --folder /var/tmp
 """
@@ -22,13 +22,13 @@ from resilient_scoop.core.events import Erase, Put, Table
 from resilient_scoop.journal.committer import Committer
 from resilient_scoop.journal.journal import Journal
 
-RECORD_BYTES = 1900  # two to a page
+RECORD_BYTES = 1900  # two fit into a page
 _LIMIT_S = 300.0
 _BEFORE_S = 3.0
 
 
 def fill(journal: Journal, size_bytes: int) -> None:
-    """Grow the journal to that size, half of it live records, then free most of the rest."""
+    """Fill the journal to that size, half of it with live records, then free most of the rest."""
     per_turn = 2000
     turns = size_bytes // (per_turn * 2048)
     for turn in range(turns):

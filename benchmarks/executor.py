@@ -2,10 +2,10 @@
 
     python -m benchmarks.executor --rounds 5 --folder /var/tmp
 
-In each round, four programs submit no-ops one by one and await all: `futures.submit` and an `Executor`
-under `rscoop run`, an `Executor` in a session of a plain program, and a ProcessPoolExecutor. Each
-is a process tree of its own; who is first changes from round to round. Ratios are those of the same
-round. Exit code 1: a goal was missed.
+In each round, four programs submit no-ops one by one and await all: `futures.submit` and an
+`Executor` under `rscoop run`, an `Executor` in a session of a plain program, and a
+ProcessPoolExecutor. Each is a separate process tree; the order changes from round to round. Ratios
+are those of the same round. Exit code 1: a goal was missed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Measured = dict[str, float]
 
 
 def take(bench: Bench, how: str, count: int) -> Measured:
-    """Take one measure in processes of its own."""
+    """Take one measurement in a separate process tree."""
     bench = dataclasses.replace(bench, mark=new_mark())
     peer = "ours" if how in {"futures", "run"} else "ppe"
     command = bench.command(peer, "submitting.py", how, str(count))
@@ -78,7 +78,7 @@ def missed(rounds: list[dict[str, Measured]]) -> list[str]:
 
 
 def main() -> int:
-    """Measure, print the table; 1 if a goal was missed."""
+    """Measure and print the table; return 1 if a goal was missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.executor", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--count", type=int, default=10_000, help="calls (default: %(default)s)")

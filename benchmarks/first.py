@@ -1,4 +1,4 @@
-"""A script as short as scripts are: `first.py PEER` prints one submit's result."""
+"""A very short script: `first.py PEER` prints the result of one submit."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""What a long run of tiny generations costs to bring back, with a checkpoint and without.
+"""What it costs to resume a long run of tiny generations, with a checkpoint and without.
 
 The run is killed, all processes at once with SIGKILL, when its last generation is done; then it is
-resumed. Told are the time from `rscoop resume` to the first item that is new, the journal's size, how
-fast the script was replayed from its first line on (`replayed_per_s`) and what that comes to with all
-that a resume does before (`resumed_per_s`: the checks of the journal, the broker's recovery, processes
-that start); and whether the run came to the result of one that was not killed.
+resumed. The figures are the time from `rscoop resume` to the first new item, the size of the
+journal, the speed of the replay from the script's first line (`replayed_per_s`), the same speed
+with all that a resume does before the replay (`resumed_per_s`: the checks of the journal, the
+broker's recovery, the start of processes), and whether the result is that of a run without a kill.
 
     python -m benchmarks.generations --generations 100000 --folder /var/tmp
 
@@ -30,11 +30,11 @@ HERE = Path(__file__).resolve().parent
 _RSCOOP = [sys.executable, "-m", "resilient_scoop"]
 _SEED = "5"
 _LIMIT_S = 1800.0
-_ITEMS = 2  # of a generation
+_ITEMS = 2  # of a generation's calls
 
 
 class MeasureError(Exception):
-    """A run did not do what it was measured for."""
+    """A run did not do what is measured."""
 
 
 class Case:
@@ -70,7 +70,7 @@ class Case:
         return time.monotonic()
 
     def moment(self, name: str) -> float:
-        """Return when the script has made a file last, in seconds."""
+        """Return the modification time of a file that the script made, in seconds."""
         return (self.folder / name).stat().st_mtime
 
     def kill_all(self) -> None:
@@ -91,13 +91,13 @@ class Case:
         return found
 
     def journal_mb(self) -> float:
-        """Return what the journal takes of the disk."""
+        """Return the disk space of the journal."""
         files = [path.stat() for path in self._state.glob("runs/*/journal/**/*")]
         return sum(each.st_blocks for each in files) * 512 / 1e6
 
 
 def undisturbed(folder: Path, count: int) -> str:
-    """Return what the run prints if it is not killed."""
+    """Return what a run without a kill prints."""
     case = Case(folder, "plain", count)
     (folder / "go").touch()
     output, _ = case.run().communicate(timeout=_LIMIT_S)
@@ -134,7 +134,7 @@ def measure(folder: Path, kind: str, count: int, expected: str) -> dict[str, flo
 
 
 def main() -> int:
-    """Measure and print a line of JSON for each kind; 1 if a result is not the same."""
+    """Measure and print a line of JSON for each kind; return 1 if a result differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--generations", type=int, default=100_000)
     parser.add_argument("--kinds", default="undisturbed,durable,plain")

@@ -1,4 +1,4 @@
-"""What the figures mean: titles, which way is better, and the goals that ours are judged by."""
+"""What the figures mean: their titles, whether more is better, and the goals for this runtime."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class Row:
     at_least: bool = True  # more is better
     goals: tuple[Goal, ...] = ()
     only_ours: bool = False
-    sized: bool = False  # means something only with the whole amount of work
+    sized: bool = False  # is valid only with the full amount of work
 
     @property
     def case(self) -> str:
-        """Name of the case that measures it."""
+        """The name of the case that measures the figure."""
         return self.key.partition(".")[0]
 
 
 def fixed(limit: float, unit: str = "") -> Goal:
-    """Return a goal that depends on nothing else."""
+    """Return a goal that depends on no other figure."""
     return Goal(f"{limit:,g}{unit}", lambda _: limit)
 
 
@@ -101,8 +101,8 @@ WHOLE: Final = frozenset({"first", "idle"})
 CUT_SHORT: Final = frozenset({"first", "idle", "resume"})
 """Cases that kill the run when they have seen what they wanted; its notes say so."""
 LEFT_OUT: Final[dict[str, frozenset[str]]] = {
-    "nested": frozenset({"ppe", "pool", "loky", "parsl"}),  # can't
-    "million": frozenset({"dask", "ray", "parsl"}),  # have no chunks of their own: minutes
+    "nested": frozenset({"ppe", "pool", "loky", "parsl"}),  # cannot do it
+    "million": frozenset({"dask", "ray", "parsl"}),  # have no chunks, so this would take minutes
     "resume": frozenset({"ppe", "pool", "joblib", "loky", "dask", "ray", "parsl", "scoop"}),
 }
 """Peers that a case has nothing to ask of."""

@@ -1,6 +1,6 @@
 """The runtime and its peers under one interface. Each is opened with two workers and its own defaults.
 
-Nothing here is imported before its peer is opened: the start of one must not pay for another.
+A peer is imported only when it is opened, so that its import does not slow the start of another.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ Fn = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """What a measurement may ask of a runtime. All calls return when all results are there."""
+    """The operations of a runtime that are measured. All return when all results have arrived."""
 
-    call: Callable[[Fn, Any], Any]  # one submit, its result
-    submit_all: Callable[[Fn, Sequence[Any]], list[Any]]  # a submit for each item, then the results
-    map: Callable[[Fn, Sequence[Any]], Iterable[Any]]  # as one would write it: nothing tuned
-    tuned: Callable[[Fn, Sequence[Any], int], Iterable[Any]] | None = None  # chunks of a given size
-    nested: Callable[[int], Any] | None = None  # called in a worker: a map of `load.CHILDREN`
+    call: Callable[[Fn, Any], Any]  # submits one call and awaits its result
+    # submits each item, then awaits the results
+    submit_all: Callable[[Fn, Sequence[Any]], list[Any]]
+    map: Callable[[Fn, Sequence[Any]], Iterable[Any]]  # a map as users write it, without tuning
+    # a map with chunks of a given size
+    tuned: Callable[[Fn, Sequence[Any], int], Iterable[Any]] | None = None
+    nested: Callable[[int], Any] | None = None  # called in a worker; makes a map of `load.CHILDREN`
 
 
 def _of_executor(executor: Any, *, chunks: bool = True) -> Grid:
@@ -45,7 +47,7 @@ def _of_executor(executor: Any, *, chunks: bool = True) -> Grid:
 
 @contextmanager
 def ours() -> Iterator[Grid]:
-    """Open nothing: `rscoop run` has started it. Its maps need no tuning."""
+    """Open nothing: `rscoop run` has started the workers. Its maps need no tuning."""
     from resilient_scoop import futures
 
     yield Grid(
@@ -60,7 +62,7 @@ def ours() -> Iterator[Grid]:
 
 @contextmanager
 def scoop() -> Iterator[Grid]:
-    """Open nothing: `python -m scoop` has started it."""
+    """Open nothing: `python -m scoop` has started the workers."""
     futures = importlib.import_module("scoop.futures")
     yield Grid(
         call=lambda function, item: futures.submit(function, item).result(),

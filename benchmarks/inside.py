@@ -1,4 +1,4 @@
-"""The script that is measured: `inside.py PEER CASE PART FOLDER`, started as its peer demands.
+"""The script that is measured: `inside.py PEER CASE PART FOLDER`, started as its peer requires.
 
 Its last line is `FIGURES` and a JSON object.
 """

@@ -1,4 +1,4 @@
-"""What the workers are given to do. Plain functions, so that every peer can send them."""
+"""The work of the workers: plain functions, so that every peer can send them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def spin(span_ms: float) -> float:
 
 
 def burn(span_ms: float) -> float:
-    """Use `span_ms` of CPU time: what others take of the core makes it last longer."""
+    """Use `span_ms` of CPU time: it takes longer if others use the core."""
     until = time.thread_time() + span_ms / 1000
     while time.thread_time() < until:
         pass
@@ -37,7 +37,7 @@ def burn(span_ms: float) -> float:
 
 
 def nap(span_ms: float) -> float:
-    """Sleep: takes no core, so that only waiting for work is measured."""
+    """Sleep without using a core, so that only the waiting for work is measured."""
     time.sleep(span_ms / 1000)
     return span_ms
 
@@ -49,25 +49,25 @@ def evaluate(individual: list[float]) -> tuple[float]:
 
 
 def total(array: Any) -> float:
-    """Take an array in."""
+    """Return the sum of an array (the array is the argument)."""
     return float(array[0] + array[-1])
 
 
 def filled(number: int) -> Any:
-    """Give an array out; each has its own content, so that none can be stored as another."""
+    """Return an array; each has different content, so that no two can share storage."""
     import numpy as np
 
     return np.full(ARRAY_ITEMS, float(number))
 
 
 def stamp(path: str) -> None:
-    """Leave the moment at which this call ran (CLOCK_MONOTONIC, the same in all processes)."""
+    """Write the time at which this call ran (CLOCK_MONOTONIC, the same in all processes)."""
     with Path(path).open("a") as file:
         file.write(f"{time.monotonic()}\n")
 
 
 def chunk_of(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
-    """Call a function for each of some items."""
+    """Call a function for each item of a chunk."""
     return [function(item) for item in items]
 
 

@@ -1,7 +1,7 @@
 """The script of the resume case: `long.py FOLDER MAPS ITEMS`.
 
-It computes maps of no-ops, says that they are done, and waits until `go` is there, forever in the
-life that is killed; then it computes something new, which leaves its moment in `stamps`.
+It computes maps of no-ops, prints that they are done, and waits until the file `go` exists (before
+the kill it never does). Then it makes a new call, which writes its time to `stamps`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What is measured from within a script: each measure takes an open grid and returns its figures.
+"""Measurements inside a script: each takes an open grid and returns its figures.
 
-Names of figures end in their units (`_s`, `_ms`, `_mb` of 10**6 bytes, `per_s`); efficiency
-is ideal time over real time. Nothing but the measured calls is between two readings of the clock.
+Names of figures end in their units (`_s`, `_ms`, `_mb` of 10**6 bytes, `per_s`); efficiency is
+ideal time over real time. Only the measured calls are between two readings of the clock.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _SLOW_MAP: Final = {"ppe": 10, "loky": 10, "dask": 20, "ray": 20, "parsl": 40, "
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is done; `part` below 1 is for a quick look."""
+    """The amount of work; `part` below 1 is for a quick look."""
 
     peer: str
     part: float
     folder: Path  # on the disk whose speed counts
 
     def items(self, whole: int, slow: dict[str, int] | None = None) -> int:
-        """Return how many items stand for `whole`."""
+        """Return the number of items for a full amount of `whole`."""
         return max(2, int(whole * self.part / (slow or {}).get(self.peer, 1)))
 
 
@@ -48,7 +48,7 @@ def _timed(work: Callable[[], Any]) -> float:
 
 
 def _warm(grid: Grid, function: Fn, items: Sequence[Any]) -> None:
-    """Have the workers there, with the function loaded, before the clock runs."""
+    """Wait until the workers have loaded the function, before time is measured."""
     list(grid.map(function, items))
 
 
@@ -59,7 +59,7 @@ def submits(grid: Grid, scale: Scale) -> Measured:
 
 
 def noop_map(grid: Grid, scale: Scale) -> Measured:
-    """Map as one writes it, and, where there is such a thing, with chunks tuned by hand."""
+    """Map without tuning, and with tuned chunks if the peer has chunks."""
     count = scale.items(200_000, _SLOW_MAP)
     measured = {"per_s": count / _timed(lambda: list(grid.map(load.noop, range(count))))}
     tuned = grid.tuned
@@ -73,7 +73,7 @@ def noop_map(grid: Grid, scale: Scale) -> Measured:
 
 
 def latency(grid: Grid, scale: Scale) -> Measured:
-    """Submit one and await it, repeatedly; ours is judged with its journal's commit."""
+    """Submit one call and await it, repeatedly; our goal depends on the time of a commit."""
     spans = [_timed(lambda: grid.call(load.noop, 1)) * 1000 for _ in range(scale.items(500))]
     cuts = statistics.quantiles(spans, n=100)
     measured = {"p50_ms": statistics.median(spans), "p99_ms": cuts[98]}
@@ -114,22 +114,22 @@ def _efficiency(grid: Grid, scale: Scale, function: Fn) -> Measured:
 
 
 def efficiency(grid: Grid, scale: Scale) -> Measured:
-    """Items that keep a core busy for a time."""
+    """Measure items that keep a core busy for a time."""
     return _efficiency(grid, scale, load.spin)
 
 
 def efficiency_cpu(grid: Grid, scale: Scale) -> Measured:
-    """Items that need an amount of CPU time: what the runtime takes of the cores counts too."""
+    """Measure items that need a fixed amount of CPU time, so the CPU time of the runtime counts too."""
     return _efficiency(grid, scale, load.burn)
 
 
 def efficiency_sleep(grid: Grid, scale: Scale) -> Measured:
-    """Items that only wait."""
+    """Measure items that only wait."""
     return _efficiency(grid, scale, load.nap)
 
 
 def evolution(grid: Grid, scale: Scale) -> Measured:
-    """Ten generations of 200 evaluations of 2 ms, each generation a map."""
+    """Measure ten generations of 200 evaluations of 2 ms; each generation is a map."""
     generations = scale.items(10)
     people = [[float(gene + who) for gene in range(30)] for who in range(200)]
     _warm(grid, load.evaluate, people[:20])
@@ -143,7 +143,7 @@ def evolution(grid: Grid, scale: Scale) -> Measured:
 
 
 def arrays(grid: Grid, scale: Scale) -> Measured:
-    """Send arrays of 8 MB out and have as many come back, each of its own content."""
+    """Send arrays of 8 MB and return as many, each with different content."""
     count = scale.items(40)
     given = [load.filled(number) for number in range(-1, -1 - count, -1)]
     _warm(grid, load.filled, range(1000, 1004))
@@ -178,7 +178,7 @@ def disk_mb_s(folder: Path, count: int) -> float:
 
 
 def nested(grid: Grid, scale: Scale) -> Measured:
-    """16 parents, each with a map of 64."""
+    """Measure 16 parents, each with a map of 64 items."""
     function = grid.nested
     if function is None:
         return {}
@@ -187,7 +187,7 @@ def nested(grid: Grid, scale: Scale) -> Measured:
 
 
 def million(grid: Grid, scale: Scale) -> Measured:
-    """A million items in one map; peers with chunks tuned by hand (their defaults take minutes)."""
+    """Measure a million items in one map; peers use tuned chunks (their defaults take minutes)."""
     count = scale.items(1_000_000)
     tuned = grid.tuned
     if tuned is None:
@@ -202,7 +202,7 @@ def _exhaust(values: Any) -> None:
 
 
 def idle(grid: Grid, scale: Scale) -> Measured:
-    """Have both workers work, then say so and be idle while somebody looks from outside."""
+    """Let both workers work once, print that, and stay idle while the memory is measured from outside."""
     del scale
     _warm(grid, load.spin, [1.0] * 100)
     print("IDLE", flush=True)
@@ -218,6 +218,6 @@ MEASURES: Final[dict[str, Callable[[Grid, Scale], Measured]]] = {
 
 
 def measure(name: str, grid: Grid, scale: Scale) -> Measured:
-    """Warm the grid up and take one measure."""
+    """Warm the grid up and take one measurement."""
     _warm(grid, load.noop, range(100))
     return MEASURES[name](grid, scale)

@@ -1,4 +1,4 @@
-"""Parents of the nested case: what runs in a worker and asks its own runtime for a map."""
+"""Parents of the nested case: functions that run in a worker and make a map in their runtime."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Starting what is measured, as its peer demands, and what can be seen only from outside.
+"""Starts what is measured, as its peer requires, and measures what is visible only from outside.
 
-Every measurement is a process tree of its own, in its own session; it is killed as a whole when it
-takes too long, and nothing of it is left when the next begins.
+Every measurement is a process tree in its own session; all of it is killed if it takes too long,
+and nothing is left of it when the next begins.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ class MeasureError(Exception):
 
 
 def new_mark() -> str:
-    """Return a mark that no other measurement has, so that another is never killed."""
+    """Return a mark that no other measurement has, so that no other measurement is killed."""
     return f"{_MARK}={os.getpid()}.{next(_numbers)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """How one measurement is made."""
+    """The settings of one measurement."""
 
     folder: Path  # on a real disk
     peer_python: str  # an interpreter that has the peers
     part: float = 1.0
-    wait_s: float = 0.0  # for a quiet machine, at most
-    mark: str = ""  # stands in the environment of its processes
+    wait_s: float = 0.0  # how long to wait for a quiet machine, at most
+    mark: str = ""  # is in the environment of its processes
 
     @property
     def state(self) -> Path:
-        """Where our runs are kept."""
+        """The folder of our runs."""
         return self.folder / "state"
 
     @property
@@ -98,7 +98,7 @@ class Bench:
 def started(
     bench: Bench, command: list[str], *, keep: bool = False
 ) -> Iterator[subprocess.Popen[str]]:
-    """Start a measurement; its processes are gone afterwards; runs too, unless `keep`."""
+    """Start a measurement; on exit, end its processes, and remove its runs unless `keep`."""
     with bench.errors.open("w") as errors:
         process = subprocess.Popen(
             command, cwd=bench.folder, env=bench.environ(), stdin=subprocess.DEVNULL, text=True,
@@ -125,10 +125,10 @@ def _clear(bench: Bench) -> None:
 
 
 def family(bench: Bench) -> list[psutil.Process]:
-    """Return all live processes of the measurement under way.
+    """Return all live processes of the present measurement.
 
-    They are known by a variable in their environment, since some daemons leave their parents,
-    and by their parents, since others write over their environment.
+    They are recognized by a variable in their environment, because some daemons leave their
+    parents, and by their parents, because others overwrite their environment.
     """
     found: set[psutil.Process] = set()
     mark = bench.mark.encode()
@@ -145,7 +145,7 @@ def family(bench: Bench) -> list[psutil.Process]:
 
 
 def kill_family(bench: Bench) -> None:
-    """Kill all processes of a measurement, those included that are just being born."""
+    """Kill all processes of a measurement, also those that are being started."""
     while found := family(bench):
         for process in found:
             try:
@@ -156,12 +156,12 @@ def kill_family(bench: Bench) -> None:
 
 
 def notes(bench: Bench) -> list[str]:
-    """Return what a run of ours had to say: where nothing is killed, that should be nothing."""
+    """Return the messages of one of our runs; without kills there should be none."""
     return [line for line in bench.errors.read_text().splitlines() if line.startswith("rscoop:")]
 
 
 def line_of(process: subprocess.Popen[str], mark: str) -> str:
-    """Return what follows `mark` on the line that begins with it."""
+    """Return the text after `mark` on the line that begins with it."""
     assert process.stdout is not None
     seen = []
     for line in process.stdout:
@@ -172,7 +172,7 @@ def line_of(process: subprocess.Popen[str], mark: str) -> str:
 
 
 def take(bench: Bench, peer: str, case: str) -> Measured:
-    """Take one measure of one peer, in processes of their own."""
+    """Take one measurement of one peer, in separate processes."""
     if case == "first":
         return first(bench, peer)
     if case == "resume":
@@ -191,7 +191,7 @@ def take(bench: Bench, peer: str, case: str) -> Measured:
 
 
 def first(bench: Bench, peer: str) -> Measured:
-    """Return the time from the command to the first result's line."""
+    """Return the time from the command to the line with the first result."""
     command = bench.command(peer, "first.py", peer)
     began = time.monotonic()
     with started(bench, command) as process:
@@ -200,7 +200,7 @@ def first(bench: Bench, peer: str) -> Measured:
 
 
 def memory(bench: Bench) -> Measured:
-    """Return the memory of all processes: their own (USS), and with their shares (PSS)."""
+    """Return the memory of all processes: private (USS), and with their part of shared memory (PSS)."""
     infos = [process.memory_full_info() for process in family(bench)]
     if not any(info.uss for info in infos):
         raise MeasureError("had ended when it should have been idle")
@@ -212,7 +212,7 @@ def memory(bench: Bench) -> Measured:
 
 
 def million(bench: Bench, process: subprocess.Popen[str]) -> Measured:
-    """Return the figures of the million map, and the most memory that broker and origin had."""
+    """Return the figures of the million map, and the peak memory of broker and origin."""
     peaks: dict[str, float] = {}
     watcher = threading.Thread(target=_watch_peaks, args=[bench, process, peaks])
     watcher.start()
@@ -223,7 +223,7 @@ def million(bench: Bench, process: subprocess.Popen[str]) -> Measured:
 
 
 def _watch_peaks(bench: Bench, process: subprocess.Popen[str], peaks: dict[str, float]) -> None:
-    """Look at the high-water marks; a restarted broker, or a child of it, counts as one too."""
+    """Record the peak memory; a restarted broker, or a child of it, counts as a broker too."""
     while process.poll() is None:
         for found in family(bench):
             role = _role(found)

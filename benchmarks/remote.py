@@ -1,10 +1,10 @@
-"""`python -m benchmarks.remote`: what it costs that workers are on another host, over the loopback.
+"""`python -m benchmarks.remote`: the cost of workers on another host, over the loopback.
 
-Two workers on this host, against two on "another" one that is reached over a real sshd on the loopback,
-with a connection of its own (CURVE) and through the SSH connection (CURVE in SSH, `--tunnel`). All three
-in turns, in the same session; each figure is the median of the rounds, the last columns are ratios to local
-workers.
-The network costs nothing here, so what is seen is the second hop, the encryption and the copies of files.
+It compares two workers on this host with two on "another" host, which is this machine behind a real
+sshd: with a separate connection (CURVE), and through the SSH connection (CURVE in SSH, `--tunnel`).
+All three are measured in turns in one session; each figure is the median of the rounds, and the
+last columns are ratios to local workers. The network costs nothing here, so the figures show the
+second hop, the encryption and the copies of files.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Sshd:
         raise SystemExit(f"sshd does not start: {(folder / 'log').read_text()}")
 
     def close(self) -> None:
-        """End it."""
+        """End the server."""
         self.process.terminate()
         self.process.wait(10)
 

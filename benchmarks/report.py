@@ -1,4 +1,4 @@
-"""Figures of all rounds, their medians, and the table that judges them."""
+"""Figures of all rounds, their medians, and the table that compares them with the goals."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ class Results:
 
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # what our runs said; nothing was killed
+    # messages of our runs; nothing was killed, so there should be none
+    notes: list[str] = field(default_factory=list)
     others: dict[str, list[float]] = field(default_factory=dict)  # case -> share of the machine
     facts: dict[str, str] = field(default_factory=dict)
-    quick: bool = False  # a part of the work: what depends on its amount is not judged
+    quick: bool = False  # a part of the full work: figures that depend on the amount are not judged
 
     def add(self, peer: str, case: str, measured: Measured) -> None:
-        """Take in one measurement."""
+        """Add one measurement."""
         for name, value in measured.items():
             self.values.setdefault(peer, {}).setdefault(f"{case}.{name}", []).append(value)
 
@@ -56,7 +57,7 @@ class Results:
         path.write_text(json.dumps(whole, indent=1) + "\n")
 
     def is_met(self, row: Row, goal: Goal) -> bool | None:
-        """Return whether our median meets a goal; None if what it takes was not measured."""
+        """Return whether our median meets a goal; None if a figure for that was not measured."""
         if self.quick and row.sized:
             return None
         try:

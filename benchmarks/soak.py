@@ -1,14 +1,16 @@
-"""A long run watched: does anything grow that should not?
+"""Watches a long run: does memory or the journal grow without reason?
 
-An evolutionary load, with checkpoints or without, runs for some minutes; the anonymous memory of
-broker, origin and workers and the size of the journal are taken every few seconds, and drawn.
+An evolutionary load, with or without checkpoints, runs for some minutes; every few seconds, the
+anonymous memory of broker, origin and workers and the size of the journal are measured; at the end
+they are plotted.
 
     python -m benchmarks.soak --minutes 60 --out soak
 
-writes `soak.json` and `soak.png`. It exits with 1 if the memory of broker or origin has grown by more
-than `--memory-mb`, or the journal by more than `--journal-mb`, between the first fifth of the time,
-which is for warming up, and its end. The journal of a run without checkpoints has to grow, so with
-`--plain` only memory is judged. `--rest` leaves the machine's cores to others between generations.
+writes `soak.json` and `soak.png`. It exits with 1 if the memory of broker or origin has grown by
+more than `--memory-mb`, or the journal by more than `--journal-mb`, between the first fifth of the
+time, which is the warm-up, and its end. The journal of a run without checkpoints has to grow, so
+with `--plain` only memory is judged. `--rest` leaves the machine's cores to others between
+generations.
 """
 
 from __future__ import annotations
@@ -87,7 +89,7 @@ _END_SHARE = 0.1
 
 @dataclass
 class Samples:
-    """What was seen, second by second; memory in MB."""
+    """The measured values, second by second; memory in MB."""
 
     at_s: list[float] = field(default_factory=list)
     broker_mb: list[float] = field(default_factory=list)
@@ -97,7 +99,7 @@ class Samples:
     generations: int = 0
 
     def growth_mb(self, of: list[float]) -> float:
-        """Return how much was gained between the warm-up's end and the run's."""
+        """Return the growth between the end of the warm-up and the end of the run."""
         first, last = int(_WARM_SHARE * len(of)), int((1 - _END_SHARE) * len(of))
         width = max(1, len(of) - last)
         return mean(of[last:]) - mean(of[first : first + width])
@@ -114,7 +116,7 @@ class Load:
 
 
 def soak(load: Load, every_s: float) -> Samples:
-    """Run the load; return what was seen every so many seconds.
+    """Run the load; return a sample every few seconds.
 
     Raises:
         RuntimeError: the run failed.
@@ -165,7 +167,7 @@ def _look(samples: Samples, folder: Path, at_s: float) -> None:
 
 
 def draw(samples: Samples, kind: str, path: Path) -> None:
-    """Draw the samples over time into a PNG."""
+    """Plot the samples over time into a PNG."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -210,7 +212,7 @@ def report(samples: Samples) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Soak, draw, judge."""
+    """Run the soak, plot it, and judge it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--workers", type=int, default=2)

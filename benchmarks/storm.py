@@ -87,14 +87,14 @@ class Host:
             raise SystemExit(f"{self.name} is not enrolled")
         entry.recv_multipart()
         entry.close()
-        self.socket = self.connect(*self.keys)  # a key that is refused once is not tried again
+        self.socket = self.connect(*self.keys)  # a refused key is not tried again
 
     def tick(self, now: float) -> None:
-        """Let time pass."""
+        """Tell the machine the time."""
         self.carry_out(self.machine.step(Ticked({}, {}), now))
 
     def hear(self, now: float) -> None:
-        """Take in what has arrived."""
+        """Handle the messages that have arrived."""
         while self.socket.poll(0):
             channel, identity, *frames = self.socket.recv_multipart()
             if channel == b"M" and identity == self.identity:
@@ -102,7 +102,7 @@ class Host:
                 self.epoch = self.machine.link.epoch
 
     def carry_out(self, actions: list[Any]) -> None:
-        """Send what the machine wants to be sent."""
+        """Send the messages of the machine."""
         for action in actions:
             if isinstance(action, Transmit | Beat):
                 self.socket.send_multipart([b"M", self.identity, *action.frames])
@@ -145,7 +145,7 @@ class Storm:
         self.by_socket = {host.socket: host for host in self.hosts}
 
     def turn(self) -> None:
-        """Let all agents live for a moment."""
+        """Run one step of all agents."""
         now = time.monotonic()
         for host in self.hosts:
             if host.machine.deadline() <= now:
@@ -188,7 +188,7 @@ class Storm:
 
 
 def cpu_s(pid: int) -> float:
-    """Return the CPU time of a process."""
+    """Return the CPU time of the broker."""
     stat = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     return (int(stat[11]) + int(stat[12])) / _TICKS
 
@@ -209,7 +209,7 @@ def main() -> None:
         storm.until(1)
         if given.idle:
             broker = storm.broker
-            for host in storm.hosts:  # nothing is said but by ZeroMQ itself
+            for host in storm.hosts:  # only ZeroMQ's own heartbeats are sent
                 storm.poller.unregister(host.socket)
             before = cpu_s(broker)
             time.sleep(IDLE_S)

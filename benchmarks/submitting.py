@@ -21,7 +21,7 @@ _WARM: Final = 100
 
 
 def measure(submit: Callable[[Any, int], Any], count: int) -> dict[str, float]:
-    """Submit one by one, then await all; the workers and the function are there before."""
+    """Submit one by one, then await all; workers and function are loaded before."""
     for future in [submit(load.noop, number) for number in range(-_WARM, 0)]:
         future.result()
     used_s = cpu_s()
@@ -39,7 +39,7 @@ def measure(submit: Callable[[Any, int], Any], count: int) -> dict[str, float]:
 
 
 def cpu_s() -> float:
-    """Return the CPU time that the living processes of this measurement have used."""
+    """Return the CPU time that the live processes of this measurement have used."""
     mark = f"RSCOOP_BENCH={os.environ['RSCOOP_BENCH']}".encode()
     used_ns = 0
     for entry in Path("/proc").iterdir():
@@ -55,7 +55,7 @@ def cpu_s() -> float:
 
 
 def main() -> None:
-    """Take one measure."""
+    """Take one measurement."""
     how, count = sys.argv[1], int(sys.argv[2])
     began = time.perf_counter()
     if how == "futures":

@@ -1,9 +1,9 @@
 """The script of the generations case: `tiny.py FOLDER GENERATIONS KIND`, KIND `durable` or `plain`.
 
-A hundred thousand generations of two no-op calls each; what one computes goes into the next, with
-random numbers of the script's own. When all are done it says so and waits until `go` is there, for
-ever in the life that is killed; then it computes something new, which leaves its moment in `stamps`,
-and prints its result.
+A hundred thousand generations of two no-op calls each; the result of one generation is the input of
+the next, and the script draws random numbers. When all are done, it says so and waits until the
+file `go` exists (before the kill it never does). Then it makes a new call, which writes its time to
+`stamps`, and prints its result.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def generation(state: int) -> int:
 
 
 def plain(count: int, last: Callable[[], None]) -> int:
-    """Run all generations as anybody would write them."""
+    """Run all generations without checkpoints."""
     state = 1
     for _ in range(count):
         state = generation(state)
@@ -36,7 +36,7 @@ def plain(count: int, last: Callable[[], None]) -> int:
 
 
 def durable(count: int, last: Callable[[], None]) -> int:
-    """Run all generations in a block that is saved when it is worth it."""
+    """Run all generations in a checkpoint block with `every_s="auto"`."""
     with checkpoint.durable(state=1, gen=0) as s:
         while s.gen < count:
             s.state = generation(s.state)

@@ -1,8 +1,9 @@
 """`python -m chaos`: the campaigns.
 
-Exit codes: 0 every guarantee held, 1 one did not, 2 a run did not end, 3 something was
-left over, 4 no fault hit anything or one could not be proven, so nothing is proven, 5 nothing could be
-compared, 77 this machine cannot do it (`grid` needs root).
+Exit codes: 0 all guarantees held; 1 a guarantee was violated; 2 a run did not end; 3 processes or
+files were left over; 4 no fault hit its target, or a fault could not be proven, so the campaign
+proves nothing; 5 there was nothing to compare; 77 this machine cannot run the campaign (`grid`
+needs root).
 """
 
 from __future__ import annotations

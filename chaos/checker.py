@@ -1,4 +1,4 @@
-"""Whether the guarantees held in a round, judged from outside; a violation names its guarantee."""
+"""Check from outside whether the guarantees held in a round; a violation names its guarantee."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHOWN_MAX = 5
 
 
 class Guarantee(StrEnum):
-    """The guarantees of the design that a round can see broken."""
+    """The guarantees of the design that a round can check."""
 
     NO_LOST = "NO-LOST"
     ONE_COMMIT = "ONE-COMMIT"
@@ -25,7 +25,7 @@ class Guarantee(StrEnum):
     SMALL_LOSS = "SMALL-LOSS"
     NO_LEFTOVERS = "NO-LEFTOVERS"
     ALWAYS_OPENS = "ALWAYS-OPENS"
-    SOUND = "SOUND"  # no process of ours ends in a traceback, `status` and `runs` tell the truth
+    SOUND = "SOUND"  # no process of ours ends with a traceback; `status` and `runs` are correct
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,14 @@ class Violation:
 def check_ledger(
     ledger: Ledger, snapshots: Iterable[Snapshot], kills: int, *, parents: bool = True
 ) -> list[Violation]:
-    """Check that nothing acknowledged ran again, and that nothing ran more often than it had to.
+    """Check that nothing acknowledged ran again, and that no item ran more often than necessary.
 
-    `parents`: whether items that made calls count, too. One that waits for long is replayed elsewhere.
+    `parents`: whether to check items that made calls, too. (A parent that waits for a long time is
+    replayed on another worker.)
     """
     lines = ledger.lines()
     found: list[Violation] = []
-    known: dict[str, int] = {}  # path -> ledger line after which it may not start
+    known: dict[str, int] = {}  # path -> the ledger line after which the item may not start
     for snapshot in snapshots:
         for path in snapshot.acknowledged:
             known.setdefault(path, snapshot.ledger_lines)
@@ -80,7 +81,7 @@ def _check_once(lines: list[LedgerLine]) -> list[Violation]:
 
 
 def above_of(path: str) -> list[str]:
-    """Return the path of an item and of all futures above it."""
+    """Return the path of an item and the paths of all its parents."""
     found = [path]
     while "]." in path:
         path = path[: path.rindex("].") + 1]
@@ -97,7 +98,7 @@ def check_outcomes(outcomes: Counter[str]) -> list[Violation]:
 
 
 def check_output(output: bytes, expected: bytes) -> list[Violation]:
-    """Check that the output is the undisturbed run's, byte by byte."""
+    """Check that the output is equal to that of the undisturbed run, byte for byte."""
     if output == expected:
         return []
     ours, theirs = output.splitlines(), expected.splitlines()
@@ -113,7 +114,7 @@ def check_output(output: bytes, expected: bytes) -> list[Violation]:
 
 
 def check_history(output: bytes, items: int, pending: int) -> list[Violation]:
-    """Check that the steady state's lines are one history: each follows from those before it."""
+    """Check that the lines are one consistent history: each follows from those before it."""
     lines = [line.split() for line in output.decode(errors="replace").splitlines()]
     try:
         problem = _history_problem(lines, items, pending)

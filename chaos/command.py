@@ -1,4 +1,4 @@
-"""`rscoop` as a user runs it: started with its output in a file, watched from outside."""
+"""Runs `rscoop` as a user does, with its output in a file, and watches it from outside."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _POLL_S = 0.01
 
 @dataclass(slots=True)
 class Place:
-    """The folders of one round, and the environment of all that is started in it."""
+    """The folders of one round, and the environment of all processes that are started in it."""
 
     root: Path
     token: str
-    entering: list[str] = field(default_factory=list)  # in front of each command line
+    entering: list[str] = field(default_factory=list)  # put before each command line
     environ: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ class Place:
         return runs[0] if runs else None
 
     def run_key(self) -> str | None:
-        """Return what tells the processes of the run from others, once there is one."""
+        """Return the key by which the processes of the run are recognized, once there is a run."""
         folder = self.run()
         if folder is None:
             return None
@@ -81,14 +81,14 @@ class Place:
         return run.key(run.load())
 
     def output(self) -> bytes:
-        """Return what standard output has so far."""
+        """Return the standard output so far."""
         try:
             return self.out.read_bytes()
         except FileNotFoundError:
             return b""
 
     def output_bytes(self) -> int:
-        """Return how much that is."""
+        """Return the number of bytes of standard output so far."""
         try:
             return self.out.stat().st_size
         except FileNotFoundError:
@@ -114,7 +114,7 @@ def run_arguments(script: Path) -> list[str]:
 
 
 def await_end(process: subprocess.Popen[bytes], until: float) -> int | None:
-    """Return a process' exit code, or None if it has not ended by a moment (monotonic)."""
+    """Return a process' exit code, or None if it has not ended by that time (monotonic)."""
     while time.monotonic() < until:
         code = process.poll()
         if code is not None:
@@ -139,7 +139,7 @@ def ask(place: Place, *arguments: str) -> tuple[int, str]:
 
 
 def ask_json(place: Place, *arguments: str) -> Any:
-    """As `ask` with `--json`; return what was printed, or the text that is no JSON."""
+    """Run a command with `--json`; return the parsed output, or the text if it is not JSON."""
     _, text = ask(place, *arguments, "--json")
     try:
         return json.loads(text)

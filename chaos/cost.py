@@ -1,9 +1,9 @@
 """The cost of a death: how much longer the work takes than undisturbed, by the killed process.
 
-One kill per run, at a drawn moment in its middle. The work is what lies between the first start and
-the last end of an item in the ledger, so that how busy the host is while processes start and end
-does not count. What was lost with a worker is part of it: half a call on average, 25 ms, on one of
-two workers. The median counts.
+Each run has one kill, at a random moment in its middle. The duration of the work is the time
+between the first start and the last end of an item in the ledger, so the load of the host while
+processes start and end does not count. It includes the work that was lost with a worker: on average
+half a call (25 ms) on one of two workers. The result is the median.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CALM_RUNS_MIN = 3
 
 
 def report(kills: int, roles: list[str] | None) -> int:
-    """Measure and print; return 1 if a death costs more than it may."""
+    """Measure and print; return 1 if a death costs more than its limit."""
     script = rounds.script_of("even")
     calm = [rounds.measure(script) for _ in range(max(_CALM_RUNS_MIN, kills // 2))]
     spans = [each.span_s for each in calm]
@@ -52,7 +52,7 @@ def report(kills: int, roles: list[str] | None) -> int:
 
 
 def _span(reference: Reference, role: Role, number: int) -> float:
-    """Return how long the work of a run takes in which one process is killed."""
+    """Run with one kill; return how long the work took."""
     rng = random.Random(f"{role} {number}")
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         place = Place(Path(folder) / "r", f"cost-{time.time_ns()}")

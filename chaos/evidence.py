@@ -1,6 +1,6 @@
-"""What a run has left, read from outside: acknowledged items, the ledger, leftovers.
+"""Reads from outside what a run has left: acknowledged items, the ledger, leftovers.
 
-The journal is read as `rscoop status` reads it, with the broker alive or dead.
+It reads the journal as `rscoop status` does, whether the broker is alive or dead.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LedgerLine:
 
     @property
     def is_start(self) -> bool:
-        """Whether it says that an item was started."""
+        """Whether the line records the start of an item."""
         return self.mark in (START, ONCE)
 
 
@@ -71,14 +71,14 @@ class Ledger:
         return max(instants) - min(instants)
 
     def repeated(self) -> int:
-        """Return how many complete executions were wasted: their items ran to their end again."""
+        """Return how many complete executions were wasted because their items ran to the end again."""
         ends = Counter(line.path for line in self.lines() if line.mark == END)
         return sum(ends.values()) - len(ends)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The items that had a durable outcome at a moment; the ledger was not longer then."""
+    """The items that had a durable outcome at one moment, and the length of the ledger, measured later."""
 
     acknowledged: frozenset[str]
     ledger_lines: int
@@ -92,13 +92,13 @@ class Journal:
     unreadable: list[str] = field(default_factory=list)
 
     def outcomes(self) -> Counter[str] | None:
-        """Return how many outcomes each item has; None where the journal cannot be read."""
+        """Return how many outcomes each item has, or None if the journal cannot be read."""
         error = ""
         for _ in range(_TRIES):
             try:
                 events = runs.open_run(str(self.run)).events()
                 return Counter(event.path for event in events if event.kind in _ENDS)
-            except JournalError as caught:  # the broker may be just beginning to write
+            except JournalError as caught:  # the broker may have just begun to write
                 error = str(caught)
                 time.sleep(_PAUSE_S)
         self.unreadable.append(error)
@@ -111,7 +111,7 @@ class Journal:
 
 
 def await_silence(token: str, patience_s: float) -> dict[int, str]:
-    """Wait until no process of a round is left; return those that stay longer than the patience."""
+    """Wait until no process of a round is left; return those that are left after the time limit."""
     until = time.monotonic() + patience_s
     while True:
         found = processes.with_token(token)
@@ -121,7 +121,7 @@ def await_silence(token: str, patience_s: float) -> dict[int, str]:
 
 
 def leftovers(run: Path, temporary: Path, *, drafts: bool) -> list[str]:
-    """Return what lies around of a run that has ended; `drafts`: its start was killed."""
+    """Return the files that a run has left after its end; `drafts`: its start was killed."""
     known = _OF_A_RUN | (_OF_A_GRID if (run / "grid.json").exists() else set())
     found = [f"in the run folder: {each.name}" for each in run.iterdir() if each.name not in known]
     found += [f"unfinished file: {each}" for each in run.rglob("*.tmp")]

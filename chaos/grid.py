@@ -1,9 +1,10 @@
-"""Rounds on a grid: a run over the workstations of a lab, whose hosts fail as drawn from a seed.
+"""Rounds on a grid: a run uses the workstations of a lab, whose hosts fail at random moments.
 
-Each fault is injected and healed, and both are proven. The answer must be that of `python script.py`
-(or, where chance comes from the run, of an undisturbed local run), nothing acknowledged may run again,
-and five seconds after the end no host may have a process or a file of the run. An agent that a fault
-has cut off from its run may stay until its orphan timeout; such hosts are counted.
+The moments are drawn from a seed. Each fault is injected and healed, and both are proven. The
+answer must be that of `python script.py` (or, if random numbers come from the run, of an
+undisturbed local run), nothing acknowledged may run again, and five seconds after the end no host
+may have a process or a file of the run. An agent that a fault has cut off from its run may stay
+until its orphan timeout; such hosts are counted.
 """
 
 from __future__ import annotations
@@ -84,13 +85,13 @@ class GridResult(Result):
 
 @dataclass(slots=True)
 class Grid:
-    """A lab, and what all of its rounds share."""
+    """A lab, and the data that all of its rounds share."""
 
     lab: Lab
     kept: Path
     workloads: tuple[str, ...] = GRID_WORKLOADS
     kinds: tuple[Fault, ...] = ()
-    options: tuple[str, ...] = ()  # of `rscoop run`, besides the hosts
+    options: tuple[str, ...] = ()  # options of `rscoop run`, besides the hosts
     limit_s: float = LIMIT_S
     slow: float = SLOW
     orphans_s: float = ORPHANS_S
@@ -110,13 +111,13 @@ class Grid:
         return ["run", *seed, *hosts, *orphans, *self.options, str(script)]
 
     def settle(self, place: Place) -> Place:
-        """Let a place's commands run on the desk."""
+        """Run the commands of a `Place` on the desk."""
         place.entering[:] = self.lab.command(DESK, [], place.root)
         place.environ[SLOWNESS] = str(self.slow)
         return place
 
     def reference(self, workload: str) -> Reference:
-        """Return what a workload prints undisturbed, and how long it takes on this grid."""
+        """Return what a workload prints without faults, and how long it takes on this grid."""
         if workload not in self.references:
             script = rounds.script_of(workload)
             is_plain = workload.startswith("plain")
@@ -139,7 +140,7 @@ class Grid:
         )
 
     def play_faults(self, seed: int, workload: str, drawn: list[Drawn]) -> GridResult:
-        """Play a round of given faults; the seed only names it."""
+        """Play a round with given faults; the seed only names the round."""
         reference = self.reference(workload)
         result = GridResult(seed, reference.script, [], drawn=drawn)
         with rounds.staged(result, self.kept, self.lab.shared) as place:
@@ -148,14 +149,14 @@ class Grid:
 
 
 def serial_output(script: Path) -> bytes:
-    """Return what `python script.py` prints; its items take no time."""
+    """Return what `python script.py` prints, without the pauses of its items."""
     environ = {**os.environ, SLOWNESS: "0", "PYTHONPATH": str(command.CHECKOUT)}
     argv = [sys.executable, "-W", "ignore", str(script)]
     return subprocess.run(argv, env=environ, capture_output=True, check=True, timeout=120).stdout
 
 
 class GridRound(Round):
-    """A round under way."""
+    """A round in progress."""
 
     result: GridResult
     parents_start_once = False
@@ -187,14 +188,12 @@ class GridRound(Round):
         self._silence()
 
     def play(self) -> None:
-        """Disturb, resume, heal; check it."""
+        """Inject faults, resume, heal; check the result."""
         try:
             super().play()
         finally:
             self._restore()
         self._recoveries()
-
-    # --- disturbing ---------------------------------------------------------------------------
 
     def _command(self, arguments: list[str]) -> int | None:
         began = time.monotonic()
@@ -217,7 +216,7 @@ class GridRound(Round):
         return code
 
     def _act(self, began: float, process: subprocess.Popen[bytes]) -> bool:
-        """Do what is due; return whether anything was."""
+        """Inject and heal the faults that are due; return whether there were any."""
         now = time.monotonic()
         if self.healing and self.healing[0][0] <= now:
             self.injector.heal(self.healing.pop(0)[1])
@@ -234,7 +233,7 @@ class GridRound(Round):
         return True
 
     def _is_due(self, fraction: float, passed_s: float) -> bool:
-        """Return whether a fault's moment has come: by time while hosts start, then by what is done."""
+        """Return whether a fault is due: by time while hosts start, then by the share of items done."""
         if fraction < _START_SHARE:
             return passed_s > _START_S * fraction / _START_SHARE
         done = len({line.path for line in self.ledger.lines() if line.mark == END})
@@ -263,7 +262,10 @@ class GridRound(Round):
             self.lab.heal(host)
 
     def _mourn(self) -> None:
-        """The launcher is dead: the processes of its host end; agents elsewhere wait for a resume."""
+        """Check that after the launcher's death the processes of its host end.
+
+        Agents of other hosts wait for a resume.
+        """
         self._silence_at_desk()
         self._snapshot()
 
@@ -287,7 +289,7 @@ class GridRound(Round):
             time.sleep(_POLL_S)
 
     def _silence(self) -> None:
-        """The run has ended: heal everything; five seconds later no host has anything of it."""
+        """Heal everything after the run's end; check that five seconds later no host has anything of it."""
         self._restore()
         began = time.monotonic()
         self._silence_at_desk()
@@ -315,8 +317,6 @@ class GridRound(Round):
             time.sleep(_PAUSE_S)
         return True
 
-    # --- checking -----------------------------------------------------------------------------
-
     def _recoveries(self) -> None:
         lines = sorted(self.ledger.lines(), key=lambda line: line.at_s)
         for each in self.result.injections:
@@ -326,7 +326,7 @@ class GridRound(Round):
             pids = each.inner if OF_ONE_PROCESS.get(each.drawn.kind) is Role.WORKER else []
             lost = set() if host == DESK else recovery.interrupted(lines, each.at_s, pids, host)
             work_s = recovery.work_s(lines, each.at_s, lost)
-            if host == DESK:  # the run itself stood still: until anything is started again
+            if host == DESK:  # the run itself stopped: measure until any item is started again
                 work_s = recovery.any_s(lines, each.healed_s or each.at_s)
             host_s = (
                 recovery.host_s(lines, each.healed_s, host)
@@ -343,13 +343,13 @@ def leftovers(lab: Lab, host: str, *, with_disk: bool = True) -> list[str]:
     if with_disk:
         folders += [lab.var_tmp(host), lab.home(host)]
     for folder in folders:
-        with suppress(FileNotFoundError):  # what was found first is just being removed
+        with suppress(FileNotFoundError):  # what was found first may be being removed
             found += [f"{host}: file {each}" for each in _files(folder)]
     return found
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield files that runs have left; empty folders of ours may stay."""
+    """Yield files that runs have left; our empty folders may stay."""
     for pattern in ("*rscoop*", ".local/state/rscoop", ".cache/rscoop"):
         for found in folder.glob(pattern):
             if found.is_dir():

@@ -1,6 +1,7 @@
-"""Faults of the hosts of a run: drawn from a seed before the round, injected, healed, and both proven.
+"""Faults of the hosts of a run.
 
-A round with a fault that cannot be proven does not count; a fault that found no target is a miss.
+They are drawn from a seed before the round; injection and healing are both proven. A round with a
+fault that cannot be proven does not count; a fault that found no target counts as a miss.
 """
 
 from __future__ import annotations
@@ -83,8 +84,8 @@ LASTING = {
 class Drawn:
     """A fault as it was drawn.
 
-    `fraction`: below 0.1, it comes while the hosts start; else when so much of the run's items is done.
-    `which`: of the targets.
+    `fraction`: below 0.1, the fault is injected while the hosts start; otherwise when this fraction
+    of the run's items is done. `which`: chooses the target.
     """
 
     kind: Fault
@@ -99,9 +100,10 @@ class Drawn:
 
 
 def draw(rng: random.Random, hosts: list[str], kinds: list[Fault], limit_s: float) -> list[Drawn]:
-    """Return the faults of one round: each on a host of its own, so that one host is always spared.
+    """Return the faults of one round: each on another host, so that one host always stays without a fault.
 
-    `limit_s`: the silence after which a host counts as lost; faults last shorter and longer than it.
+    `limit_s`: after this time without a message a host counts as lost; some faults are shorter and
+    some are longer.
     """
     victims = rng.sample(hosts, len(hosts) - 1)
     found = []
@@ -117,13 +119,14 @@ def draw(rng: random.Random, hosts: list[str], kinds: list[Fault], limit_s: floa
 
 @dataclass(slots=True)
 class Injection:
-    """A fault on its way."""
+    """A fault that was injected."""
 
     drawn: Drawn
     at_s: float = 0.0  # when it was injected; 0: it found no target
     healed_s: float = 0.0
-    victims: list[int] = field(default_factory=list)  # processes, as the machine numbers them
-    inner: list[int] = field(default_factory=list)  # the same, as their host numbers them
+    victims: list[int] = field(default_factory=list)  # process ids on the machine
+    # the same processes, with their ids on their host
+    inner: list[int] = field(default_factory=list)
     unproven: list[str] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
     slowed: int = 0
@@ -134,7 +137,7 @@ class Injection:
         return self.at_s > 0
 
     def prove(self, holds: Callable[[], bool], text: str) -> None:
-        """Wait until something holds; note if it does not."""
+        """Wait until a condition holds; record it if it does not."""
         until = time.monotonic() + _PROOF_S
         while not holds():
             if time.monotonic() > until:
@@ -231,12 +234,12 @@ class Injector:
         injection.prove(lambda: gone, "some processes live")
 
     def heal(self, injection: Injection) -> None:
-        """End a fault, and prove that it was one."""
+        """End a fault, and prove that it had an effect."""
         kind, host = injection.drawn.kind, injection.drawn.host
         if not injection.is_hit or injection.healed_s or kind not in LASTING:
             return
         if kind in (*CUTS, *SHAPES) and time.monotonic() < injection.at_s + _SEEN_S:
-            injection.at_s = 0.0  # the run ended first; there may have been no packet
+            injection.at_s = 0.0  # the run ended first, so there may have been no packet
         elif kind in CUTS:
             self._prove_cut(injection, CUTS[kind])
         elif kind is Fault.LOSS:
@@ -264,7 +267,7 @@ class Injector:
             self.lab.heal(host)
 
     def _prove_cut(self, injection: Injection, ways: tuple[str, ...]) -> None:
-        """Prove that packets were dropped; a way on which none was sent proves nothing."""
+        """Prove that packets were dropped; a direction without packets proves nothing."""
         now = self.lab.dropped(injection.drawn.host)
         dropped = sum(now[way] - injection.dropped[way] for way in ways)
         injection.prove(lambda: dropped > 0, "no packet was dropped")
@@ -275,7 +278,7 @@ def _states(injection: Injection) -> set[str]:
 
 
 def _inner(pid: int) -> int:
-    """Return the number that a process has on its own host."""
+    """Return the id that a process has on its own host."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("NSpid:"):

@@ -1,8 +1,8 @@
-"""Checkpointed loops killed at points drawn over their whole length: is the answer the same, what is lost?
+"""Kills loops with checkpoints at random points: is the answer the same, and how much time is lost?
 
-Each run is killed once, all its processes at the same moment as by a power cut, and resumed by hand. The
-cost of a kill is the time of both lives together minus that of an undisturbed run: the work that is done
-again, and another start.
+Each run is killed once (all its processes at the same moment, as by a power cut), and resumed with
+a command. The cost of a kill is the time of both commands together minus that of an undisturbed
+run: the work that is repeated, and another start.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from chaos.processes import Role
 from chaos.rounds import Reference, Result
 
 CALM_RUNS = 5
-_TRIES = 3  # of a kill that comes when the run is just over
+_TRIES = 3  # of a kill that comes after the run has ended
 
 
 @dataclass(slots=True)
@@ -30,7 +30,7 @@ class Campaign:
     results: list[Result] = field(default_factory=list)
 
     def lost_s(self) -> list[float]:
-        """Return what each kill cost, the least first."""
+        """Return the cost of each kill, the lowest first."""
         calm_s = statistics.median(self.calm_s)
         return sorted(each.lives_s - calm_s for each in self.results)
 
@@ -46,13 +46,13 @@ class Campaign:
 
 
 def percentile(ordered: list[float], share: float) -> float:
-    """Return the least value that a share of all does not exceed (nearest rank)."""
+    """Return a percentile (nearest rank)."""
     rank = -int(-share * len(ordered) // 1)
     return ordered[max(0, rank - 1)]
 
 
 def play(name: str, kills: int, seed: int, kept: Path) -> Campaign:
-    """Run one kind undisturbed some times, then with one kill each; what fails is kept."""
+    """Run one kind of loop several times without a kill, then with one kill each; keep what fails."""
     script = rounds.script_of(name)
     calm = [rounds.measure(script) for _ in range(CALM_RUNS)]
     campaign = Campaign(name, [each.duration_s for each in calm])

@@ -1,8 +1,9 @@
 """Kills of a run, drawn from a seed before it begins, and how they are carried out.
 
-A kill is a role and a moment. Most moments are uniform over what is left of the undisturbed run's
-duration; the others aim at where mistakes hide: the start-up, the recovery from the kill before,
-the instant after a line of output, the very end. A kill counts only where a live process was hit.
+A kill is a role and a moment. Most moments are uniform over the rest of the undisturbed run's
+duration; the others are chosen where bugs are likely: during the start, during the recovery from
+the kill before, directly after a line of output, at the end. A kill counts only where a live
+process was hit.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ STARTUP_S = 0.9
 RECOVERY_S = 0.7
 END_S = 0.12
 OUTPUT_S = 0.003
-_MOST = 0.85  # of the time left: no two runs take equally long
+_MOST = 0.85  # fraction of the time left, because runs differ in length
 _PATIENCE_S = 1.5
 _POLL_S, _POLL_OUTPUT_S = 0.004, 0.0003
 _KILLS_MAX = 4
-_WORKER_KILLS_MAX = 2  # a third could hit the same item, which then fails as it should
+_WORKER_KILLS_MAX = 2  # a third kill could hit the same item, which then fails as designed
 
 
 class Moment(StrEnum):
-    """When a kill comes."""
+    """When a kill happens."""
 
     UNIFORM = "uniform"
-    ANY = "any"  # as uniform, up to the very end: it may come too late
+    ANY = "any"  # uniform up to the end: it may come too late
     STARTUP = "startup"
     RECOVERY = "recovery"
     OUTPUT = "output"
@@ -40,7 +41,7 @@ class Moment(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """One kill: `fraction` places it within its moment, `which` among several processes."""
+    """One kill: `fraction` is its time within its moment, `which` chooses among several processes."""
 
     role: Role
     moment: Moment
@@ -74,7 +75,7 @@ def draw(rng: random.Random) -> list[Kill]:
 
 @dataclass(slots=True)
 class Target:
-    """A run under way, as the nemesis sees it."""
+    """A run in progress, as the nemesis sees it."""
 
     launcher: int
     run_key: Callable[[], str | None]
@@ -94,7 +95,7 @@ Fire = Callable[[list[Process]], list[Process]]
 def strike(kill: Kill, target: Target, fire: Fire | None = None) -> list[Process]:
     """Wait for a kill's moment and carry it out; return which processes it hit: none if the run was over.
 
-    `fire` is done to the chosen processes in the place of killing them.
+    `fire` is called with the chosen processes instead of killing them.
     """
     known = _find(target) if kill.moment in (Moment.OUTPUT, Moment.END) else None
     if not _await_moment(kill, target):
@@ -116,7 +117,7 @@ def strike(kill: Kill, target: Target, fire: Fire | None = None) -> list[Process
 
 
 def _await_moment(kill: Kill, target: Target) -> bool:
-    """Wait; return whether the run still continues."""
+    """Wait for a kill's moment; return whether the run still continues."""
     if kill.moment in (Moment.OUTPUT, Moment.END):
         return _await_output(kill, target)
     now = time.monotonic()

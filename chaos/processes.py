@@ -1,7 +1,7 @@
-"""The processes of a run as `/proc` shows them: found by command line, or by what they inherited.
+"""The processes of a run as `/proc` shows them: found by command line, or by their environment.
 
-Every process that a round starts inherits `TOKEN` in its environment, whatever it does later, so a
-leftover is found even where it forgot its run.
+Every process that a round starts inherits `TOKEN` in its environment, so a leftover is found even
+if nothing else connects it to its run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ARGUMENTS_MIN = 2
 
 
 class Role(StrEnum):
-    """What a process of a run is, or that all of them are meant."""
+    """The role of a process in a run, or all processes together."""
 
     WORKER = "worker"
     AGENT = "agent"
@@ -27,10 +27,10 @@ class Role(StrEnum):
     BROKER = "broker"
     LAUNCHER = "launcher"
     PLACES = "places"
-    HOST_AGENT = "remote-agent"  # of another host
-    GUARDIAN = "host"  # what a place has started there, which watches over that agent
-    EVERYTHING = "everything"  # one after the other: those who live longer see the others die
-    POWER = "power"  # all at the same moment, as when the power fails
+    HOST_AGENT = "remote-agent"  # the agent of another host
+    GUARDIAN = "host"  # what a place has started on another host; it supervises that agent
+    EVERYTHING = "everything"  # all, one after the other: those that live longer see the others die
+    POWER = "power"  # all at the same moment, as in a power failure
 
 
 OF_OTHER_HOSTS = (Role.PLACES, Role.HOST_AGENT, Role.GUARDIAN)
@@ -45,12 +45,12 @@ class Process:
     role: Role
 
     def is_alive(self, run_key: str) -> bool:
-        """Return whether it is still this process: no zombie, and not another with its number."""
+        """Return whether it still runs: it is no zombie, and its id does not belong to another process."""
         return self.role is Role.LAUNCHER or role_of(self.pid, run_key) is self.role
 
 
 def role_of(pid: int, run_key: str) -> Role | None:
-    """Return what a process is in a run; None for a zombie, a stranger, or none at all."""
+    """Return the role of a process in a run; None for a zombie, an unrelated process, or none."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
@@ -64,7 +64,7 @@ def role_of(pid: int, run_key: str) -> Role | None:
 
 
 def of_run(run_key: str) -> list[Process]:
-    """Return the live processes of a run, its launcher excepted."""
+    """Return the live processes of a run, without its launcher."""
     found = []
     for pid in _pids():
         role = role_of(pid, run_key)
@@ -74,7 +74,7 @@ def of_run(run_key: str) -> list[Process]:
 
 
 def with_token(token: str) -> dict[int, str]:
-    """Return the live processes that inherited a token: number -> command line."""
+    """Return the live processes that inherited a token: id -> command line."""
     mark = f"{TOKEN}={token}\0".encode()
     found = {}
     for pid in _pids():
@@ -88,7 +88,7 @@ def with_token(token: str) -> dict[int, str]:
 
 
 def kill(pid: int) -> bool:
-    """Kill a process at once; return whether it was there."""
+    """Kill a process immediately; return whether it existed."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -97,7 +97,7 @@ def kill(pid: int) -> bool:
 
 
 def cut_power(pids: list[int]) -> list[int]:
-    """Kill processes at the same moment: none sees another one die. Return those that were there."""
+    """Kill processes at the same moment, so that none sees another one die; return those that existed."""
     stopped = []
     for pid in pids:
         with suppress(ProcessLookupError):

@@ -1,8 +1,8 @@
-"""How long a run took to recover from a fault: when lost work and lost hosts came back, by the ledger.
+"""Measures from the ledger how long a run took to recover from a fault.
 
 There are two times. Work: from the fault until the last item that it interrupted was started again.
-Host: from the end of the fault until its host started an item again. A fault that interrupted nothing,
-or a host that was not needed any more, has no such time.
+Host: from the end of the fault until its host started an item again. A fault that interrupted
+nothing, or a host that was no longer needed, has no such time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from chaos.loops import percentile
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What a fault cost in time."""
+    """The recovery times of a fault."""
 
     kind: str
     work_s: float | None
@@ -29,7 +29,8 @@ def interrupted(
 ) -> set[str]:
     """Return the paths of items that processes of a host were executing at a moment.
 
-    Items that make calls do not count: one that waits is replayed elsewhere also without a fault.
+    Items that make calls do not count: a waiting one is replayed on another worker also without a
+    fault.
     """
     victims = set(pids)
     parents = {above for line in lines for above in above_of(line.path)[1:]}
@@ -49,7 +50,7 @@ def interrupted(
 
 
 def work_s(lines: Sequence[LedgerLine], at_s: float, lost: set[str]) -> float | None:
-    """Return the time until all lost items were started again; None if none was."""
+    """Return the time until all lost items were started again; None if no item was lost."""
     again = {
         path: min(
             (e.at_s for e in lines if e.is_start and e.path == path and e.at_s > at_s), default=None

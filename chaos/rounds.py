@@ -1,7 +1,7 @@
-"""Rounds: start a run, kill as drawn, resume until it has ended, check.
+"""Rounds: start a run, carry out its kills, resume it until it has ended, check it.
 
-One seed is one round: it draws the workload, the moments and the targets. The run's own seed is the
-same in all rounds, so one undisturbed run of each workload is the measure of all of them.
+One seed is one round: the workload, the moments and the targets are drawn from it. The run's own
+seed is the same in all rounds, so all are compared with one undisturbed run of each workload.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _KILLED = -9
 
 
 def script_of(workload: str) -> Path:
-    """Return the script of a workload of ours."""
+    """Return the script of one of our workloads."""
     return _FOLDER / f"{workload}.py"
 
 
@@ -46,7 +46,8 @@ class Reference:
     script: Path
     output: bytes
     duration_s: float
-    span_s: float  # of the work alone, without start and end; 0 where the script keeps no ledger
+    # duration of the work alone, without start and end; 0 if the script keeps no ledger
+    span_s: float
 
     @property
     def lines(self) -> int:
@@ -70,13 +71,14 @@ class Result:
     violations: list[Violation] = field(default_factory=list)
     resumes: int = 0
     repeated: int = 0
-    silence_s: float = 0.0  # the longest time until all had ended after the death of a launcher
-    lives_s: float = 0.0  # of all commands together, each from its start to its end
+    # the longest time from the death of a launcher until all its processes had ended
+    silence_s: float = 0.0
+    lives_s: float = 0.0  # duration of all commands together
     took_s: float = 0.0
-    folder: Path | None = None  # kept where something was violated
+    folder: Path | None = None  # kept if a guarantee was violated
 
     def by_role(self) -> Counter[str]:
-        """Return how many kills hit, by what they were aimed at."""
+        """Return how many kills hit a process, by the role of their target."""
         return Counter(str(kill.role) for kill, hit in self.hits if hit)
 
     @property
@@ -95,10 +97,10 @@ class Result:
 
 
 def _deaths(kill: Kill) -> int:
-    """Return how often a kill can have an item start again.
+    """Return how often a kill can cause an item to start again.
 
-    Where all are killed one after the other, a worker's death may have been seen, and its work been
-    started elsewhere, before the rest is dead.
+    If all are killed one after the other, the broker may see a worker's death and start its work
+    elsewhere before it is killed too.
     """
     return 2 if kill.role is Role.EVERYTHING else 1
 
@@ -111,7 +113,7 @@ def measure(script: Path) -> Reference:
     """Run a script undisturbed.
 
     Raises:
-        RunHangsError: it does not end with exit code 0 within two minutes: nothing can be compared.
+        RunHangsError: it does not end with exit code 0 within two minutes, so nothing can be compared.
     """
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         place = Place(Path(folder) / "r", "reference")
@@ -131,7 +133,7 @@ def measure(script: Path) -> Reference:
 
 
 def play(seed: int, references: list[Reference], kept: Path) -> Result:
-    """Play the round of a seed; what it leaves is kept in a folder if a guarantee was broken."""
+    """Play the round of a seed; keep its files in a folder if a guarantee was broken."""
     rng = random.Random(seed)
     reference = references[rng.randrange(len(references))]
     return play_kills(seed, reference, nemesis.draw(rng), kept)
@@ -147,7 +149,7 @@ def play_kills(seed: int, reference: Reference, kills: list[Kill], kept: Path) -
 
 @contextmanager
 def staged(result: Result, kept: Path, above: Path | None = None) -> Iterator[Place]:
-    """Give a round its place and measure it; keep what it leaves where a guarantee was broken.
+    """Make a round's `Place` and time the round; keep its files if a guarantee was broken.
 
     `above`: the folder in which the place is made; by default the one for temporary files.
     """
@@ -169,7 +171,7 @@ def _sockets(folder: str, names: list[str]) -> set[str]:
 
 
 class Round:
-    """A round under way."""
+    """A round in progress."""
 
     parents_start_once = (
         True  # in the time that a round takes, a waiting parent is not replayed elsewhere
@@ -187,16 +189,16 @@ class Round:
         self.deadline_s = 30.0 + 4 * reference.duration_s
 
     def violate(self, guarantee: Guarantee, text: str) -> None:
-        """Note that a guarantee was broken."""
+        """Record that a guarantee was broken."""
         self.result.violations.append(Violation(guarantee, text))
 
     def play(self) -> None:
-        """Disturb and resume until the run has ended; check it."""
+        """Kill and resume until the run has ended; check it."""
         code = self._command(self.run_arguments())
         while self._continues(code):
             self._mourn()
             run = self.place.run()
-            if run is None:  # disturbed before there was a run: the user types it again
+            if run is None:  # killed before there was a run: the user types the command again
                 self.drafts = True
                 code = self._command(self.run_arguments())
             else:
@@ -209,7 +211,7 @@ class Round:
         return command.run_arguments(self.reference.script)
 
     def _continues(self, code: int | None) -> bool:
-        """Return whether another command follows one that has ended like this."""
+        """Return whether another command follows a command with this end."""
         return code == _KILLED and self.result.resumes < _RESUMES_MAX
 
     def _judge(self, code: int | None) -> None:
@@ -224,10 +226,8 @@ class Round:
             self._check()
         self._check_logs()
 
-    # --- disturbing ---------------------------------------------------------------------------
-
     def _command(self, arguments: list[str]) -> int | None:
-        """Run a command to its end, killing what is due; return its exit code, None if it hangs."""
+        """Run a command to its end and carry out due kills; return its exit code, None if it hangs."""
         began = time.monotonic()
         process = command.start(self.place, arguments)
         target = self._target(process, began)
@@ -267,7 +267,7 @@ class Round:
         )
 
     def _mourn(self) -> None:
-        """The launcher is dead: everything else has to end by itself, and soon."""
+        """Check that after the death of the launcher all other processes end soon by themselves."""
         self._silence()
         self._snapshot()
 
@@ -293,15 +293,13 @@ class Round:
     _seen = ""
 
     def _keep_picture(self) -> None:
-        """Remember who was there when the run hung."""
+        """Record which processes existed when the run hung."""
         found = processes.with_token(self.place.token)
         self._seen = "; ".join(f"{pid} {words}" for pid, words in found.items())
 
     def _picture(self) -> str:
         code, status = command.ask(self.place, "status", "last")
         return f"no end after {self.deadline_s:.0f} s; {self._seen}; status ({code}): {status}"
-
-    # --- checking -----------------------------------------------------------------------------
 
     def _check(self) -> None:
         violations, output = self.result.violations, self.place.output()

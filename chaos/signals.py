@@ -1,8 +1,9 @@
-"""Rounds of signals: a run is asked to end at drawn moments, resumed, and its answer compared.
+"""Rounds of signals: a run is asked to end at random moments and is resumed.
 
-A volley is one to three signals, to the launcher alone, to all processes at once (as batch systems
-and service managers do), or to one of the others alone, which hear nothing. The exit code must be one
-that the signals explain, and the resumes must come to the undisturbed run's output.
+Its answer is compared. A volley is one to three signals, to the launcher alone, to all processes at
+once (as batch systems and service managers do), or to one of the other processes alone, which
+ignores them. The exit code must be one that the signals explain, and after the resumes the output
+must be that of the undisturbed run.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _IMPORTING: Final = re.compile(
     r"Traceback \(most recent call last\):\n  File \"<frozen runpy>\"(?:.*\n  )+.*\nKeyboardInterrupt\n"
 )
 _VOLLEYS_MAX: Final = 3
-_TAIL_S: Final = 60.0  # the longest grace, the farewell, and a loaded machine
+_TAIL_S: Final = 60.0  # the longest grace period and the time to end, on a loaded machine
 _CODES: Final = {
     signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGUSR1: 75, signal.SIGUSR2: 75,
 }  # fmt: skip
@@ -46,9 +47,9 @@ _MOMENTS: Final = {Moment.UNIFORM: 8, Moment.STARTUP: 4, Moment.OUTPUT: 3, Momen
 
 @dataclass(frozen=True, slots=True)
 class Volley:
-    """Signals to one target, with so many seconds between them."""
+    """Signals to one target, with the seconds between them."""
 
-    at: Kill  # whom, and when
+    at: Kill  # the target, and the moment
     numbers: tuple[signal.Signals, ...]
     gaps_s: tuple[float, ...]
 
@@ -57,7 +58,7 @@ class Volley:
 
     @property
     def is_heard(self) -> bool:
-        """Whether its target reacts to it."""
+        """Whether the target reacts to the volley."""
         return self.at.role in (Role.LAUNCHER, Role.EVERYTHING)
 
 
@@ -79,7 +80,7 @@ def draw(rng: random.Random) -> list[Volley]:
 
 
 def play(seed: int, references: list[Reference], kept: Path) -> Result:
-    """Play the round of a seed; what it leaves is kept in a folder if a guarantee was broken."""
+    """Play the round of a seed; keep its files in a folder if a guarantee was broken."""
     rng = random.Random(f"signals {seed}")
     reference = references[rng.randrange(len(references))]
     return play_volleys(seed, reference, draw(rng), kept)
@@ -109,11 +110,11 @@ class _SignalRound(Round):
         self._silence()
 
     def excuse(self, text: str) -> str:
-        """A Ctrl-C while Python still imports us is shown by Python itself."""
+        """Return the log without the traceback that Python shows for a Ctrl-C during our imports."""
         return _IMPORTING.sub("", text)
 
     def _command(self, arguments: list[str]) -> int | None:
-        """Run a command to its end, with the next volley in it."""
+        """Run a command to its end, and send it the next volley."""
         began = time.monotonic()
         process = command.start(self.place, arguments)
         self.explained = set()
@@ -127,11 +128,11 @@ class _SignalRound(Round):
                 for number in volley.numbers:
                     self.explained |= {_CODES[number], -number}
                 if signal.SIGINT in volley.numbers and self.place.run() is None:
-                    self.explained.add(1)  # the interpreter's own, before a line of ours
+                    self.explained.add(1)  # by the interpreter itself, before any line of ours runs
         return self._await_end(process)
 
     def _fire(self, volley: Volley, found: Sequence[Process]) -> list[Process]:
-        """Send a volley to some processes; return which of them were there."""
+        """Send a volley to some processes; return which of them existed."""
         if volley.at.role is Role.EVERYTHING:
             pids = {*processes.with_token(self.place.token), *(each.pid for each in found)}
             found = [*found, *(Process(p, Role.EVERYTHING) for p in pids - {f.pid for f in found})]

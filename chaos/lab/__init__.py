@@ -1,4 +1,4 @@
-"""A grid in one machine: workstations made of namespaces, a real sshd in each, and faults with a proof.
+"""A grid in one machine: workstations made of namespaces, a real sshd in each, provable faults.
 
     with Lab(hosts=3) as lab:
         lab.run("desk", ["rscoop", "run", "--host", "alice", "--host", "bob", str(lab.shared / "ea.py")])

@@ -1,7 +1,7 @@
-"""A host that sleeps: all of its processes stand still at once, and continue at once.
+"""A host that sleeps: all of its processes stop at the same time, and continue at the same time.
 
-The kernel's freezer does it (control groups of version 1 or 2); where neither can be used, SIGSTOP to each
-process. Unlike a real suspend, the clock of the host keeps running.
+The kernel's freezer does this (control groups of version 1 or 2); if neither can be used, each
+process gets SIGSTOP. Unlike a real suspend, the clock of the host keeps running.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _POLL_S = 0.002
 
 
 class Freezer(Protocol):
-    """Stops all processes of a host, and lets them continue."""
+    """Stops all processes of a host and continues them."""
 
     def joining(self, argv: list[str]) -> list[str]:
-        """Return the command line with which `argv` is one of the processes from its start."""
+        """Return the command line that runs `argv` as one of these processes from its start."""
 
     def freeze(self) -> None:
-        """Return when all processes stand still."""
+        """Stop all processes; return when all have stopped."""
 
     def thaw(self) -> None:
-        """Let them continue; no error if they never stood still."""
+        """Continue the processes; no error if they were not stopped."""
 
     def is_frozen(self) -> bool:
-        """Return whether they stand still."""
+        """Return whether the processes are stopped."""
 
 
 def freezer_of(name: str, pid: int, log: UndoLog) -> Freezer:
@@ -65,16 +65,16 @@ class GroupOne:
         self.control = group / "freezer.state"
 
     def joining(self, argv: list[str]) -> list[str]:
-        """Enter the group first."""
+        """Return a command line that enters the group first."""
         return _joining(self.group, argv)
 
     def freeze(self) -> None:
-        """Freeze, and wait until all have been."""
+        """Freeze, and wait until all are frozen."""
         self.control.write_text("FROZEN")
         _await(self)
 
     def thaw(self) -> None:
-        """Thaw."""
+        """Thaw the group."""
         self.control.write_text("THAWED")
 
     def is_frozen(self) -> bool:
@@ -91,16 +91,16 @@ class GroupTwo:
         self.events = group / "cgroup.events"
 
     def joining(self, argv: list[str]) -> list[str]:
-        """Enter the group first."""
+        """Return a command line that enters the group first."""
         return _joining(self.group, argv)
 
     def freeze(self) -> None:
-        """Freeze, and wait until all have been."""
+        """Freeze, and wait until all are frozen."""
         self.control.write_text("1")
         _await(self)
 
     def thaw(self) -> None:
-        """Thaw."""
+        """Thaw the group."""
         self.control.write_text("0")
 
     def is_frozen(self) -> bool:
@@ -109,17 +109,17 @@ class GroupTwo:
 
 
 class Signals:
-    """SIGSTOP to each process, until no running one is found: without control groups."""
+    """Sends SIGSTOP to each process until no running one is found; needs no control groups."""
 
     def __init__(self, network: str) -> None:
         self.network = network
 
     def joining(self, argv: list[str]) -> list[str]:
-        """Change nothing: the host's network says who is one of them."""
+        """Return `argv` unchanged: a process belongs to the host if it is in the host's network."""
         return argv
 
     def freeze(self) -> None:
-        """Stop all; those that were started meanwhile too."""
+        """Stop all processes, also those that are started meanwhile."""
         until = time.monotonic() + _FREEZE_S
         while not self.is_frozen():
             self._send(signal.SIGSTOP)
@@ -128,7 +128,7 @@ class Signals:
             time.sleep(_POLL_S)
 
     def thaw(self) -> None:
-        """Let all continue."""
+        """Continue all processes."""
         self._send(signal.SIGCONT)
 
     def is_frozen(self) -> bool:

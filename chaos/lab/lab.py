@@ -39,7 +39,7 @@ class Lab:
     Args:
         hosts: How many workstations; their names are those of `NAMES`.
         network: "bridge" (the kernel's) or "tun" (a switch in Python, with delay, loss and rates).
-        seed: Of the switch's random numbers.
+        seed: Seed of the switch's random numbers.
         shared: More paths that all hosts see, where they lie in a home folder, in /tmp or in /var/tmp;
             those of Python and of this checkout are always among them.
         boot: Whether all workstations are switched on at the beginning.
@@ -64,8 +64,6 @@ class Lab:
         self.stations: dict[str, Station] = {}
         self.cuts: dict[str, set[str]] = {}
         self.user = pwd.getpwuid(os.geteuid())
-
-    # --- beginning and end ---------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         missing = missing_needs(self.kind)
@@ -118,8 +116,6 @@ class Lab:
             self.network.close()
         undo.undo(self.folder)
 
-    # --- what there is -------------------------------------------------------------------------
-
     @property
     def shared(self) -> Path:
         """A folder that all hosts see under the same path."""
@@ -150,7 +146,7 @@ class Lab:
         return name in self.stations
 
     def processes(self, name: str) -> dict[int, str]:
-        """Return what runs on a host: number -> command line; its sshd itself excepted."""
+        """Return what runs on a host: id -> command line, without its sshd itself."""
         return self._station(name).processes() if self.is_on(name) else {}
 
     def _station(self, name: str) -> Station:
@@ -158,8 +154,6 @@ class Lab:
             return self.stations[name]
         except KeyError:
             raise LabError(f"{name} is switched off") from None
-
-    # --- inside of a host ------------------------------------------------------------------------
 
     def command(self, name: str, argv: list[str], folder: Path | None = None) -> list[str]:
         """Return the command line that runs `argv` on a host, without SSH."""
@@ -171,7 +165,7 @@ class Lab:
     def start(self, name: str, argv: list[str], **more: Any) -> subprocess.Popen[Any]:
         """Start a command on a host; further arguments are those of `subprocess.Popen`.
 
-        On the desk, the number of the process is that of the command itself.
+        On the desk, the process id is that of the command itself.
         """
         return subprocess.Popen(self.command(name, argv, more.pop("cwd", None)), **more)
 
@@ -189,10 +183,8 @@ class Lab:
         """Connect from a host to an address by TCP; a socket of this program."""
         return self.in_network(name, lambda: socket.create_connection((to, port), timeout_s))
 
-    # --- power -----------------------------------------------------------------------------------
-
     def boot(self, name: str) -> float:
-        """Switch a host on; return after how many seconds its sshd answered."""
+        """Switch a host on; return the seconds until its sshd answered."""
         if self.is_on(name):
             raise LabError(f"{name} is switched on already")
         began = time.monotonic()
@@ -229,7 +221,8 @@ class Lab:
             try:
                 with self.connect(name, "127.0.0.1", 22) as door:
                     is_there = door.recv(4) == b"SSH-"
-                if is_there and not self.processes(name):  # else sshd still serves this connection
+                # otherwise sshd still serves this connection
+                if is_there and not self.processes(name):
                     return
             except OSError as error:
                 if time.monotonic() > until:
@@ -238,7 +231,7 @@ class Lab:
             time.sleep(_POLL_S)
 
     def power_off(self, name: str) -> float:
-        """Switch a host off as by its plug, without a packet; return the seconds until all was dead."""
+        """Switch a host off without a packet, as by its plug; return the seconds until all was dead."""
         station = self._station(name)
         self.network.unplug(name)
         began = time.monotonic()
@@ -248,7 +241,10 @@ class Lab:
         return took_s
 
     def reboot(self, name: str) -> float:
-        """Switch a host off and on: its home folder stays, its /tmp doesn't. Return how long it took."""
+        """Switch a host off and on: its home folder stays, its /tmp doesn't.
+
+        Return the seconds that it took.
+        """
         return self.power_off(name) + self.boot(name)
 
     def wipe(self, name: str) -> None:
@@ -258,7 +254,7 @@ class Lab:
         shutil.rmtree(self.home(name).parent)
 
     def sleep(self, name: str) -> None:
-        """Close a laptop's lid: its processes stand still, and its network is silent."""
+        """Put a host to sleep like a laptop: its processes stop, and it sends nothing."""
         station = self._station(name)
         if station.freezer is None:
             raise LabError("the desk cannot sleep: it shares its processes with the machine")
@@ -267,22 +263,20 @@ class Lab:
         station.is_asleep = True
 
     def is_asleep(self, name: str) -> bool:
-        """Return whether all of a host's processes stand still."""
+        """Return whether all of a host's processes are stopped."""
         freezer = self._station(name).freezer
         return freezer is not None and freezer.is_frozen()
 
     def wake(self, name: str) -> None:
-        """Open the lid; a cut that was there before stays."""
+        """Wake a host; a cut that was there before stays."""
         station = self._station(name)
         if station.freezer is not None:
             station.freezer.thaw()
         station.is_asleep = False
         self.network.cut(name, {way: way in self.cuts[name] for way in ways("both")})
 
-    # --- network ---------------------------------------------------------------------------------
-
     def cut(self, name: str, direction: Direction = "both") -> None:
-        """Drop what goes to a host ("in"), what it sends ("out"), or both; neither end is told."""
+        """Drop what goes to a host ("in"), what it sends ("out"), or both; neither end is notified."""
         self.cuts[name] |= set(ways(direction))
         self.network.cut(name, dict.fromkeys(ways(direction), True))
 
@@ -300,7 +294,7 @@ class Lab:
         self.network.cable(name, is_in=False)
 
     def plug(self, name: str) -> None:
-        """Put the network cable in."""
+        """Plug the network cable in again."""
         self.network.cable(name, is_in=True)
 
     def delay(
@@ -314,7 +308,7 @@ class Lab:
         self._shape(name, direction, loss=share)
 
     def reorder(self, name: str, share: float, direction: Direction = "both") -> None:
-        """Have a share of the packets come 20 ms later than their turn (network "tun")."""
+        """Delay a share of the packets by 20 ms, so that others overtake them (network "tun")."""
         self._shape(name, direction, reorder=share)
 
     def rate(self, name: str, bits_per_s: float, direction: Direction = "both") -> None:
@@ -327,11 +321,11 @@ class Lab:
             self.network.shape(name, way, rule)
 
     def dropped(self, name: str) -> dict[str, int]:
-        """Return how many packets of a host were dropped on purpose since it booted: way -> number."""
+        """Return how many packets of a host were dropped on purpose: direction -> number."""
         return self.network.dropped(name)
 
     def reset_connections(self, name: str) -> int:
-        """End all TCP connections of a host by RST; return how many there were."""
+        """Reset all TCP connections of a host (RST); return how many there were."""
         inside = ("net",)
         pid = self._station(name).pid
         show = ["ss", "-H", "-t", "-n", "state", "established"]
@@ -341,7 +335,7 @@ class Lab:
         return len([line for line in before if line not in after])
 
     def refuse_connections(self, name: str, *, silently: bool = False) -> None:
-        """Have a host's firewall refuse all new TCP connections to it; those that exist stay."""
+        """Make a host's firewall refuse all new TCP connections to it; existing ones stay."""
         verdict = "drop" if silently else "reject with tcp reset"
         text = (
             "table inet lab {\n chain in {\n  type filter hook input priority 0; policy accept;\n"
@@ -377,7 +371,7 @@ class Lab:
 
 
 def _paths_of_python(more: set[Path]) -> list[Path]:
-    """Return what a host must see so that this Python, and what it can import, works there."""
+    """Return the paths that a host must see so that this Python and its modules work there."""
     found = {Path(sys.prefix), Path(sys.base_prefix), Path(site.getusersitepackages())}
     found |= {Path(entry) for entry in sys.path if entry}
     found |= {Path(sys.executable).resolve().parent}

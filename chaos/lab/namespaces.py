@@ -1,4 +1,4 @@
-"""Inside a host: commands, sockets and processes, all from outside, by the number of a process in it."""
+"""Reaches into a host from outside: commands, sockets and processes, by the id of a process in it."""
 
 from __future__ import annotations
 
@@ -56,27 +56,27 @@ def _enter(pid: int) -> None:
 
 
 def network_of(pid: int) -> str:
-    """Return the name of a process' network namespace; empty if the process is gone."""
+    """Return the name of a process's network namespace; empty if the process is gone."""
     with suppress(OSError):
         return str(Path(f"/proc/{pid}/ns/net").readlink())
     return ""
 
 
 def members(network: str) -> dict[int, str]:
-    """Return the live processes in a network namespace: number -> command line."""
+    """Return the live processes in a network namespace: id -> command line."""
     found = {}
     for folder in Path("/proc").iterdir():
         if not folder.name.isdecimal() or network_of(int(folder.name)) != network:
             continue
         with suppress(OSError):
             words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if words:  # else a zombie
+            if words:  # otherwise a zombie
                 found[int(folder.name)] = words.strip()
     return found
 
 
 def started_at(pid: int) -> str:
-    """Return when a process was started, in ticks since the boot: with the number, it names the process.
+    """Return when a process was started, in ticks since the boot: with the id, it identifies the process.
 
     Empty if there is no such process.
     """
@@ -87,7 +87,7 @@ def started_at(pid: int) -> str:
 
 
 def state_of(pid: int) -> str:
-    """Return the letter of a process' state; empty if there is no such process."""
+    """Return the letter of a process's state; empty if there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
     except OSError:

@@ -1,4 +1,4 @@
-"""What a lab needs of its machine, asked by trying it: a missing part is named, never worked around."""
+"""Finds out by trying what a lab needs of its machine; a missing part is named, never worked around."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The network of a lab: what connects its hosts, and what can be done to a host's link.
+"""The network of a lab: what connects its hosts, and how the link of a host can be changed.
 
-Both networks are in namespaces of their own. `Bridge` is the kernel's, fast and without limits; `Tun` is a
-switch in Python (`chaos.lab.tunswitch`), with delay, loss and rates. A way is seen from the host: what goes
-to it ("in"), what it sends ("out").
+Both networks are in namespaces of their own. `Bridge` is the kernel's, fast and without limits;
+`Tun` is a switch in Python (`chaos.lab.tunswitch`), with delay, loss and rates. A way is a
+direction seen from the host: packets to it ("in"), packets from it ("out").
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ def ways(direction: Direction) -> tuple[str, ...]:
 class Network(Protocol):
     """What connects hosts."""
 
-    pid: int  # a process in its namespace, or that carries its packets
+    pid: int  # a process in the network's namespace, or the process that carries its packets
 
     def plug(self, name: str, pid: int, addresses: list[str]) -> None:
-        """Give the network of a process a device with addresses, connected to all others."""
+        """Give the network of a process a device with addresses, connected to all other hosts."""
 
     def unplug(self, name: str) -> None:
-        """Remove a host's device; no packet of it arrives any more, nothing is said to the others."""
+        """Remove a host's device; no packet of it arrives any more, and the others are not notified."""
 
     def cut(self, name: str, cut: dict[str, bool]) -> None:
         """Drop packets of a way from now on, or no longer."""
 
     def cable(self, name: str, *, is_in: bool) -> None:
-        """Pull a host's cable, or put it in: the host's own kernel sees it."""
+        """Pull a host's cable, or plug it in; the host's own kernel notices it."""
 
     def shape(self, name: str, way: str, rule: dict[str, Any]) -> None:
         """Set delay, loss and rates of a way."""
@@ -54,10 +54,10 @@ class Network(Protocol):
         """Return how many packets were dropped by cuts and by loss: way -> number."""
 
     def slowed(self, name: str) -> int:
-        """Return how many packets of a host, both ways, came later than they would have."""
+        """Return how many packets of a host, in both directions, were delayed."""
 
     def close(self) -> None:
-        """End it."""
+        """End the network."""
 
 
 def _held(argv: list[str], **more: Any) -> subprocess.Popen[str]:
@@ -112,13 +112,13 @@ class Bridge:
         _configure(pid, addresses)
 
     def unplug(self, name: str) -> None:
-        """Delete the pair: packets that the host's kernel still holds have no way out."""
+        """Delete the pair: packets that the host's kernel still holds are not sent."""
         self._ip(f"link set {name} down", f"link delete {name}")
         del self.cuts[name]
         self._rewrite()
 
     def cut(self, name: str, cut: dict[str, bool]) -> None:
-        """Drop on the bridge, so that neither end is told."""
+        """Drop packets on the bridge, so that neither end is notified."""
         self.cuts[name].update(cut)
         self._rewrite()
 
@@ -127,11 +127,11 @@ class Bridge:
         self._ip(f"link set {name} {'up' if is_in else 'down'}")
 
     def shape(self, name: str, way: str, rule: dict[str, Any]) -> None:
-        """Refuse."""
+        """Raise an error: the kernel's bridge cannot do this."""
         raise LabError(f"{', '.join(rule)} of {name}, {way}: make the lab with network='tun'")
 
     def dropped(self, name: str) -> dict[str, int]:
-        """Return what the rules counted."""
+        """Return the counts of the rules."""
         listing = ["nft", "-j", "list", "counters", "table", "bridge", "lab"]
         text = call(namespaces.command(self.pid, ("net",), listing))
         counters = [each["counter"] for each in json.loads(text)["nftables"] if "counter" in each]
@@ -139,7 +139,7 @@ class Bridge:
         return {way: packets[f"{name}_{way}"] for way in WAYS}
 
     def slowed(self, name: str) -> int:  # noqa: ARG002 - the base's signature
-        """Return none: it delays nothing."""
+        """Return 0: the bridge delays nothing."""
         return 0
 
     def close(self) -> None:
@@ -148,7 +148,7 @@ class Bridge:
         self.process.communicate()
 
     def _rewrite(self) -> None:
-        """Write all cuts; a cut of one way lets ask for hardware addresses, as a firewall does."""
+        """Write all cuts; a cut of one direction lets ARP requests pass, as a firewall does."""
         whole, half = [], []
         for name, cut in self.cuts.items():
             for way, device in (("in", "oifname"), ("out", "iifname")):
@@ -183,12 +183,12 @@ class Tun:
         self.plugs[name] = (pid, addresses)
 
     def unplug(self, name: str) -> None:
-        """Close the device."""
+        """Close the device of a host."""
         del self.plugs[name]
         self._do("unplug", name)
 
     def cut(self, name: str, cut: dict[str, bool]) -> None:
-        """Have the switch drop what comes this way."""
+        """Make the switch drop the packets of this direction."""
         for way, is_cut in cut.items():
             self._do("rule", name, way=way, set={"cut": is_cut})
 
@@ -201,26 +201,26 @@ class Tun:
             call(namespaces.command(pid, ("net",), ["ip", "link", "set", DEVICE, "down"]))
 
     def shape(self, name: str, way: str, rule: dict[str, Any]) -> None:
-        """Hand the rule to the switch."""
+        """Send the rule to the switch."""
         self._do("rule", name, way=way, set=rule)
 
     def counters(self, name: str) -> dict[str, dict[str, int]]:
-        """Return all that the switch counted of a host: way -> what -> number."""
+        """Return all counts of the switch for a host: direction -> kind -> number."""
         return self._do("counters", name)
 
     def dropped(self, name: str) -> dict[str, int]:
-        """Return what was cut, lost, or found no place in a queue."""
+        """Return how many packets were cut, lost, or dropped because a queue was full."""
         return {
             way: each["cut"] + each["lost"] + each["overflow"]
             for way, each in self.counters(name).items()
         }
 
     def slowed(self, name: str) -> int:
-        """Return what delay, jitter, reordering and rates have held up."""
+        """Return how many packets were delayed by delay, jitter, reordering and rates."""
         return sum(each["slowed"] for each in self.counters(name).values())
 
     def close(self) -> None:
-        """End the switch."""
+        """End the process of the switch."""
         self.process.communicate()
 
     def _do(self, what: str, name: str, **more: Any) -> dict[str, Any]:
@@ -237,7 +237,7 @@ class Tun:
 
 
 def _configure_again(pid: int, addresses: list[str]) -> None:
-    """Set a device up; the kernel has dropped its IPv6 addresses when it went down."""
+    """Set a device up and add its IPv6 addresses again: the kernel dropped them when it went down."""
     call(namespaces.command(pid, ("net",), ["ip", "link", "set", DEVICE, "up"]))
     for address in addresses:
         if ":" in address:

@@ -1,7 +1,7 @@
 """A host of the lab: how it is made, and how its power is cut.
 
-Its first process is a shell that is told when the network is there, mounts what is the host's own, and
-becomes sshd (on the desk: a process that only waits). When it is killed, the kernel kills all others.
+Its first process is a shell that waits for the network, mounts the host's own folders, and becomes
+sshd (on the desk: a process that only waits). When it is killed, the kernel kills all others.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _FIRST_FD = 10
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a host is made of."""
+    """The parts of a host."""
 
     name: str
     is_desk: bool
-    home: Path  # of the user, as the host sees it
+    home: Path  # home folder of the user, as the host sees it
     disk: Path  # the folder with what survives a reboot: `home`, and `var-tmp` for /var/tmp
     hosts_file: Path
-    shared: tuple[Path, ...]  # stay visible where they lie below what is the host's own
+    shared: tuple[Path, ...]  # paths that stay visible also below the host's own folders
     sshd_config: Path
     log: Path
 
@@ -59,14 +59,14 @@ class Station:
         return namespaces.network_of(self.pid)
 
     def processes(self) -> dict[int, str]:
-        """Return what runs on it, its first process and the door's own processes excepted."""
+        """Return what runs on it, without its first process and sshd's own processes."""
         ours = {self.pid, self.process.pid}
         return {
             pid: words for pid, words in namespaces.members(self.network).items() if pid not in ours
         }
 
     def kill(self) -> None:
-        """Kill the first process and thus all; return when none is left.
+        """Kill the first process and thereby all others; return when none is left.
 
         On the desk, all that runs in its network is killed at the same moment instead.
         """
@@ -76,7 +76,7 @@ class Station:
                 for pid in members:
                     _send(pid, number)
         _send(self.pid, signal.SIGKILL)
-        if self.freezer is not None:  # what is frozen does not die
+        if self.freezer is not None:  # a frozen process does not die
             self.freezer.thaw()
         until = time.monotonic() + _DEAD_S
         while any(namespaces.state_of(pid) not in ("", "Z") for pid in members):
@@ -115,7 +115,7 @@ def switch_on(plan: Plan) -> Station:
 
 
 def let_in(station: Station) -> None:
-    """Let a host that has its network continue; return when it has mounted everything."""
+    """Continue a host after its network is ready; return when it has mounted everything."""
     stdin, stdout = station.process.stdin, station.process.stdout
     assert stdin is not None
     assert stdout is not None
@@ -136,7 +136,7 @@ def _script(plan: Plan) -> str:
     kept = _outermost(path for path in plan.shared if hidden & set(path.parents))
     lines = [
         "set -e",
-        "read -r pid rest < /proc/self/stat",  # this /proc still shows the machine's numbers
+        "read -r pid rest < /proc/self/stat",  # this /proc still shows the machine's ids
         "echo $pid",
         "read -r go",
         f"hostname {plan.name}",

@@ -1,11 +1,11 @@
 """A switch of TUN devices in user space: delay, jitter, loss, reordering, duplicates, limited rates, cuts.
 
-It does what `tc netem` does, which many kernels lack. Each host has one device. A packet from host A to
-host B passes the rule of A's way out, then the rule of B's way in. Chance comes from the seed alone:
-each way has random numbers of its own, so traffic elsewhere does not change them.
+It does what `tc netem` does, which many kernels lack. Each host has one device. A packet from host
+A to host B passes the rule of A's way "out", then the rule of B's way "in". All random numbers come
+from the seed: each way has its own, so other traffic does not change them.
 
-It is a program of its own, of the standard library only. A line of JSON on standard input is one
-command, answered by one line on standard output; at the end of its input it ends.
+It is a separate program that uses only the standard library. A line of JSON on standard input is
+one command, answered by one line on standard output; at the end of its input it ends.
 
     {"do": "plug", "name": "alice", "pid": 4711, "addresses": ["10.77.0.1", "fd77::1"]}
     {"do": "rule", "name": "alice", "way": "in", "set": {"delay_s": 0.05, "loss": 0.1}}
@@ -34,7 +34,7 @@ _SET_DEVICE, _TUN, _NO_HEADER = 0x400454CA, 0x0001, 0x1000
 _NEW_NETWORK = 0x40000000
 _BURST = 64
 _PACKET_MAX = 1 << 16
-_QUEUE_S = 0.5  # a packet that would wait longer for a slow way is dropped, as a router drops it
+_QUEUE_S = 0.5  # a packet that would wait longer on a slow link is dropped, as a router does
 _LATE_S = 0.02  # how much later a reordered packet comes
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -44,7 +44,7 @@ class Rule:
     """What happens to packets of one way."""
 
     delay_s: float = 0.0
-    jitter_s: float = 0.0  # at most so much more or less; packets may overtake each other
+    jitter_s: float = 0.0  # the delay varies by at most this much; packets may overtake each other
     loss: float = 0.0  # shares of all packets
     duplicate: float = 0.0
     reorder: float = 0.0
@@ -62,7 +62,7 @@ class Counters:
     overflow: int = 0
     duplicated: int = 0
     reordered: int = 0
-    slowed: int = 0  # came later than they would have without the rule
+    slowed: int = 0  # packets that the rule delayed
     bytes: int = 0
 
 
@@ -76,7 +76,7 @@ class Way:
     busy_until: float = 0.0
 
     def pass_at(self, at: float, size: int) -> list[float]:
-        """Return when a packet that comes at a moment has passed; twice if it is duplicated."""
+        """Return the time at which a packet has passed; two times if it is duplicated."""
         rule, count, came_at = self.rule, self.count, at
         count.seen += 1
         if rule.cut:
@@ -111,7 +111,7 @@ class Way:
 
 @dataclass(slots=True)
 class Port:
-    """A host at the switch."""
+    """A host that is connected to the switch."""
 
     fd: int
     addresses: list[bytes]
@@ -119,7 +119,7 @@ class Port:
 
 
 class Switch:
-    """All ports, and the packets that are under way."""
+    """All ports, and the packets in transit."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -217,7 +217,7 @@ def _write(fd: int, packet: bytes) -> None:
     try:
         os.write(fd, packet)
     except OSError:
-        return  # the device is down: a packet that no one takes is lost
+        return  # the device is down, so the packet is lost
 
 
 def _packed(address: str) -> bytes:

@@ -1,7 +1,7 @@
-"""What a lab has made is written down first, so that it can be removed when its program was killed.
+"""A log of what a lab makes, written before it is made, so that it can be removed if the program is killed.
 
-Processes of a lab end with the program that made it (the kernel kills them). What outlives it are
-folders and control groups, and processes if the kernel's message was missed.
+Processes of a lab end with the program that made it (the kernel kills them). Folders and control
+groups outlive the program, and so do processes that missed the kernel's signal.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class UndoLog:
         self._note("program", [os.getpid(), namespaces.started_at(os.getpid())])
 
     def process(self, pid: int) -> None:
-        """Write down a process that was started."""
+        """Log a process that was started."""
         self._note("process", [pid, namespaces.started_at(pid)])
 
     def group(self, path: Path) -> None:
-        """Write down a control group that will be made."""
+        """Log a control group that will be made."""
         self._note("group", [str(path), ""])
 
     def _note(self, kind: str, what: list[object]) -> None:
@@ -52,7 +52,7 @@ def undo(folder: Path) -> None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     groups = [Path(path) for kind, path, _ in reversed(made) if kind == "group"]
-    for group in groups:  # what is frozen does not die
+    for group in groups:  # a frozen process does not die
         with suppress(OSError):
             (group / "freezer.state").write_text("THAWED")
     until = time.monotonic() + _GONE_S
@@ -78,7 +78,7 @@ def _remove_group(group: Path, until: float) -> None:
     while group.exists():
         try:
             group.rmdir()
-        except OSError:  # its last process is just ending
+        except OSError:  # its last process may be ending
             if time.monotonic() > until:
                 return
             time.sleep(_POLL_S)
@@ -89,11 +89,11 @@ def _lives(pid: int, started_at: str) -> bool:
 
 
 def entries(folder: Path) -> list[tuple[str, Any, str]]:
-    """Return what a lab has written down: kind, number or path, and when a process was started."""
+    """Return the entries of a lab: kind, process id or path, and when the process was started."""
     found = []
     with suppress(FileNotFoundError):
         for line in (folder / _FILE).read_text().splitlines():
-            with suppress(ValueError):  # the last line may be cut
+            with suppress(ValueError):  # the last line may be incomplete
                 kind, what, at = json.loads(line)
                 found.append((kind, what, at))
     return found

@@ -1,1 +1,4 @@
-"""Plain scripts to be killed: deterministic output, and a ledger outside the system of what ran."""
+"""Plain scripts for kills.
+
+Their output is deterministic, and a ledger outside the runtime records what ran.
+"""

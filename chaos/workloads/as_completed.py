@@ -1,8 +1,8 @@
-"""A steady state: what is asked next depends on the order in which results come.
+"""A steady-state search: the next call depends on the order in which results arrive.
 
 No two undisturbed runs print the same, but each run prints one consistent history: line n names the
-future that was completed as the n-th, its argument and value, and the argument of the one that is
-submitted next, a digest of all that came before. `chaos.checker` computes it again from the lines.
+future that was completed as number n, its argument and value, and the argument of the next call,
+which is a digest of all results so far. `chaos.checker` computes it again from the lines.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def work(path: str, arg: str) -> str:
 
 
 def main() -> None:
-    """Keep some calls under way until enough are done; print each as it is completed."""
+    """Keep several calls running until enough are done; print each when it is completed."""
     token = futures.once(lambda: digest(time.monotonic_ns()))
     print(f"token {token}", flush=True)
     history = digest(token)

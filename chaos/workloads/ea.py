@@ -1,4 +1,7 @@
-"""An evolutionary run with a barrier per generation; its evaluations draw and need a constant."""
+"""An evolutionary algorithm with a barrier per generation.
+
+Its evaluations draw random numbers and need a constant.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ Genome = tuple[int, ...]
 
 
 def evaluate(path: str, genome: Genome) -> float:
-    """Return the noisy fitness of a genome: the noise is the item's own, whoever computes it."""
+    """Return the noisy fitness of a genome: the noise depends on the item, not on its worker."""
     with running(path):
         pause(0.005 + random.random() * 0.03)
         target = shared.getConst("target")

@@ -1,4 +1,4 @@
-"""CMA-ES by DEAP's eaGenerateUpdate with a checkpoint now and then, as often as is worth it."""
+"""CMA-ES by DEAP's eaGenerateUpdate with checkpoints as often as `every_s="auto"` decides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DEAP's eaMuCommaLambda with a checkpoint each tenth of a second at most."""
+"""DEAP's eaMuCommaLambda with a checkpoint at most every tenth of a second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DEAP's eaSimple with a checkpoint now and then, as often as is worth it."""
+"""DEAP's eaSimple with checkpoints as often as `every_s="auto"` decides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two hundred calls of 50 ms: what a death costs is measured against it."""
+"""Two hundred calls of 50 ms: the cost of a death is measured with it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ITEMS, ITEM_S = 200, 0.05
 
 
 def work(path: str, number: int) -> int:
-    """Return the number, 50 ms later."""
+    """Return the number after 50 ms."""
     with running(path):
         time.sleep(ITEM_S)
         return number

@@ -1,7 +1,8 @@
 """What the checkpointed evolutionary loops have in common: individuals, an evaluation, the last lines.
 
-The scripts beside it run one kind of loop each. They print each generation as DEAP does, and at the end
-whatever a wrong restart would change: the population, the hall of fame, the random streams.
+The scripts beside it run one kind of loop each. They print each generation as DEAP does, and at the
+end everything that a wrong restart would change: the population, the hall of fame, the random
+streams.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ creator.create("Vector", list, fitness=creator.Min)
 
 
 def work() -> float:
-    """Take the time of a small simulation; return noise that is the item's own."""
+    """Take as long as a small simulation; return noise from the item's own random stream."""
     info = futures.task_info()
     with running("" if info is None else info.id):
         time.sleep(0.004 + random.random() * 0.016)
@@ -45,7 +46,7 @@ def sphere(vector: Iterable[float]) -> tuple[float]:
 
 
 def fitness(individual: Any) -> float:
-    """Return what an individual is worth."""
+    """Return the fitness of an individual."""
     return float(individual.fitness.values[0])
 
 
@@ -66,7 +67,7 @@ def make_population() -> list[Any]:
 
 
 def make_statistics() -> tools.Statistics:
-    """Return what is printed of each generation."""
+    """Return the statistics that are printed for each generation."""
     stats = tools.Statistics(fitness)
     stats.register("max", max)
     stats.register("mean", np.mean)

@@ -1,9 +1,9 @@
-"""The ground truth outside the system: which items were really started and ended, and how often.
+"""A record outside the runtime: which items were really started and ended, and how often.
 
 Each line is appended by one `write` (O_APPEND), so that lines of many processes never mix and
-nothing that was written before a `kill -9` is lost. It has a mark, the item's path, the process, the
-moment (monotonic seconds), and the host. `path` is the future's place as its script knows it: the number
-of the call and of the item.
+nothing that was written before a `kill -9` is lost. It has a mark, the item's path, the process,
+the moment (monotonic seconds), and the host. `path` is the position of the future in its script:
+the number of the call and of the item.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ START, END, ONCE = "start", "end", "once"
 
 
 def note(mark: str, path: str) -> None:
-    """Append a line, if this process was told where the ledger is."""
+    """Append a line, if the environment names a ledger."""
     name = os.environ.get(VARIABLE)
     if name is None:
         return
@@ -34,13 +34,13 @@ def note(mark: str, path: str) -> None:
 
 
 def pause(time_s: float) -> None:
-    """Take the time of some computation."""
+    """Wait as long as a computation would take."""
     time.sleep(time_s * float(os.environ.get(SLOWNESS, "1")))
 
 
 @contextmanager
 def running(path: str, mark: str = START) -> Iterator[None]:
-    """Note that an item starts, and that it ends; `ONCE` marks one that may never start twice."""
+    """Record the start and the end of an item; `ONCE` marks an item that may never start twice."""
     note(mark, path)
     yield
     note(END, path)

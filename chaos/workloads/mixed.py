@@ -1,4 +1,4 @@
-"""A bit of everything: big values, errors, calls not to be repeated, any order, cancellation."""
+"""A mixture: large values, errors, calls that must not be repeated, order of completion, cancellation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def big(path: str, scale: float) -> NDArray[np.float64]:
 
 
 def fails(path: str, number: int) -> int:
-    """Return the number, or raise where it is odd."""
+    """Return the number, or raise an error if it is odd."""
     with running(path):
         time.sleep(0.02)
         if number % 2:
@@ -42,7 +42,7 @@ def send(path: str) -> str:
 
 
 def square(path: str, number: int) -> int:
-    """Return the square, after a drawn time."""
+    """Return the square after a random time."""
     with running(path):
         time.sleep(random.random() * 0.08)
         return number * number
@@ -58,7 +58,8 @@ def one_round(first_call: int) -> str:
     squares = sum(futures.map_as_completed(square, paths[3], range(ITEMS)))
     unwanted = futures.submit(square, paths[4][0], ITEMS)
     cancelled = unwanted.cancel()
-    with suppress(WorkerLostError):  # its worker was killed in the middle: it may have been sent
+    # its worker was killed during the call, so it may have been sent
+    with suppress(WorkerLostError):
         assert letter.result() == "sent"
     try:
         assert unwanted.result() == ITEMS * ITEMS
@@ -70,7 +71,7 @@ def one_round(first_call: int) -> str:
 
 
 def main() -> None:
-    """Make the rounds; print a line for each."""
+    """Run all rounds; print a line for each."""
     shared.setConst(scale=2.0)
     for number in range(ROUNDS):
         print(f"round {number}: {one_round(5 * number)}", flush=True)

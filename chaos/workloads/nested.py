@@ -1,4 +1,4 @@
-"""Maps of maps of maps: parents that wait, slow leaves among quick ones, streams in each."""
+"""Maps of maps of maps: parents wait, a few leaves are slow, and each item draws random numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from chaos.workloads.ledger import pause, running
 from resilient_scoop import futures
 
 WAVES, BRANCHES, TWIGS, LEAVES = 3, 3, 2, 5
-SLOW = 0.1  # of the leaves
+SLOW = 0.1  # share of the leaves
 
 
 def leaf(path: str, weight: float) -> float:

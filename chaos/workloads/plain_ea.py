@@ -1,4 +1,4 @@
-"""An evolutionary run whose chance is all its own: `python` prints the same as `rscoop run`."""
+"""An evolutionary algorithm with its own random numbers, so `python` prints the same as `rscoop run`."""
 
 from __future__ import annotations
 

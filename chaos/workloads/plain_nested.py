@@ -1,4 +1,4 @@
-"""Maps of maps whose chance is all their own: `python` prints the same as `rscoop run`."""
+"""Maps of maps with their own random numbers, so `python` prints the same as `rscoop run`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def leaf(path: str, weight: float) -> float:
 
 
 def branch(path: str, weight: float) -> float:
-    """Return what its leaves add up to, and one more that depends on the sum."""
+    """Return the sum of its leaves and of one more leaf that depends on that sum."""
     with running(path):
         paths = [f"{path}.0[{index}]" for index in range(LEAVES)]
         total = sum(futures.map(leaf, paths, [weight] * LEAVES))

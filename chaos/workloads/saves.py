@@ -1,4 +1,4 @@
-"""Blocks with checkpoints, one in another; leaves that keep how far they are; streams in all of it."""
+"""Nested checkpoint blocks, and leaves that save their progress; all draw random numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def leaf(path: str, weight: float) -> float:
 
 
 def walk(path: str) -> float:
-    """Return where a walk of many steps ends; it continues where it was."""
+    """Return where a walk of many steps ends; a restarted walk continues where it was."""
     with running(path):
         info = futures.task_info()
         at, place = (info and info.resume) or (0, 0.0)
@@ -32,7 +32,7 @@ def walk(path: str) -> float:
 
 
 def island(path: str, weight: float) -> float:
-    """Return the sum of some rounds, each of which is saved."""
+    """Return the sum of several rounds, each of which is saved."""
     with running(path), checkpoint.durable(at=0, total=0.0) as s:
         while s.at < ROUNDS:
             paths = [f"{path}.{s.at}[{index}]" for index in range(LEAVES)]
