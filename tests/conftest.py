@@ -1,7 +1,7 @@
-"""What all tests share: where the code comes from, how many seeds, a state folder of their own.
+"""The common setup of all tests: the tested code, the number of seeds, a separate state folder.
 
-The checkout stands last on the path. Where the package is installed (as tox does, from the wheel)
-that is what is tested; where it is not, the checkout is, in the child processes of a test too.
+The checkout is last on the path. If the package is installed (tox installs the wheel), the
+installed package is tested; otherwise the checkout is, also in the child processes of a test.
 """
 
 from __future__ import annotations

@@ -79,11 +79,11 @@ class FakeSshd:
             transport.start_server(server=_Server(self, transport))
 
     def counted(self) -> contextlib.AbstractContextManager[None]:
-        """Count connections that are not authenticated yet."""
+        """Count a connection that is not authenticated yet."""
         return _counted(self)
 
     def cut(self) -> None:
-        """End all connections at once; what they started lives on."""
+        """End all connections at once; processes that they started continue."""
         with self._lock:
             transports, self._transports = self._transports, []
             listeners, self._listeners = self._listeners, []
@@ -102,8 +102,6 @@ class FakeSshd:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait(10)
-
-    # --- one command --------------------------------------------------------------------------
 
     def run(self, channel: Any, command: str) -> None:
         self.commands.append(command)
@@ -134,8 +132,6 @@ class FakeSshd:
             channel.send_exit_status(status)
             channel.shutdown_write()
             channel.close()
-
-    # --- forwarding ---------------------------------------------------------------------------
 
     def listen(self, transport: paramiko.Transport, address: str, port: int) -> int:
         try:

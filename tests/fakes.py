@@ -1,7 +1,7 @@
-"""Doubles of the outside world, proven equal to the real thing by `tests/contract`.
+"""Doubles of the outside world; `tests/contract` proves that they behave like the real ones.
 
 `MemoryJournal` keeps a journal in memory; `MemoryCommitter` commits when told, in the caller's
-thread, so that a simulation decides what was durable when the power went.
+thread, so that a simulation decides what is durable at a power failure.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Failure(Enum):
 
     NO_SPACE = auto()  # nothing written, usable
     IO_ERROR = auto()  # nothing written, refuses further use
-    IO_ERROR_BUT_WRITTEN = auto()  # as a failed sync may leave it: there after all, refuses use
+    IO_ERROR_BUT_WRITTEN = auto()  # as after a failed sync: written after all, refuses further use
 
 
 class MemoryJournal:
-    """A journal in memory: what `commit` has returned for survives `crash`, nothing else does."""
+    """A journal in memory: after `commit` has returned, its changes survive `crash`; nothing else does."""
 
     def __init__(self, run: bytes = b"r" * 16) -> None:
         self.run = run
@@ -70,11 +70,11 @@ class MemoryJournal:
         self.failures.extend([failure] * times)
 
     def damage(self, table: Table, key: bytes) -> None:
-        """Let one record be what a flipped bit makes of it."""
+        """Flip a bit in one record."""
         self._damaged.add((table, key))
 
     def crash(self) -> Self:
-        """Kill the process that holds it; return the journal as it opens again."""
+        """Simulate a kill of the process; return the journal as opened again."""
         self._closed = True
         other = type(self)(self.run)
         other._tables = {table: dict(records) for table, records in self._tables.items()}
@@ -143,7 +143,7 @@ class MemoryJournal:
 
 
 class MemoryCommitter:
-    """The committer without its thread: `run` commits what was put; before that it is pending."""
+    """The committer without its thread: changes are pending until `run` commits them."""
 
     def __init__(self, journal: MemoryJournal, wake: Callable[[], None] = lambda: None) -> None:
         self.journal = journal
@@ -168,7 +168,7 @@ class MemoryCommitter:
         self._turns.append((turn, changes))
 
     def run(self, turns: int | None = None) -> int:
-        """Commit the oldest `turns` (all) in one transaction; return `committed`."""
+        """Commit the oldest `turns` (default: all) in one transaction; return `committed`."""
         count = len(self._turns) if turns is None else min(turns, len(self._turns))
         group = [self._turns[i] for i in range(count)]
         if not group or self.error is not None:
@@ -196,6 +196,6 @@ class MemoryCommitter:
         self.run()
 
     def crash(self) -> MemoryJournal:
-        """The power goes: what is pending is lost; return the journal as it opens again."""
+        """Simulate a power failure: pending changes are lost; return the journal as opened again."""
         self._turns.clear()
         return self.journal.crash()

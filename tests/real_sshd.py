@@ -77,7 +77,7 @@ class RealSshd:
         return [int(word) for word in path.read_text().split()]
 
     def cut(self) -> None:
-        """Cut all connections at once; what they started lives on."""
+        """Cut all connections at once; processes that they started continue."""
         for pid in self.sessions():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

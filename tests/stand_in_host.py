@@ -24,7 +24,7 @@ MODES = (
 def write_python(
     folder: Path, mode: str = "good", version: str | None = "0.1", python: str = "3.11.9"
 ) -> Path:
-    """Write the stand-in; its name has a space, so that quoting is tried too."""
+    """Write the stand-in; its name has a space, so that quoting is tested too."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "my python"
     found = json.dumps({"path": str(path), "python": python, "rscoop": version})
@@ -104,7 +104,7 @@ def _make_noise(mode: str) -> None:
 
 
 def _run(mode: str, folder: Path, tag: str) -> int:
-    if mode in ("hang", "deaf"):  # it does not end by itself: `end_all` does it
+    if mode in ("hang", "deaf"):  # it does not end by itself: `end_all` ends it
         with (folder / "programs.agents").open("a") as file:
             file.write(f"{os.getpid()}\n")
     if mode == "hang":
@@ -137,7 +137,7 @@ def _run(mode: str, folder: Path, tag: str) -> int:
 
 
 def _agent(folder: Path, tag: str) -> int:
-    """Start what lives on when the connection ends."""
+    """Start a process that continues when the connection ends."""
     pid = os.fork()
     if pid == 0:
         os.setsid()

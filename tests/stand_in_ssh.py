@@ -1,7 +1,8 @@
 """A stand-in for the `ssh` program: it runs commands on this machine, and fails as OpenSSH does on demand.
 
-`write_ssh` writes the executable. A file `complaint` beside it makes it write that text and end with 255;
-files `more` and `bad` change what it says of its configuration, and `tries` gets a letter for each run.
+`write_ssh` writes the executable. A file `complaint` beside it makes it write that text and end
+with 255; files `more` and `bad` change the configuration that it prints, and `tries` gets a letter
+for each run.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def complain(folder: Path, text: str) -> None:
 
 
 def cut(folder: Path) -> None:
-    """Cut all connections: each `ssh` ends, and what it runs on the host lives on."""
+    """Cut all connections: each `ssh` ends, and processes that it started on the host continue."""
     for file in folder.glob("*.ssh"):
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(file.stem), signal.SIGTERM)

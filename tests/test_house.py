@@ -257,8 +257,6 @@ def test_public_names_have_docstrings(path: Path) -> None:
     assert [node.name for node in public(tree) if not ast.get_docstring(node)] == []
 
 
-# --- values of any annotated type -------------------------------------------------------------
-
 PLAIN: dict[Any, Any] = {int: 7, float: 1.5, bytes: b"\x00b", str: "s", bool: True, Any: "any"}
 
 
@@ -331,7 +329,7 @@ def test_an_error_crosses_a_process_boundary(cls: type[errors.RscoopError]) -> N
 
 
 @each_source
-def test_an_error_of_the_tree_is_defined_in_its_module(path: Path) -> None:
+def test_an_error_is_defined_in_the_module_that_the_tree_names(path: Path) -> None:
     names = {cls.__name__ for cls in errors_below(errors.RscoopError)}
     strangers = [
         node.name

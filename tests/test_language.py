@@ -1,4 +1,4 @@
-"""Turns of phrase that a reader would have to read twice stay out of code, documentation and tests.
+"""Phrases that readers would have to read twice stay out of code, documentation and tests.
 
 Each entry says what to write instead. Names of guarantees are in capitals, so they do not match.
 """
@@ -80,15 +80,15 @@ def prose(path: Path) -> Iterator[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(CHECKOUT)))
-def test_code_avoids_banned_turns_of_phrase(path: Path) -> None:
+def test_code_avoids_banned_phrases(path: Path) -> None:
     assert [found for text, line in prose(path) for found in problems(text, line)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
-def test_a_page_avoids_banned_turns_of_phrase(page: Path) -> None:
+def test_a_page_avoids_banned_phrases(page: Path) -> None:
     assert list(problems(page.read_text(), 1)) == []
 
 
-def test_the_lint_finds_a_banned_turn_and_says_what_to_write_instead() -> None:
+def test_the_lint_finds_a_banned_phrase_and_names_its_replacement() -> None:
     assert list(problems("It is for eyes only.", 7)) == ["line 7: not 'for eyes', but: for display"]
     assert list(problems("NOBODY-IN, everybody, ongoing", 1)) == []

@@ -1,4 +1,4 @@
-"""The journal and its double in memory: one set of sentences, true of both."""
+"""The journal and its double in memory pass the same tests."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class World:
         )
 
     def reopen(self) -> AnyJournal:
-        """Let the process end without a word and another open the journal."""
+        """End the process without closing the journal, and open the journal again."""
         if isinstance(self.journal, MemoryJournal):
             self.journal = self.journal.crash()
         else:
@@ -152,7 +152,7 @@ def test_a_scan_yields_every_record_across_pages(world: World) -> None:
     assert [key for key, _ in world.journal.scan(Table.LOG)] == [number(i) for i in range(9000)]
 
 
-def test_changes_to_a_table_keep_their_order(world: World) -> None:
+def test_changes_to_a_table_are_applied_in_their_order(world: World) -> None:
     world.journal.commit(
         [
             *log(b"a1", b"a2", value=b"old"),
@@ -189,7 +189,7 @@ def test_a_key_that_does_not_fit_is_refused_and_nothing_is_written(
     assert world.journal.count(Table.LOG) == 2
 
 
-def test_without_space_nothing_is_written_and_the_journal_stays_usable(world: World) -> None:
+def test_a_commit_without_space_writes_nothing_and_the_journal_stays_usable(world: World) -> None:
     world.journal.commit(log(b"a"))
     world.fail_next(Failure.NO_SPACE)
     with pytest.raises(JournalFullError, match="no room"):
@@ -200,7 +200,7 @@ def test_without_space_nothing_is_written_and_the_journal_stays_usable(world: Wo
 
 
 @pytest.mark.parametrize("failure", [Failure.IO_ERROR, Failure.IO_ERROR_BUT_WRITTEN])
-def test_after_a_disk_error_nothing_more_is_written(world: World, failure: Failure) -> None:
+def test_a_journal_writes_nothing_after_a_disk_error(world: World, failure: Failure) -> None:
     world.journal.commit(log(b"a"))
     world.fail_next(failure)
     for key in (b"b", b"c"):
@@ -211,7 +211,7 @@ def test_after_a_disk_error_nothing_more_is_written(world: World, failure: Failu
     assert keys == [b"a"] + [b"b"] * (failure is Failure.IO_ERROR_BUT_WRITTEN)
 
 
-def test_a_closed_journal_takes_nothing(world: World) -> None:
+def test_a_closed_journal_refuses_commits(world: World) -> None:
     world.journal.close(clean=True)
     with pytest.raises(InvariantError):
         world.journal.commit(log(b"a"))

@@ -1,4 +1,4 @@
-"""Places: one set of sentences, true of each, with programs on the host that behave and that misbehave."""
+"""Each kind of place passes the same tests, with programs on the host that behave or misbehave."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHELLS = ("bash", "dash", "zsh", "tcsh", "fish")
 
 
 class World:
-    """A host that can be reached in one way, and what is on it."""
+    """A host that can be reached in one way, and the programs on it."""
 
     def __init__(
         self, kind: DoorKind, folder: Path, sshd: FakeSshd | RealSshd | None, user: str = "ann"
@@ -42,7 +42,7 @@ class World:
         stand_in_ssh.write_ssh(folder)
 
     def behave(self, mode: str, version: str | None = "0.1", python: str = "3.11.9") -> None:
-        """Let the program on the host behave in a mode from now on."""
+        """Set the mode in which the program on the host behaves from now on."""
         stand_in_host.write_python(self.folder, mode, version, python)
 
     def place(
@@ -102,7 +102,7 @@ def real(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
 
 
 def made(name: str, folder: Path) -> Iterator[World]:
-    """Yield a world, named by its kind and, with `sshd` behind it, on OpenSSH's server."""
+    """Yield a world of a kind; `sshd` in its name means OpenSSH's server."""
     word, _, server = name.partition(" ")
     kind = DoorKind(word)
     sshd: FakeSshd | RealSshd | None = None
@@ -116,7 +116,7 @@ def made(name: str, folder: Path) -> Iterator[World]:
 
 
 def serve(folder: Path) -> FakeSshd:
-    """Start a server, and write a configuration of SSH that knows it."""
+    """Start a server, and write an SSH configuration for it."""
     key = make_key()
     sshd = FakeSshd(folder, key)
     key.write_private_key_file(str(folder / "id"))
@@ -162,9 +162,6 @@ def run(place: ReachablePlace, tag: str = "t1") -> Unit:
     [unit] = place.start(1, TICKET, tag=tag)
     become(place, unit, UnitState.RUNNING)
     return unit
-
-
-# --- in order ---------------------------------------------------------------------------------
 
 
 def test_a_started_agent_runs_with_its_ticket_and_ends_when_asked(world: World) -> None:
@@ -214,7 +211,7 @@ def test_a_tag_whose_unit_has_ended_gives_a_new_unit(world: World) -> None:
     assert place.look([first])[first].state is UnitState.GONE
 
 
-def test_an_agent_outlives_its_launcher_and_is_found_and_adopted(world: World) -> None:
+def test_an_agent_outlives_its_launcher_and_the_next_launcher_adopts_it(world: World) -> None:
     first = world.place()
     run(first)
     first.close()
@@ -283,9 +280,6 @@ def test_a_route_is_an_address_of_this_machine(world: World) -> None:
     assert world.place().route() == "127.0.0.1"
 
 
-# --- programs that misbehave ------------------------------------------------------------------
-
-
 def test_noise_does_not_hide_what_the_program_says(world: World) -> None:
     world.behave("banner")
     place = world.place()
@@ -297,7 +291,7 @@ def test_an_output_without_line_ends_does_not_hide_what_the_program_says(world: 
     run(world.place())
 
 
-def test_a_program_that_says_nothing_is_unknown_after_the_time_of_a_start(world: World) -> None:
+def test_the_unit_of_a_silent_program_is_unknown_after_the_start_timeout(world: World) -> None:
     world.behave("hang")
     place = world.place(start_s=1.0)
     [unit] = place.start(1, TICKET, tag="t1")
@@ -310,7 +304,7 @@ def test_a_program_that_says_nothing_is_unknown_after_the_time_of_a_start(world:
     place.stop([unit], grace_s=0)
 
 
-def test_a_start_after_one_that_said_nothing_is_the_same_unit(world: World) -> None:
+def test_a_start_after_a_silent_program_gives_the_same_unit(world: World) -> None:
     world.behave("hang")
     place = world.place(start_s=1.0)
     [unit] = place.start(1, TICKET, tag="t1")
@@ -320,7 +314,7 @@ def test_a_start_after_one_that_said_nothing_is_the_same_unit(world: World) -> N
     become(place, unit, UnitState.RUNNING)
 
 
-def test_a_refusal_is_passed_on(world: World) -> None:
+def test_a_refusal_of_the_host_is_passed_on(world: World) -> None:
     world.behave("refused")
     place = world.place()
     [unit] = place.start(1, TICKET, tag="t1")
@@ -328,7 +322,7 @@ def test_a_refusal_is_passed_on(world: World) -> None:
     assert seen.why == "Python 3.9 there, 3.11 here; install 3.11 there"
 
 
-def test_a_program_that_dies_before_it_runs_never_came_and_leaves_its_last_lines(
+def test_a_program_that_dies_before_it_runs_counts_as_never_started_and_its_last_lines_are_shown(
     world: World,
 ) -> None:
     world.behave("dies before")
@@ -342,7 +336,7 @@ def test_a_program_that_dies_before_it_runs_never_came_and_leaves_its_last_lines
 @pytest.mark.parametrize(
     ("mode", "why"), [("dies after", "exit status 9"), ("killed", "killed by")]
 )
-def test_a_program_that_dies_while_its_agent_runs_is_gone(
+def test_a_unit_is_gone_when_its_program_dies_while_the_agent_runs(
     world: World, mode: str, why: str
 ) -> None:
     if mode == "killed" and world.kind is DoorKind.SYSTEM:
@@ -353,7 +347,7 @@ def test_a_program_that_dies_while_its_agent_runs_is_gone(
     assert why in become(place, unit, UnitState.GONE).why
 
 
-def test_a_program_that_answers_late_is_starting_until_then(world: World) -> None:
+def test_a_unit_is_starting_until_its_program_answers_late(world: World) -> None:
     world.behave("late")
     place = world.place()
     [unit] = place.start(1, TICKET, tag="t1")
@@ -368,12 +362,12 @@ def test_a_program_that_says_running_twice_is_one_unit(world: World) -> None:
     assert len(place.find("t1")) == 1
 
 
-def test_nonsense_behind_the_prefix_is_noise(world: World) -> None:
+def test_nonsense_after_the_prefix_is_ignored(world: World) -> None:
     world.behave("lies")
     run(world.place())
 
 
-def test_a_host_that_forgets_its_agents_does_not_make_a_running_unit_gone(world: World) -> None:
+def test_a_running_unit_is_not_gone_when_its_host_forgets_its_agents(world: World) -> None:
     world.behave("forgets")
     place = world.place()
     unit = run(place)
@@ -381,7 +375,9 @@ def test_a_host_that_forgets_its_agents_does_not_make_a_running_unit_gone(world:
     assert place.look([unit])[unit].state is UnitState.RUNNING
 
 
-def test_an_answer_that_is_not_understood_makes_a_unit_unknown_not_gone(world: World) -> None:
+def test_a_unit_is_unknown_and_not_gone_after_an_answer_that_is_not_understood(
+    world: World,
+) -> None:
     world.behave("mumbles")
     place = world.place()
     with pytest.raises(PlaceBusyError, match="what do you mean"):
@@ -390,15 +386,12 @@ def test_an_answer_that_is_not_understood_makes_a_unit_unknown_not_gone(world: W
     assert place.look([unit])[unit].state is UnitState.UNKNOWN
 
 
-def test_an_agent_that_does_not_hear_a_stop_is_ended_by_the_host(world: World) -> None:
+def test_the_host_ends_an_agent_that_ignores_a_stop(world: World) -> None:
     world.behave("deaf")
     place = world.place()
     unit = run(place)
     place.stop([unit], grace_s=0.2)
     assert world.alive("t1") == []
-
-
-# --- Python there -----------------------------------------------------------------------------
 
 
 def test_a_python_that_is_missing_is_named_with_the_cure(world: World) -> None:
@@ -420,7 +413,7 @@ def test_a_python_without_the_package_is_named(world: World) -> None:
         world.place().start(1, TICKET, tag="t1")
 
 
-def test_a_python_that_was_installed_meanwhile_is_found(world: World) -> None:
+def test_a_python_that_was_installed_after_a_failed_start_is_found(world: World) -> None:
     world.behave("good", version=None)
     place = world.place()
     with pytest.raises(PlaceError):
@@ -434,9 +427,6 @@ def test_a_python_that_was_installed_meanwhile_is_found(world: World) -> None:
 )
 def test_a_prolog_runs_first(world: World, prolog: str) -> None:
     run(world.place(prolog=prolog))
-
-
-# --- a connection that breaks -----------------------------------------------------------------
 
 
 def test_a_cut_connection_makes_a_unit_unknown_and_the_agent_lives(connected: World) -> None:
@@ -469,11 +459,8 @@ def test_a_stop_after_a_cut_ends_the_agent(connected: World) -> None:
     assert connected.alive("t1") == []
 
 
-# --- OpenSSH's server -------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("shell", SHELLS)
-def test_an_agent_runs_whatever_the_login_shell_is(real: World, shell: str) -> None:
+def test_an_agent_runs_with_each_login_shell(real: World, shell: str) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
     real.user = shell
@@ -490,14 +477,14 @@ def test_an_account_without_a_shell_is_named(real: World) -> None:
         real.place().start(1, TICKET, tag="t1")
 
 
-def test_a_login_shell_that_prints_at_its_start_is_no_obstacle(real: World) -> None:
+def test_an_agent_runs_with_a_login_shell_that_prints_at_its_start(real: World) -> None:
     assert isinstance(real.sshd, RealSshd)
     (real.sshd.folder / "home" / ".bashrc").write_text("echo Welcome; printf 'no end of line'\n")
     real.place()
     run(real.place())
 
 
-def test_a_changed_host_key_is_never_accepted(real: World) -> None:
+def test_a_changed_host_key_is_refused(real: World) -> None:
     other = make_key()
     assert real.sshd is not None
     write_config(
@@ -540,7 +527,7 @@ def test_a_tunnel_carries_bytes_and_is_opened_again_on_the_same_port(real: World
 
 
 def opened_again(place: ReachablePlace, port: int) -> str:
-    """Ask for a tunnel until one carries bytes: the loss of the first is noticed after a moment."""
+    """Open tunnels until one carries bytes: the loss of the first is noticed after some time."""
     until = time.monotonic() + WITHIN_S
     while True:
         assert time.monotonic() < until

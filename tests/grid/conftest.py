@@ -1,7 +1,7 @@
-"""A lab of three workstations for all tests here, and what they have in common.
+"""A lab of three workstations for all tests here, and their common parts.
 
-Without what a lab needs, these tests are skipped and the whole run ends with exit code 77: a grid that
-was not tested never looks like one that passed.
+If the machine cannot make a lab, these tests are skipped and the whole run ends with exit code 77,
+so that a grid that was not tested does not look like one that passed.
 """
 
 from __future__ import annotations
@@ -81,5 +81,5 @@ def lab(_bridge_lab: Lab) -> Iterator[Lab]:
 
 @pytest.fixture
 def tun_lab(_tun_lab: Lab) -> Iterator[Lab]:
-    """Three workstations at a switch that delays, loses and slows down."""
+    """Three workstations at a switch that can delay packets, lose them and limit their rate."""
     yield from _calm(_tun_lab)

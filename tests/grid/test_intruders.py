@@ -1,7 +1,7 @@
-"""Strangers at the port of a real broker: not a byte of theirs reaches a handler, and the run continues.
+"""Intruders at the port of a real broker: no byte of theirs reaches a handler, and the run continues.
 
-A run is started as users do and opened for another host with `rscoop invite`. What its broker hands to a
-handler is recorded inside of the broker, where the messages leave the socket.
+A run is started as users do, and opened for other hosts with `rscoop invite`. The broker records
+the messages that it passes to a handler, at the point where they leave the socket.
 """
 
 from __future__ import annotations
@@ -93,14 +93,14 @@ class Target:
         return host, int(port)
 
     def delivered(self) -> list[tuple[str, int]]:
-        """Return what the broker handed to a handler: the key of the sender, and how many bytes."""
+        """Return the messages that the broker passed to a handler: sender's key, number of bytes."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return [(key, int(count)) for key, count in (line.rsplit(" ", 1) for line in lines)]
 
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """A run under attack; after all attacks it must end with its answer."""
+    """A run that is attacked; after all attacks it must end with its answer."""
     folder = tmp_path_factory.mktemp("intruders")
     (folder / "watch").mkdir()
     (folder / "watch" / "sitecustomize.py").write_text(WATCH)
@@ -133,13 +133,13 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 
 @pytest.fixture
 def ticket(target: Target) -> Ticket:
-    """A ticket that was not used."""
+    """A ticket that has not been used."""
     return target.ticket("--host", "mallory")
 
 
 @pytest.fixture
 def admission(target: Target, ticket: Ticket) -> Admission:
-    """The right to be in, as host mallory."""
+    """An admission of the host mallory."""
     return enroll(ticket)
 
 
@@ -162,7 +162,7 @@ def knock(ticket: Ticket, *, public: bytes = b"", secret: bytes = b"", server: b
 
 
 def assert_served(target: Target, within_s: float = SERVED_S) -> None:
-    """Assert that a legitimate host is let in soon, and is heard."""
+    """Assert that a legitimate host is admitted soon, and that its messages are handled."""
     valid = target.ticket("--host", "friend")
     began = time.monotonic()
     admitted = enroll(valid)
@@ -170,27 +170,33 @@ def assert_served(target: Target, within_s: float = SERVED_S) -> None:
     assert admitted.host == "friend"
 
 
-def test_a_client_without_encryption_is_not_heard(target: Target, ticket: Ticket) -> None:
+def test_messages_of_a_client_without_encryption_are_not_handled(
+    target: Target, ticket: Ticket
+) -> None:
     before = target.delivered()
     knock(ticket)
     assert target.delivered() == before
 
 
-def test_a_client_with_a_key_that_is_not_known_is_not_heard(target: Target, ticket: Ticket) -> None:
+def test_messages_of_a_client_with_an_unknown_key_are_not_handled(
+    target: Target, ticket: Ticket
+) -> None:
     before = target.delivered()
     keys = make_keys()
     knock(ticket, public=keys.public, secret=keys.secret)
     assert target.delivered() == before
 
 
-def test_a_client_with_another_server_key_is_not_heard(target: Target, ticket: Ticket) -> None:
+def test_messages_of_a_client_with_another_server_key_are_not_handled(
+    target: Target, ticket: Ticket
+) -> None:
     before = target.delivered()
     own = (ticket.public.encode(), ticket.secret.encode())
     knock(ticket, public=own[0], secret=own[1], server=make_keys().public)
     assert target.delivered() == before
 
 
-def test_a_client_with_only_the_public_half_of_a_listed_key_is_not_heard(
+def test_messages_of_a_client_with_only_the_public_half_of_a_known_key_are_not_handled(
     target: Target, ticket: Ticket, admission: Admission
 ) -> None:
     before = target.delivered()
@@ -198,8 +204,8 @@ def test_a_client_with_only_the_public_half_of_a_listed_key_is_not_heard(
     assert target.delivered() == before
 
 
-def test_a_client_is_not_heard_while_no_guard_answers() -> None:
-    """The guard of this broker is dead, and the client's key is a listed one."""
+def test_messages_of_a_client_are_not_handled_while_the_guard_is_dead() -> None:
+    """The key of the client is a known one."""
     server, keys = make_keys(), make_keys()
     router = RemoteRouter(server.secret, lambda *_: None, ["127.0.0.1"], 0)
     router._zap.close()
@@ -210,8 +216,6 @@ def test_a_client_is_not_heard_while_no_guard_answers() -> None:
         assert router._socket.poll(0) == 0
     Socket.close(router)
 
-
-# --- what is not ZeroMQ ----------------------------------------------------------------------------
 
 GREETING_3 = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
 READY = b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x06DEALER"
@@ -238,7 +242,7 @@ def test_garbage_is_dropped_and_hosts_are_served(target: Target, ticket: Ticket,
             while raw.recv(4096):
                 pass
         except OSError:
-            pass  # closed, or silent
+            pass  # closed by the broker, or no answer
     assert target.delivered() == before
     assert_served(target)
 
@@ -250,8 +254,8 @@ def test_hosts_are_served_beside_many_silent_connections(target: Target, ticket:
         assert_served(target)
 
 
-def test_a_replayed_handshake_is_not_heard(target: Target, ticket: Ticket) -> None:
-    """Every byte that a legitimate host has sent is sent again, at the same pace."""
+def test_messages_of_a_replayed_handshake_are_not_handled(target: Target, ticket: Ticket) -> None:
+    """Every byte that a legitimate host has sent is sent again, with the same timing."""
     relayed: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as tap:
         thread = threading.Thread(target=relay, args=[tap, target.address(ticket), relayed])
@@ -272,7 +276,7 @@ def test_a_replayed_handshake_is_not_heard(target: Target, ticket: Ticket) -> No
 
 
 def relay(tap: socket.socket, to: tuple[str, int], relayed: list[bytes]) -> None:
-    """Pass two connections through: the first only asks whether the port can be reached."""
+    """Relay two connections: the first only checks whether the port can be reached."""
     for _ in range(2):
         client, _ = tap.accept()
         with client, socket.create_connection(to) as server:
@@ -290,9 +294,6 @@ def pump(source: socket.socket, sink: socket.socket, relayed: list[bytes]) -> No
         sink.shutdown(socket.SHUT_WR)
     except OSError:
         return
-
-
-# --- tickets -----------------------------------------------------------------------------------------
 
 
 def test_a_used_ticket_is_refused(target: Target, ticket: Ticket, admission: Admission) -> None:
@@ -326,10 +327,7 @@ def test_no_secret_of_a_ticket_is_in_a_command_line_or_an_environment(
     assert (target.run / "keys").stat().st_mode & 0o777 == 0o700
 
 
-# --- hosts that lie ----------------------------------------------------------------------------------
-
-
-def test_a_host_cannot_speak_as_a_process_of_another_one(
+def test_a_host_cannot_send_as_a_process_of_another_host(
     target: Target, admission: Admission
 ) -> None:
     other = enroll(target.ticket("--host", "victim"))
@@ -340,7 +338,7 @@ def test_a_host_cannot_speak_as_a_process_of_another_one(
         wait_until(lambda: "in the name of a process of victim" in stderr_of(target))
 
 
-def test_results_of_tasks_that_were_never_given_are_not_taken(
+def test_results_of_tasks_that_were_never_granted_are_ignored(
     target: Target, admission: Admission
 ) -> None:
     """The run's answer is checked at its end."""

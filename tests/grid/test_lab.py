@@ -1,4 +1,4 @@
-"""The lab does what it says: each fault that it injects is seen from both ends."""
+"""The lab injects the faults that it promises: each is seen from both ends."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def pair(lab: Lab, name: str) -> tuple[socket.socket, socket.socket]:
 
 def test_a_host_boots_within_a_second(lab: Lab) -> None:
     took_s = [lab.reboot(name) for name in lab.hosts for _ in range(2)]
-    assert min(took_s) < 1.0  # the machine may be busy with other things for a while
+    assert min(took_s) < 1.0  # the machine may be busy for some time
 
 
 def test_a_host_has_a_name_processes_and_a_tmp_of_its_own(lab: Lab) -> None:
@@ -106,14 +106,14 @@ def test_a_power_off_kills_every_process_without_a_message(lab: Lab) -> None:
     with ours:
         assert lab.power_off("bob") < 1.0
         sleeping.wait()
-        theirs.close()  # this program holds the host's end: it must not say goodbye either
+        theirs.close()  # this program holds the host's end: it must not close the connection either
         assert not any(Path(f"/proc/{number}").exists() for number in numbers)
         with pytest.raises(TimeoutError):
             ours.recv(1)
         lab.boot("bob")
         ours.send(b"are you there?")
         ours.settimeout(5)
-        with pytest.raises(ConnectionResetError):  # by a kernel that knows nothing of it
+        with pytest.raises(ConnectionResetError):  # by a kernel that does not know the connection
             ours.recv(1)
 
 
@@ -230,7 +230,7 @@ def test_a_firewall_refuses_new_connections_and_keeps_those_that_exist(lab: Lab)
         end.close()
 
 
-def test_a_capture_holds_what_passed(lab: Lab, tmp_path: Path) -> None:
+def test_a_capture_holds_the_packets_that_passed(lab: Lab, tmp_path: Path) -> None:
     file = tmp_path / "packets"
     capture = lab.capture(file)
     ours, theirs = pair(lab, "bob")
@@ -247,9 +247,6 @@ def test_a_command_on_a_switched_off_host_is_an_error(lab: Lab) -> None:
     with pytest.raises(LabError, match="bob is switched off"):
         lab.exec("bob", ["true"])
     assert lab.processes("bob") == {}
-
-
-# --- a network with delay, loss and rates -------------------------------------------------------
 
 
 def round_trips_s(lab: Lab, name: str, count: int) -> list[float]:
@@ -344,8 +341,6 @@ def test_the_rate_of_a_link_is_the_requested_one(tun_lab: Lab) -> None:
     assert 2e6 < rate_bps < 9e6, (sent, got)
 
 
-# --- a lab whose program is killed ---------------------------------------------------------------
-
 PROGRAM = """
 import sys, time
 from chaos.lab import Lab
@@ -359,11 +354,11 @@ with Lab(2) as lab:
 
 
 @pytest.mark.usefixtures("lab")
-def test_a_lab_whose_program_is_killed_ends_and_can_be_cleaned_away() -> None:
+def test_a_lab_ends_when_its_program_is_killed_and_can_be_cleaned_up() -> None:
     program = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True)
     assert program.stdout is not None
     folder, *numbers = program.stdout.readline().split()
-    assert folder not in clean()  # it is in use
+    assert folder not in clean()  # the lab is in use
     program.send_signal(signal.SIGKILL)
     program.communicate()
     wait_until(lambda: not any(Path(f"/proc/{number}").exists() for number in numbers), 3.0)

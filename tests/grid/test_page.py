@@ -1,4 +1,4 @@
-"""The page for users: its commands, typed as they stand there, on a desk with three workstations."""
+"""The commands of the page for users work as written, on a desk with three workstations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs over three workstations that fail: the answer is that of `python script.py`, and nothing is left."""
+"""Runs on three workstations that fail: the answer is that of `python script.py`, and nothing is left."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ LONG = pytest.mark.chaos
 
 @pytest.fixture(scope="session")
 def games() -> dict[str, Grid]:
-    """What is known of workloads on each lab, so that each is measured once."""
+    """The measurements of workloads on each lab, so that each is measured once."""
     return {}
 
 
@@ -72,7 +72,7 @@ def tun_grid(tun_lab: Lab, games: dict[str, Grid], tmp_path: Path) -> Grid:
 
 
 @pytest.mark.parametrize("workload", ["plain_ea", "plain_nested", "as_completed"])
-def test_a_run_over_three_hosts_has_the_answer_of_a_serial_run(grid: Grid, workload: str) -> None:
+def test_a_run_on_three_hosts_has_the_answer_of_a_serial_run(grid: Grid, workload: str) -> None:
     result = grid.play_faults(0, workload, [])
     assert_clean(result)
     assert result.repeated == 0
@@ -107,16 +107,13 @@ def test_a_run_survives_rounds_drawn_from_seeds(tun_grid: Grid) -> None:
         assert_clean(tun_grid.play(seed))
 
 
-# --- hosts that are asked to leave ----------------------------------------------------------------
-
-
 def established(lab: Lab, name: str) -> int:
     """Return how many TCP connections a host has to the desk, other than SSH's."""
     lines = lab.exec(name, ["ss", "-Htn", "state", "established"]).stdout.splitlines()
     return sum(":22 " not in line for line in lines)
 
 
-def test_a_host_that_is_drained_loses_no_work(grid: Grid, place: Place) -> None:
+def test_a_drained_host_loses_no_work(grid: Grid, place: Place) -> None:
     process = begin(grid, place)
     assert command.ask(place, "drain", "bob")[0] == 0
     asked_at = time.monotonic()
@@ -130,7 +127,7 @@ def test_a_host_that_is_drained_loses_no_work(grid: Grid, place: Place) -> None:
     assert_nothing_left(grid.lab)
 
 
-def test_a_host_that_is_revoked_is_cut_off_within_a_second(grid: Grid, place: Place) -> None:
+def test_a_revoked_host_is_cut_off_within_a_second(grid: Grid, place: Place) -> None:
     process = begin(grid, place)
     wait_until(lambda: established(grid.lab, "carol") > 0)
     assert command.ask(place, "revoke", "carol")[0] == 0
@@ -144,9 +141,6 @@ def test_a_host_that_is_revoked_is_cut_off_within_a_second(grid: Grid, place: Pl
     assert late == []
     assert place.output() == grid.reference("plain_ea").output
     assert_nothing_left(grid.lab)
-
-
-# --- nothing is left -------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -199,8 +193,10 @@ def test_nothing_is_left_of_a_run_whose_launcher_was_killed(grid: Grid, place: P
     assert time.monotonic() - began > 1.5  # they wait that long for a resume
 
 
-def test_nothing_is_left_where_a_cut_host_returns_after_the_end(grid: Grid, place: Place) -> None:
-    """It could not be told to end, so it does when its orphan timeout is over."""
+def test_nothing_is_left_when_a_cut_host_returns_after_the_end_of_the_run(
+    grid: Grid, place: Place
+) -> None:
+    """The host could not be told to end, so it ends after its orphan timeout."""
     process = begin(replace(grid, orphans_s=4.0), place)
     grid.lab.cut("carol")
     process.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What crosses the network between hosts: nothing that could be read, and no secret where others look."""
+"""The traffic between hosts cannot be read, and no secret is visible to other users."""
 
 from __future__ import annotations
 

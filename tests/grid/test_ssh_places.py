@@ -32,7 +32,7 @@ REACHED_S = 10.0
 
 
 class Desk:
-    """Places as the launcher on the desk has them."""
+    """The places of a launcher on the desk."""
 
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.lab = lab
@@ -54,14 +54,14 @@ class Desk:
         return place
 
     def here(self, work: Callable[[], T]) -> T:
-        """Call something whose sockets are the desk's."""
+        """Call a function whose sockets are the desk's."""
         return self.lab.in_network(DESK, work)
 
     def find_again(self, place: ReachablePlace, tag: str) -> Sequence[Unit]:
-        """Return the units of a tag on a host that is there again.
+        """Return the units of a tag on a host that is back.
 
-        For up to three seconds after that, the desk's kernel may answer "no route to host": it asked
-        for the host's address (ARP) while nobody was there to answer.
+        For up to three seconds, the desk's kernel may answer "no route to host", because its
+        requests for the host's address (ARP) had no answer before.
         """
         found: list[Sequence[Unit]] = []
         failures: list[PlaceBusyError] = []
@@ -106,7 +106,7 @@ def desk(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
             lab.exec(name, ["sh", "-c", "kill -9 -1; true"])
 
 
-def test_a_route_is_the_desk_s_address_over_both_versions_of_ip(lab: Lab, desk: Desk) -> None:
+def test_a_route_is_the_address_of_the_desk_over_both_versions_of_ip(lab: Lab, desk: Desk) -> None:
     for version in (4, 6):
         place = desk.place("alice", lab.address("alice", version))
         assert desk.here(place.route) == lab.address(DESK, version)
@@ -143,7 +143,7 @@ def test_a_host_that_loses_power_becomes_unknown_and_has_no_agent_afterwards(
     assert desk.find_again(place, "t2") == []
 
 
-def test_a_start_on_a_sleeping_host_is_refused_for_now_before_its_deadline(
+def test_a_start_on_a_sleeping_host_is_refused_temporarily_before_its_deadline(
     lab: Lab, desk: Desk
 ) -> None:
     place = desk.place("carol")
@@ -183,7 +183,7 @@ def test_the_doctor_finds_no_problem_with_workstations(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("silently", [False, True])
-def test_the_doctor_offers_a_tunnel_when_the_desk_lets_no_connection_in(
+def test_the_doctor_proposes_a_tunnel_when_the_desk_lets_no_connection_in(
     lab: Lab,
     silently: bool,  # noqa: FBT001
 ) -> None:

@@ -1,4 +1,4 @@
-"""Runs whose hosts are reached in each way that there is, from hostfiles with hosts that cannot be."""
+"""Runs reach their hosts in each possible way, from hostfiles that also name unreachable hosts."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """`python -m tests.sim SEED [--trace]` replays one seed; `FIRST COUNT` runs many and measures.
 
-With `--hosts` the hosts of the world have troubles; with `--grid` there are other hosts, which come and go.
+With `--hosts`, the hosts of the world fail; with `--grid`, there are other hosts, which join and
+leave.
 """
 
 from __future__ import annotations

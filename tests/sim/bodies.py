@@ -1,7 +1,7 @@
-"""What the bodies of simulated futures ask for, answered by the real `Parent` machine.
+"""The operations of the bodies of simulated futures, carried out by the real `Parent` machine.
 
-Each operation gives a question that is asked again after every message until it has an answer;
-questions whose answer could have come out differently first look into the history
+Each operation returns a function that is called again after every message until it returns an
+answer. Operations whose answer may differ between runs look into the history first
 (`Operations._recall`).
 """
 
@@ -48,15 +48,15 @@ class Frame:
         self.parked = False
         self.yields = False  # tasks wait for no locks here
         self.draws = 0
-        self.in_once: list[Begun] = []  # whose functions are running
+        self.in_once: list[Begun] = []  # paths of `once` whose functions are running
         self.blocks: dict[str, OpenBlock] = {}
         self.asked: dict[
             str, int
-        ] = {}  # by block: how often its process was asked when it last saved
+        ] = {}  # by block: how many requests its process had received when it last saved
 
 
 class Operations:
-    """The part of a worker's shell that serves bodies."""
+    """The part of a worker's shell that carries out the operations of bodies."""
 
     world: World
     machine: Worker
@@ -72,7 +72,7 @@ class Operations:
     def operate(  # noqa: PLR0911 - a table
         self, frame: Frame, op: programs.Op
     ) -> Callable[[], Ready]:
-        """Begin an operation; what is returned gives its answer as soon as there is one."""
+        """Begin an operation; the returned function returns the answer as soon as there is one."""
         parent = frame.parent
         if parent is None:
             assert frame.work is not None
@@ -143,7 +143,7 @@ class Operations:
                 raise AssertionError(op)
 
     def _give_up(self, parent: Parent, call: Call) -> None:
-        """An iterator is gone: its finalizer runs at once, or whenever the garbage collector comes."""
+        """Drop an iterator: its finalizer runs at once, or later in the garbage collector."""
         wait = self.world.rng.choice((0.0, 0.0, 0.02, 0.5))
         if wait:
             self._later(wait, self._finalized, parent, call)
@@ -189,10 +189,8 @@ class Operations:
         arg = frame.args[number][index]
         self.world.checks.seen(frame.fns[number], path, arg, payload, failed=failed)
         if frame.fns[number].large:
-            del frame.calls[number]  # as a `Future` that has been read
+            del frame.calls[number]  # as for a `Future` that has been read
         return (programs.read_outcome(payload, failed=failed),)
-
-    # --- calls of threads ---------------------------------------------------------------------
 
     def _shared(self) -> Parent:
         """Return the parent of the calls of the script's threads (`core.parent.by_content`)."""
@@ -204,7 +202,7 @@ class Operations:
         return shared
 
     def ask_shared(self) -> None:
-        """Ask for the history of threads' calls, as the thread that receives does."""
+        """Ask for the history of threads' calls, as the receiving thread does."""
         shared = self.machine.parents.get(ids.SHARED)
         if shared is not None and shared.history.replaying:
             wanted = shared.page_wanted()
@@ -256,7 +254,7 @@ class Operations:
         return (answer,)
 
     def _once_begin(self, frame: Frame, begun: Begun) -> Ready:
-        """Return the recorded answer, or that the function is to run."""
+        """Return the recorded answer, or a request to run the function."""
         parent, checks = frame.parent, self.world.checks
         assert parent is not None
         if not parent.is_once_known(begun):
@@ -316,10 +314,8 @@ class Operations:
         const = self.machine.consts.get(name)
         return None if const is None else (programs.read_outcome(const.payload, failed=False),)
 
-    # --- checkpoints --------------------------------------------------------------------------
-
     def _enter(self, frame: Frame, block: OpenBlock) -> Ready:
-        """Continue from a checkpoint: mostly from the newest one, sometimes from an older one."""
+        """Enter a block; continue from its newest checkpoint, or sometimes from an older one."""
         parent = frame.parent
         assert parent is not None
         if not parent.has_generations(block):
@@ -328,7 +324,7 @@ class Operations:
         self.world.checks.entered(frame.path, block.key, newest, parent.attempt)
         found = [each for each in parent.durable.candidates(block) if each.payload[:1] == b"G"]
         if not parent.durable.can_begin(block) and not self.world.edited:
-            # If none was dropped yet, there must be an older one to continue from.
+            # As long as none has been dropped, there must be an older one.
             needed = 1 if self.world.climate.fallback else 2
             if len(found) < needed and self.world.checks.is_done(frame.path):
                 return None
@@ -351,7 +347,7 @@ class Operations:
             if payload is None:
                 raw = programs.encode_arg(args[index])
                 digest = programs.digest(raw)
-                with suppress(StrangeFutureError):  # it stands, and ends the script
+                with suppress(StrangeFutureError):  # the error is final, and ends the script
                     call = parent.revive(number, fn.id, fn.id, index, digest, name=name)
                 if parent.judge.refusal is not None:
                     return None

@@ -1,4 +1,4 @@
-"""What must hold of callables: a process that names one finds it, and unused ones are erased."""
+"""Checks of callables: a process that names a callable finds it, and unused callables are erased."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 class Callables:
-    """Sees what is named, and what is erased."""
+    """Records which callables are named and erased."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.erased = 0
         self.recorded_max = 0
-        self.held_max = 0  # by one process
+        self.held_max = 0  # known to one process
         self.rounds = 0
 
     def turned(self, shell: BrokerShell, changes: Sequence[Change]) -> None:
-        """A broker has taken a turn: it knows every callable that new calls name."""
+        """Check after a broker's turn that it knows every callable that new calls name."""
         for fn in _named(changes):
             if fn not in shell.broker.state.defines:
                 raise Broken(f"DEFINED: calls name {fn!r}, which the broker does not know")
@@ -34,7 +34,7 @@ class Callables:
             self.held_max = max(self.held_max, len(peer.functions))
 
     def committed(self, shell: BrokerShell, changes: Sequence[Change]) -> None:
-        """Changes are durable: the records of all callables that new calls name are there."""
+        """Check after a commit that the records of all callables that new calls name exist."""
         for fn in _named(changes):
             if shell.journal.get(Table.DEFINE, fn) is None and self._is_open(shell, fn):
                 raise Broken(f"DEFINED: calls name {fn!r}, whose record is not there")
@@ -45,18 +45,18 @@ class Callables:
             self._check(shell)
 
     def opened(self, shell: BrokerShell) -> None:
-        """A broker has recovered."""
+        """Begin again after a broker has recovered."""
         self._check(shell)
 
     def forgot(self, worker: Worker) -> None:
-        """A process has heard a `Forget`."""
+        """Note that a process has received a `Forget`."""
         self.rounds += 1
         self.held_max = max(
             self.held_max, len(worker.callables.known), len(worker.callables.announced)
         )
 
     def _check(self, shell: BrokerShell) -> None:
-        """The log names no callable whose record is missing (CC4)."""
+        """Check that the log names no callable whose record is missing (CC4)."""
         for _, raw in shell.journal.scan(Table.LOG):
             record = wire.decode_logged(raw)
             if isinstance(record, wire.Calls):

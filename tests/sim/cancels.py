@@ -1,8 +1,9 @@
-"""CANCELLED: what was cancelled in time is never begun afterwards; what was too late had begun.
+"""CANCELLED: an item that was cancelled in time never begins; a late cancellation had a begun item.
 
-The answer is sent after the record of the cancellation, so the record is checked. A worker that held the
-item before that turn must not begin it later: a yes means that it gave the item back. A worker that lost
-its lease in another way (it was silent for too long) may not know it yet.
+The answer is sent after the record of the cancellation, so the record is checked. A worker that
+held the item before that turn must not begin it later: a successful cancellation means that the
+worker gave the item back. A worker that lost its lease in another way (it was silent for too long)
+may not know this yet.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class _Held(NamedTuple):
 
 
 class Cancels:
-    """Knows which workers held the cancelled items."""
+    """Records which workers held the cancelled items."""
 
     def __init__(self, world: World, durable: dict[Key, bytes], starts: Counter[Key]) -> None:
         self.world = world
@@ -57,7 +58,7 @@ class Cancels:
         )
 
     def turned(self, shell: BrokerShell, changes: list[Change]) -> None:
-        """A broker has taken a turn: look at what was cancelled in it."""
+        """Check what a broker has cancelled in its turn."""
         if not self.watching:
             return
         for change in changes:
@@ -74,7 +75,8 @@ class Cancels:
 
     def _cancelled(self, shell: BrokerShell, parent: str, outcome: wire.Outcome) -> None:
         path = ids.item_path(parent, outcome.call, outcome.start)
-        # A worker that counted as lost in this turn has no lease any more, as those lost earlier.
+        # A worker that was declared lost in this turn has no lease any more, like those lost
+        # earlier.
         silent = shell.broker.membership.silent
         held = [
             each for each in self.held if each.peer not in silent and not self._is_cut(shell, each)
@@ -92,7 +94,7 @@ class Cancels:
         self.barred[path, outcome.fingerprint + outcome.digests] = barred
 
     def _is_cut(self, shell: BrokerShell, held: _Held) -> bool:
-        """Return whether a process was cut off: it may begin what it had, and none of it counts."""
+        """Return whether a process was cut off: it may begin its items, but their results do not count."""
         grid, hosts = self.world.grid, shell.broker.hosts
         name = None if grid is None else grid.host_of(held.peer)
         host = None if name is None else hosts.by_name.get(name)
@@ -100,19 +102,19 @@ class Cancels:
         return is_revoked or held.peer in hosts.guests.dropped
 
     def started(self, key: Key, work: Work) -> None:
-        """An item is begun."""
+        """Check an item that begins."""
         if work.attempt in self.barred.get(key, ()):
             raise Broken(f"CANCELLED: {key[0]} is begun after it was cancelled")
 
     def too_late(self, key: Key) -> None:
-        """A parent is told that it cancelled too late."""
+        """Check a cancellation that was answered as too late."""
         if self.starts[key] or key in self.durable or self.world.edited:
             return
         if not any(self._counted(worker, key[0]) for worker in self.world.workers.values()):
             raise Broken(f"CANCELLED: {key[0]} was not begun, and could not be cancelled")
 
     def _counted(self, worker: WorkerShell, path: str) -> bool:
-        """Return whether a worker has moved on to an item, and is about to begin it."""
+        """Return whether a worker is about to begin an item."""
         place = ids.parse_item(path)
         return place is not None and any(
             place[:2] == (work.task.parent, work.task.call) and place[2] < work.next

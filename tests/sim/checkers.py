@@ -1,7 +1,7 @@
-"""What must hold in every history, each check under the name of the guarantee that it is for.
+"""The checks of every history; each has the name of its guarantee.
 
-The checks stand outside the system: they see what was committed, what was started and what parents were
-told, and compare it with the results of an undisturbed run (`programs`).
+The checks are outside the system: they see what was committed, what was started and what parents
+received, and compare it with the results of an undisturbed run (`programs`).
 """
 
 from __future__ import annotations
@@ -35,41 +35,40 @@ if TYPE_CHECKING:
 
 
 class Checks:
-    """Knows what was promised."""
+    """Checks the guarantees."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.durable: dict[Key, bytes] = {}  # outcomes that were committed
-        self.delivered: dict[Key, bytes] = {}  # outcomes that a parent was told
+        self.delivered: dict[Key, bytes] = {}  # outcomes that a parent received
         self.starts: Counter[Key] = Counter()
-        self.deaths: Counter[str] = Counter()  # with the item on the CPU
-        self.blamed: Counter[Key] = Counter()  # the same, as recorded
-        self.deaths_late: Counter[str] = Counter()  # because the item ran out of its time
-        self.late: Counter[Key] = Counter()  # the same, as recorded
+        self.deaths: Counter[str] = Counter()  # deaths with the item on the CPU
+        self.blamed: Counter[Key] = Counter()  # the same, as in the journal
+        self.deaths_late: Counter[str] = Counter()  # kills because the item exceeded its time limit
+        self.late: Counter[Key] = Counter()  # the same, as in the journal
         self.cancels = Cancels(world, self.durable, self.starts)
         self.urgent = any("urgent" in step[:2] for step in world.steps)
         self.fns: dict[str, Fn] = {}
         self.progress: dict[bytes, list[wire.Progress | None]] = {}  # as committed; None: erased
         self.floors: dict[
             tuple[wire.Attempt, str], int
-        ] = {}  # of a grant: how many of these before
+        ] = {}  # number of these at the time of a grant
         self.resumes = 0
         self.output = b""
         self.commits = 0
         self.granted_no = 0
         self.compared = 0
         self.trimmed: dict[Key, bytes] = {}  # outcomes that may be computed again
-        # By block: the generation that a parent was told of, and the attempt that was told.
+        # By block: the generation that was confirmed to a parent, and the attempt that received it.
         self.saved: dict[tuple[str, str, int], tuple[int, wire.Attempt]] = {}
         self.restored = 0  # checkpoints continued from
-        self.gone: set[tuple[str, int]] = set()  # calls whose records, and so files, are trimmed
+        # calls whose records, and therefore files, are trimmed
+        self.gone: set[tuple[str, int]] = set()
         self.leftovers = Leftovers(world)
         self.saves = Saves(world)
         self.callables = Callables(world)
         self.permissions = Permissions(world)
         self.kept_once = KeptOnce(world)
-
-    # --- what happens -------------------------------------------------------------------------
 
     def may_die(self, path: str) -> bool:
         return self.deaths[path] < 2 or self._fn_at(path).poison
@@ -79,14 +78,14 @@ class Checks:
         self.deaths_late[path] += reason == "timeout"
 
     def too_late(self, fn: Fn, path: str, arg: Any) -> None:
-        """A parent is told that it cancelled too late."""
+        """Check a cancellation that was answered as too late."""
         self.cancels.too_late((path, fn.id + programs.digest(programs.encode_arg(arg))))
 
     def _fn_at(self, path: str) -> Fn:
         return self.fns.get(path, programs.SCRIPT)
 
     def started(self, fn: Fn, path: str, raw: bytes, work: Work) -> None:
-        """An item is put on a CPU."""
+        """Check an item that begins on a CPU."""
         self.fns[path] = fn
         key = (path, fn.id + programs.digest(raw))
         if self.world.grid is not None:
@@ -97,7 +96,7 @@ class Checks:
         self.cancels.started(key, work)
 
     def chosen(self, worker: WorkerShell, work: Work) -> None:
-        """A worker continues with a slice although others wait there."""
+        """Check that no waiting slice on the worker is more urgent than the chosen one."""
         for other in (*worker.machine.queue, *worker.open):
             if _priority(other) > _priority(work) and other.next < other.stop:
                 raise Broken(f"PRIORITY: {work.task.parent}.{work.task.call} goes before "
@@ -110,15 +109,16 @@ class Checks:
             raise Broken("WC4: a slice is begun after the stop")
 
     def resumes_next(self, path: str, others: Sequence[str]) -> None:
-        """A worker continues with a task that waited, and others could continue, too."""
+        """Check which of several waiting tasks continues."""
         if any(ids.depth(other) > ids.depth(path) for other in others):
             raise Broken(f"WC1: {path} continues before {others}")
 
     def resumed(self, fn: Fn, path: str, raw: bytes, work: Work, given: bytes) -> None:
-        """A long leaf begins, with what it is given.
+        """Check the state with which a long leaf begins.
 
-        It is what the item itself kept, and no older than what was durable when this attempt was
-        granted; nothing is given only where nothing was durable, or it was erased since.
+        It is a state that the item itself saved, and no older than the state that was durable when
+        this attempt was granted. There is none only if none was durable, or it has been erased
+        since.
         """
         recorded = self.progress.get(self._progress_key(path), [])
         floor = self.floors.get((work.attempt, path), 0)
@@ -132,7 +132,7 @@ class Checks:
                 raise Broken(f"NO-WRONG: {path} continues from {given!r}, which another call kept")
 
     def acknowledged(self, message: wire.Progress) -> None:
-        """A worker need not keep a progress report any more: it is durable, or can never be needed."""
+        """Check that an acknowledged progress report is durable, or can never be needed."""
         path = ids.item_path(message.parent, message.call, message.index)
         mine = (message.attempt.epoch, message.attempt.no)
         for each in self.progress.get(self._progress_key(path), ()):
@@ -163,13 +163,13 @@ class Checks:
         return ids.log_prefix(RUN, place[0]) + number
 
     def opened(self, shell: BrokerShell) -> None:
-        """A broker has recovered."""
+        """Begin again after a broker has recovered."""
         self.granted_no = 0
         self.cancels.held = []
         self.callables.opened(shell)
 
     def turned(self, shell: BrokerShell, changes: list[Change]) -> None:
-        """A broker has taken a turn: look at the leases that are new."""
+        """Check the new leases after a broker's turn."""
         leases = shell.broker.scheduler.leases
         self.cancels.turned(shell, changes)
         self.callables.turned(shell, changes)
@@ -196,7 +196,7 @@ class Checks:
         self.saves.turned(shell, granted)
 
     def _check_urgent(self, shell: BrokerShell) -> None:
-        """The most urgent item does not wait while a working worker has only less urgent ones."""
+        """Check that the most urgent item does not wait while a worker has only less urgent ones."""
         broker, now = shell.broker, self.world.now
         scheduler, membership = broker.scheduler, broker.membership
         if broker.busy_disk or membership.stopping or membership._awaited is not None:
@@ -213,7 +213,7 @@ class Checks:
                     raise Broken(f"PRIORITY: {path}.{batch.call} waits for {peer.name}")
 
     def committed(self, shell: BrokerShell, changes: list[Change]) -> None:
-        """Changes have become durable."""
+        """Check changes that have become durable."""
         self.commits += 1
         self.callables.committed(shell, changes)
         for change in changes:
@@ -251,14 +251,14 @@ class Checks:
             self._compare(shell)
 
     def _erased(self, prefix: bytes) -> None:
-        """A future is done, or was replaced: the same items may come again."""
+        """Forget the items of a future that is done or was replaced: the same items may be made again."""
         if self.world.climate.edits:
             for key in [k for k in self.durable if self._prefix(k) == prefix]:
                 self.trimmed[key] = self.durable.pop(key)
                 self.delivered.pop(key, None)
 
     def _trimmed(self, record: wire.Trimmed) -> None:
-        """A script that was changed may ask for trimmed calls again."""
+        """Forget trimmed calls: a script that was changed may make them again."""
         for key in list(self.durable):
             place = ids.parse_item(key[0])
             if place is None or place[0] != record.parent:
@@ -290,7 +290,7 @@ class Checks:
         self.output += record.data
 
     def seen(self, fn: Fn, path: str, arg: Any, payload: bytes, *, failed: bool) -> None:
-        """A parent is told an outcome."""
+        """Check an outcome that a parent receives."""
         key = (path, fn.id + programs.digest(programs.encode_arg(arg)))
         place = ids.parse_item(path)
         if fn.large and place is not None and place[:2] in self.gone and not self.world.edited:
@@ -298,7 +298,7 @@ class Checks:
         durable = self.durable.get(key, self.trimmed.get(key))
         if durable is None:
             if self.world.edited:
-                return  # the parent is about to be dropped: another call has replaced it
+                return  # the parent will be dropped: another call has replaced it
             raise Broken(f"NO-LOST: a parent is told the outcome of {path}, which is not durable")
         if durable != payload:
             raise Broken(f"ONE-COMMIT: a parent is told another outcome of {path} than is recorded")
@@ -321,10 +321,10 @@ class Checks:
                          f"times out of {_tries(fn)}")  # fmt: skip
 
     def entered(self, path: str, key: tuple[str, int], newest: int, attempt: wire.Attempt) -> None:
-        """A block is entered, and a generation is the newest that the journal holds.
+        """Check the generation with which a block is entered; it is the newest in the journal.
 
-        A grant that comes late begins an attempt which another one has taken the place of: what it
-        knows may be older, and nothing that it says counts (LE1).
+        A late grant can begin an attempt that another attempt has replaced: this attempt may know
+        older data, and its messages do not count (LE1).
         """
         saved, saved_by = self.saved.get((path, *key), (0, attempt))
         if newest < saved and not self.world.edited:
@@ -335,18 +335,16 @@ class Checks:
             )
 
     def is_done(self, path: str) -> bool:
-        """Return whether an attempt was granted before its item was done, and is to be dropped."""
+        """Return whether an attempt was granted before its item was done, and will be dropped."""
         return any(known[0] == path for known in self.durable)
 
     def diverged(self, text: str) -> None:
-        """A replay differed, although none of our scripts gives a reason."""
+        """Fail because a replay differed: none of our scripts gives a reason for that."""
         if not self.world.edited:
             raise Broken(f"SAME-ANSWER: {text}")
 
-    # --- the state ----------------------------------------------------------------------------
-
     def _compare(self, shell: BrokerShell) -> None:
-        """What would be recovered now is what the broker knows."""
+        """Check that a recovery now would give the state of the broker."""
         from tests.sim.shells import load
 
         self.compared += 1
@@ -358,20 +356,21 @@ class Checks:
             raise Broken(f"ALWAYS-OPENS: recovery gives {theirs}\nand not {mine}")
 
     def _compare_args(self, mine: dict[str, Any], theirs: dict[str, Any]) -> None:
-        """Of a script that was changed, recovery may count more items whose arguments are needed.
+        """Compare the counts of items whose arguments are needed.
 
-        A call that another one has replaced may have been done before, and the record of that outcome
-        is erased with the calls that a checkpoint covers: then its arguments stay until the parent ends.
+        A changed script may have more after recovery.
+
+        A call that another call has replaced may have been done before. If the record of its
+        outcome was erased with the calls that a checkpoint covers, its arguments stay until the
+        parent ends.
         """
         for path, parent in mine.items():
             live, recovered = parent.pop("args_left"), theirs.get(path, {}).pop("args_left", {})
             if any(recovered.get(record, 0) < left for record, left in live.items()):
                 raise Broken(f"ALWAYS-OPENS: {path} needs arguments {live}, recovery {recovered}")
 
-    # --- the end ------------------------------------------------------------------------------
-
     def at_end(self) -> None:
-        """The run is over."""
+        """Check the end of the run."""
         world = self.world
         if not world.ended:
             raise Broken(f"PROGRESS: not ended at {world.now:.0f} s; {self._where()}")
@@ -420,7 +419,7 @@ class Checks:
 
 
 def _tries(fn: Fn) -> int:
-    """Return how often an item is killed for being late before it fails."""
+    """Return how often an item is killed at its time limit before it fails."""
     return fn.retries + 1 if fn.idempotent else 1
 
 

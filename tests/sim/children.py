@@ -1,4 +1,4 @@
-"""The processes of a simulated host: how its kernel knows them, and those that end before they begin."""
+"""The processes of a simulated host: as its kernel sees them, and those that end before they begin."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class Child(Protocol):
-    """A process of a host, as its kernel knows it."""
+    """A process of a host, as its kernel sees it."""
 
     id: PeerId
     name: str
     role: str
     alive: bool
-    cause: str  # of its death: "crash", "oom", "timeout", "asked"
+    cause: str  # reason of its death: "crash", "oom", "timeout", "asked"
     is_race: bool  # it was killed when it was dead already
 
     def die(self) -> None: ...

@@ -1,9 +1,9 @@
-"""The journal's folder as it is compacted while its run continues: data files, and which of them counts.
+"""The journal's folder while it is compacted: its data files, and which of them is current.
 
-The course is the real machine's (`core/compaction.py`); here are the disk, the child that copies, the
-thread that removes, and where they may die. A kill leaves what was done up to there, an unfinished copy
-with it. A power cut, or a kill followed by one, may undo what was not synced: a new name of
-the file that counts, a removal. What is committed to a file is synced.
+The real machine (`core/compaction.py`) decides the steps; this module has the disk, the child that
+copies, the thread that removes, and the points at which they may die. A kill leaves what was done
+before it, also an unfinished copy. A power cut, or a kill followed by one, may undo what was not
+synced: the new name of the current file, or a removal. Commits to a file are synced.
 
 All random draws come from a separate generator: worlds without a compaction are unchanged.
 """
@@ -32,7 +32,7 @@ POINTS = (
 _REOPEN_DIES = 0.1
 _LATE_S = 2.0
 """Compactions are begun so long after the last fault."""
-_GENERATION = b"generation"  # an opening that is cut short may have raised it in either file
+_GENERATION = b"generation"  # an interrupted opening may have raised it in either file
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +40,15 @@ class Habit:
     """How often a journal is compacted, how long that takes, and how often it fails."""
 
     rest_s: float  # between two, on average
-    copy_s: float  # at most
+    copy_s: float  # duration, at most
     step_s: float  # between two steps of catching up
-    sync_s: float  # of the rename
+    sync_s: float  # duration of the rename
     remove_s: float  # until the old file is gone, at most
     step_records: int
     noted_max: int
     fails: float  # chance that the disk refuses the copy, a step or the rename
-    power: float  # chance that a death at a point is everybody's
-    points: dict[str, float]  # chance of dying there
+    power: float  # chance that all processes die at a point
+    points: dict[str, float]  # chance of a death at a point
     keep_history: bool
 
     @classmethod
@@ -76,17 +76,17 @@ class Disk:
     """What is in the journal's folder."""
 
     rng: random.Random
-    files: dict[int, Tables]  # by the number of their folder
-    double: Tables  # all that was committed, kept apart
-    named: int = 0  # the one that counts
-    before: int | None = None  # the one that counts if the power goes: the rename is not synced
+    files: dict[int, Tables]  # data files by the number of their folder
+    double: Tables  # all that was committed, kept separately
+    named: int = 0  # number of the current file
+    before: int | None = None  # the current file after a power failure: the rename is not synced
     unsynced: dict[int, Tables] = field(default_factory=dict)  # removed; may come back
     counts: Counter[str] = field(default_factory=Counter)  # results, for the report
 
     def reopened(self) -> Tables:
-        """Open the files that a death has left; return the content of the file that counts.
+        """Open the files that a death has left; return the content of the current file.
 
-        An opening may be cut short as well, at any of its steps.
+        An opening may be interrupted too, at any of its steps.
         """
         while not self._opening():
             pass
@@ -95,7 +95,7 @@ class Disk:
         return self.files[self.named]
 
     def _opening(self) -> bool:
-        if self.rng.random() < 0.5:  # the power has gone in between
+        if self.rng.random() < 0.5:  # the power has failed in between
             self._lose_unsynced()
         self.check(self.file(self.counting()), self.double, "what is opened")
         if self._dies():
@@ -110,11 +110,11 @@ class Disk:
         return True
 
     def counting(self) -> int:
-        """Return which file an opening takes."""
+        """Return which file an opening chooses."""
         return self.named
 
     def synced(self) -> None:
-        """The folder is synced: what it names, and what was removed from it."""
+        """Sync the folder: its names and its removals become durable."""
         self.before = None
         self.unsynced.clear()
 
@@ -136,13 +136,13 @@ class Disk:
         del self.files[number]
 
     def file(self, number: int) -> Tables:
-        """Return the content of a file that has to be there."""
+        """Return the content of a file that must exist."""
         if number not in self.files:
             raise Broken(f"ALWAYS-OPENS: file {number} is not there")
         return self.files[number]
 
     def check(self, content: Tables, expected: Tables, what: str) -> None:
-        """Raise if a file does not hold what it should."""
+        """Raise if a file does not have the expected content."""
         for table in Table:
             mine, theirs = content[table], expected[table]
             if mine != theirs:
@@ -178,7 +178,7 @@ class FileJournal(MemoryJournal):
         super().commit(changes if self.disk is None else [*changes, *self._events(self.disk.rng)])
 
     def _events(self, rng: random.Random) -> list[Change]:
-        """Return additional changes: puts and erasures in any order that the runtime may make."""
+        """Return additional changes: puts and erasures in any order that is possible in the runtime."""
         changes: list[Change] = []
         for _ in range(rng.choice((0, 1, 2, 5))):
             group = b"%d." % rng.randrange(3)
@@ -190,7 +190,7 @@ class FileJournal(MemoryJournal):
         return changes
 
     def show(self, content: Tables) -> None:
-        """Continue in another file."""
+        """Use the content of another file from now on."""
         self._tables = content
 
     def _apply(self, changes: Sequence[Change]) -> None:
@@ -207,7 +207,7 @@ class FileJournal(MemoryJournal):
             self.compactor.note(changes, kept)
 
     def _erase(self, change: Erase) -> list[bytes]:
-        """Erase a prefix; return the keys of what went to HISTORY."""
+        """Erase a prefix; return the keys of the records that were moved to HISTORY."""
         kept: list[bytes] = []
         keep = self.keep_history and change.table is Table.LOG
         keys = [key for key in self._tables[change.table] if key.startswith(change.prefix)]
@@ -252,7 +252,7 @@ class _File:
 
 
 class Compactor:
-    """What compacts the journal in one life of a broker: its writer's thread, the child, the remover."""
+    """Compacts the journal in one life of a broker: writer thread, child and remover."""
 
     def __init__(self, shell: BrokerShell, journal: FileJournal, habit: Habit) -> None:
         assert journal.disk is not None, "it has begun"
@@ -276,7 +276,7 @@ class Compactor:
         self.world.at(delay_s, self.shell, do, *args)
 
     def note(self, changes: Sequence[Change], kept: Sequence[bytes]) -> None:
-        """A commit is done."""
+        """Tell the machine that a commit is done."""
         if self.course is not None:
             try:
                 self.course.note(changes, kept)
@@ -293,7 +293,7 @@ class Compactor:
         self.world.at(start_s, None, self._copy, self.course, self.number)
 
     def _copy(self, course: Course, number: int) -> None:
-        """The child begins to copy; it dies with its parent, but does not sleep with it."""
+        """Let the child copy; it dies with its parent, but does not pause with it."""
         if not self.shell.alive or self.course is not course:
             return
         snapshot = copied(self.journal._tables)
@@ -331,7 +331,7 @@ class Compactor:
             self._at(self.habit.step_s * (0.5 + self.rng.random()), self._catch_up, course)
 
     def _rename(self, course: Course) -> None:
-        """Name the new file; it is not durable yet. There is no commit before it is."""
+        """Rename to the new file. The rename is not durable yet, and there is no commit before it is."""
         disk = self.disk
         self._point("before swap")
         if self._refused():
@@ -356,7 +356,7 @@ class Compactor:
         self._point("swapped")
 
     def _remove(self, kept: int) -> None:
-        """The remover: another compaction may be under way."""
+        """Remove the old file; another compaction may be running."""
         self._point("before removal")
         for number in obsolete(list(self.disk.files), kept, newer=False):
             self.disk.remove(number)
@@ -377,7 +377,7 @@ class Compactor:
         self._rest()
 
     def _point(self, label: str) -> None:
-        """A point at which the process may die: alone, or with all others."""
+        """Let the process die here, perhaps: alone, or with all others."""
         world = self.world
         chance = self.habit.points.get(label)
         if not chance or world.now >= world.climate.until or self.rng.random() >= chance:

@@ -1,4 +1,7 @@
-"""What of a broker's state is in its journal: every field, but those that are named here with a reason."""
+"""The part of a broker's state that is in its journal: all fields except those listed here.
+
+Each listed field has its reason.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ _NOT_OF_PIECE = {
 
 
 def durable_part(state: DurableState) -> dict[str, Any]:
-    """Return what of a state is in the journal, in a form that can be compared."""
+    """Return the durable part of a state in a form that can be compared."""
     names = set(DurableState.__struct_fields__).difference(_NOT_OF_STATE)
     return {
         **{name: getattr(state, name) for name in names},
@@ -58,7 +61,7 @@ def _parent_part(parent: ParentFacts) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:  # noqa: PLR0911 - a table
-    """Return a value in a form that is equal where it means the same."""
+    """Return a value in a form that is equal if it means the same."""
     match value:
         case Batch():
             return {name: _plain(getattr(value, name)) for name in Batch.__slots__}
@@ -70,7 +73,7 @@ def _plain(value: Any) -> Any:  # noqa: PLR0911 - a table
         case Sizes():
             return value.runs(0, 1 << 62)
         case dict():
-            # What is empty, or a count of nothing, was noted and is void.
+            # Empty values and counts of zero mean the same as no value.
             plain = ((key, _plain(each)) for key, each in value.items())
             return {key: each for key, each in plain if each not in ([], {}, [0, 0, 0.0])}
         case list():

@@ -1,8 +1,8 @@
-"""Other hosts of the simulated world: how they vanish, return, sleep, leave, are cut off, and lie.
+"""Other hosts of the simulated world: they vanish, return, sleep, leave, are cut off, and lie.
 
-A world has them only where it is told to (`--grid`): other histories stay as they were. Node 0 is the
-launcher's host; each other node is a host of its own, whose messages come through the remote door of the
-broker. What starts agents there (the places) is the world itself.
+A world has them only on request (`--grid`), so other histories stay the same. Node 0 is the
+launcher's host; each other node is a separate host, whose messages come through the remote door of
+the broker. The world itself starts agents there, in place of the places.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LATE_S = 1.0
 class Weather:
     """The hosts of a world, and the rates of their faults (per second)."""
 
-    workers: tuple[int, ...]  # of each host, the launcher's first
+    workers: tuple[int, ...]  # number of workers of each host, the launcher's first
     latency_s: tuple[float, ...]
     orphan_s: float = 30.0
     rates: dict[str, float] = field(default_factory=dict)
@@ -62,32 +62,31 @@ class Weather:
 
 
 class Grid:
-    """The other hosts of one world, and what must hold for them."""
+    """The other hosts of one world, and their checks."""
 
     def __init__(self, world: World, weather: Weather) -> None:
         self.world = world
         self.weather = weather
         self.rng = random.Random(f"what hosts of {world.seed} do")
         self.launcher: Launcher
-        self.node_of: dict[bytes, int] = {}  # of processes of other hosts
-        self.blocked: dict[tuple[int, int], float] = {}  # node and way -> until when
-        self.off: set[int] = set()  # without power
-        self.barred: set[int] = set()  # drained or cut off: no agent is started there
-        self.drains: dict[int, float] = {}  # wanted of each broker: node -> deadline
+        self.node_of: dict[bytes, int] = {}  # keys of processes of other hosts
+        self.blocked: dict[tuple[int, int], float] = {}  # (node, direction) -> end of the cut
+        self.off: set[int] = set()  # nodes without power
+        self.barred: set[int] = set()  # drained or cut-off nodes: no agent is started there
+        self.drains: dict[int, float] = {}  # requested from each broker: node -> deadline
         self.revoked: set[int] = set()
-        self.counted: dict[int, int] = {}  # what they had done when they were cut off
+        self.counted: dict[int, int] = {}  # items done before they were cut off
         self.heard_at: dict[int, float] = {}
-        self.calm_since: dict[int, float] = {}  # since when nothing has happened to a host
+        self.calm_since: dict[int, float] = {}  # time since which nothing has happened to a host
         self.liars: set[int] = set()
         self.silent_since: dict[int, float] = {}
         self.up_since: dict[int, float] = {}
-        self.lost_at: dict[int, list[float]] = {}  # by one broker
+        self.lost_at: dict[int, list[float]] = {}  # lost hosts of one broker
         self.liar = Liar(world, self)
         self.handed = Handed(world, strict=weather.keeping.strict)
-        self.chances = random.Random(f"what hosts of {world.seed} say")  # of the ends of agents
+        # reports of the ends of agents
+        self.chances = random.Random(f"what hosts of {world.seed} say")
         self.says_over = self.chances.choice((0.0, 0.5, 1.0))
-
-    # --- places -------------------------------------------------------------------------------
 
     @property
     def nodes(self) -> range:
@@ -107,7 +106,7 @@ class Grid:
         return found if found is not None and found.alive else None
 
     def processes(self, node: int) -> list[Process]:
-        """Return what runs on a host, its agent first."""
+        """Return the processes of a host, its agent first."""
         agent = self.agent(node)
         return [] if agent is None else [agent, *self.workers(node)]
 
@@ -116,12 +115,12 @@ class Grid:
         return [worker for worker in there if worker.agent.node == node]
 
     def start(self, node: int) -> None:
-        """Start an agent, unless one is found there."""
+        """Start an agent, unless one already runs there."""
         if self.agent(node) is None and node not in self.off | self.barred:
             self.launcher.start_agent(node)
 
     def over(self, agent: AgentShell) -> None:
-        """An agent has ended: its host has seen it, and may say so, late or never (HO7)."""
+        """Handle the end of an agent: its host has noticed it, and may report it, late or never (HO7)."""
         died = not agent.machine.left
         if agent.node not in self.off and self.chances.random() < self.says_over:
             late_s = self.chances.choice((0.05, 0.3, 2.0, 12.0)) * (0.5 + self.chances.random())
@@ -133,14 +132,12 @@ class Grid:
         self._tell_broker(AgentOver(f"h{node}", agent, died))
 
     def ended(self, node: int) -> None:
-        """An agent is gone: it is started again after a while, if there is a launcher."""
+        """Start an agent again some time after its end, if there is a launcher."""
         self.world.at(0.1 + 2.0 * self.rng.random(), None, self._start_again, node)
 
     def _start_again(self, node: int) -> None:
         if not self.world.stopping:
             self.start(node)
-
-    # --- the network --------------------------------------------------------------------------
 
     def passes(self, peer: bytes, way: int) -> bool:
         """Return whether a message gets through: 0 up, 1 down."""
@@ -151,7 +148,7 @@ class Grid:
         return self.blocked.get((node, 1), 0.0) <= self.world.now
 
     def keep(self, peer: bytes, frames: Sequence[bytes]) -> None:
-        """A message of a process passes its agent."""
+        """Let an agent keep a message that passes it."""
         agent = self.agent(self.node_of.get(peer, 0))
         if agent is not None and agent.is_remote and peer != agent.id and agent.machine.relay:
             agent.machine.relay.up(PeerId(peer), frames)
@@ -161,11 +158,9 @@ class Grid:
         return self.weather.latency_s[self.node_of.get(peer, 0)]
 
     def arrives(self, peer: bytes) -> None:
-        """A message of a process reaches the broker."""
+        """Record that a message of a process reaches the broker."""
         if node := self.node_of.get(peer, 0):
             self.heard_at[node] = self.world.now
-
-    # --- what happens -------------------------------------------------------------------------
 
     def plan(self, launcher: Launcher) -> None:
         self.launcher = launcher
@@ -178,7 +173,7 @@ class Grid:
         return self.world.climate.until + 2.0
 
     def happens(self, kind: str) -> None:
-        """Let something happen to a host."""
+        """Apply a random fault to a host."""
         world = self.world
         if world.stopping:
             return
@@ -213,7 +208,7 @@ class Grid:
         self.calm_since[node] = math.inf
 
     def switch_off(self, node: int, seconds: float) -> None:
-        """Take the power from a host, and give it back later."""
+        """Switch a host off, and on again later."""
         self.disturb(node)
         self.off.add(node)
         agent = self.agent(node)
@@ -234,13 +229,11 @@ class Grid:
             self.blocked[node, way] = max(until, self.world.now + seconds)
 
     def _flap(self, node: int, times: int) -> None:
-        """Be out of reach for longer than the heartbeat timeout, several times."""
+        """Make a host unreachable for longer than the heartbeat timeout, several times."""
         gap_s = self.world.climate.lease_s + 1.5
         self._block(node, "apart", gap_s)
         if times > 1:
             self.world.at(gap_s + 1.5, None, self._flap, node, times - 1)
-
-    # --- what users ask for -------------------------------------------------------------------
 
     def _tell_broker(self, event: Event) -> None:
         broker = self.world.broker
@@ -265,7 +258,7 @@ class Grid:
         self.world.at(5.0 + 40.0 * self.rng.random(), None, self._join, node)
 
     def _was_cut(self, node: int) -> None:
-        """The broker has cut a host off: it is asked why, and enrolled again."""
+        """Handle a host that the broker has cut off: check the reason, and enroll it again."""
         self.disturb(node)
         if node not in self.revoked:
             self.revoked.add(node)
@@ -273,7 +266,7 @@ class Grid:
             self.world.at(5.0 + 40.0 * self.rng.random(), None, self._join, node)
 
     def _join(self, node: int) -> None:
-        """A host is enrolled again; what an old key has admitted is gone."""
+        """Enroll a host again; processes admitted by its old key are gone."""
         if node in self.revoked and (agent := self.agent(node)) is not None:
             agent.die()
         self.revoked.discard(node)
@@ -284,7 +277,7 @@ class Grid:
         self.ended(node)
 
     def opened(self, broker: BrokerShell, *, adopt: bool) -> None:
-        """A broker has begun: it is told what was asked of the last one."""
+        """Repeat to a new broker the requests to the last one."""
         self.counted.clear()
         self.lost_at.clear()
         if adopt:
@@ -297,10 +290,8 @@ class Grid:
         for node in sorted(self.revoked):
             broker.exchange.add(RevokeHost(f"h{node}"))
 
-    # --- what must hold -----------------------------------------------------------------------
-
     def note(self, text: str) -> None:
-        """The broker sends a message to the user: no honest host is accused."""
+        """Check a message of the broker to the user: no honest host is accused."""
         self.world.note(f"says {text}")
         honest = [node for node in self.nodes if node not in self.liars]
         for node in honest:
@@ -322,7 +313,7 @@ class Grid:
         agent = self.agent(node)
         is_known = (
             agent is not None
-            and agent.machine.link.received > 0  # that broker has answered it
+            and agent.machine.link.received > 0  # that broker has answered the request
             and agent.machine.link.epoch == broker.broker.epoch
         )
         if "has died" in text and is_known:
@@ -336,7 +327,7 @@ class Grid:
         self.handed.committed(changes)
 
     def turned(self, shell: BrokerShell) -> None:
-        """A broker has taken a turn."""
+        """Check the hosts after a broker's turn."""
         broker, now = shell.broker, self.world.now
         broker.hosts.check()
         for cut in shell.exchange.cuts:
@@ -374,7 +365,7 @@ class Grid:
                     raise Broken(f"HO1: {host.name} is {host.state.value}, and {seated} get work")
 
     def _check_down(self, shell: BrokerShell, node: int, host: KnownHost) -> None:
-        """A host that hears nothing is found, and one that flaps; a quarantine ends."""
+        """Check that hosts that receive nothing, or flap, are detected, and that a quarantine ends."""
         now, timeout_s = self.world.now, shell.config.heartbeat_timeout_s
         if host.state is not HostState.UP:
             self.up_since[node] = now
@@ -400,7 +391,7 @@ class Grid:
             raise Broken(f"HO5: {host.name} is in quarantine after its end")
 
     def left_at_work(self, node: int, path: str) -> None:
-        """A worker was told that its host is drained, while it was executing an item."""
+        """Note that a worker learned of a drain while it was executing an item."""
         climate = self.world.climate
         others = any(climate.rates.values()) or any(climate.points.values())
         if node in self.drains and not others and node not in self.calm_since:

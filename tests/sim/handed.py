@@ -1,7 +1,8 @@
-"""Agents of simulated hosts keep what their processes have sent: the files for it, and what must hold.
+"""Agents of simulated hosts keep the messages of their processes: the files for this, and the checks.
 
-What an agent has got of a finished item is not computed again, though worker and broker die. This is
-checked in worlds where nothing else happens to a host: one that is lost, or cut off, loses its work.
+A finished item whose outcome an agent has received is not computed again, even if worker and broker
+die. This is checked in worlds where nothing else happens to a host: one that is lost or cut off
+loses its work.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ class Keeping:
 
     memory_bytes: int = 64 << 20
     disk_bytes: int = 4 << 30
-    full: float = 0.0  # chance that a file cannot be written
-    torn: float = 0.0  # chance that it is not what was written
-    strict: bool = False  # nothing that an agent has received is computed again
+    full: float = 0.0  # chance that a write fails
+    torn: float = 0.0  # chance that a file differs from what was written
+    strict: bool = False  # check that nothing that an agent has received is computed again
 
     @classmethod
     def draw(cls, rng: random.Random) -> Keeping:
-        """Draw a seed's disks; most have hardly any memory, so that files are used."""
+        """Draw a seed's disks; most have little memory for messages, so that files are used."""
         memory = rng.choice((0, 0, 300, 64 << 20))
         disk = rng.choice((500, 4 << 30, 4 << 30))
         return cls(memory, disk, rng.choice((0.0, 0.0, 0.2)), rng.choice((0.0, 0.0, 0.2)))
@@ -68,7 +69,7 @@ class Shelf:
 
 
 class Handed:
-    """What agents of other hosts have got, in a world in which it counts."""
+    """The outcomes that agents of other hosts have received, in a world in which they count."""
 
     def __init__(self, world: World, *, strict: bool) -> None:
         self.world = world
@@ -77,7 +78,7 @@ class Handed:
         self.calls: set[tuple[str, int]] = set()  # durable
 
     def up(self, frames: Sequence[bytes]) -> None:
-        """An agent gets a message of a process."""
+        """Record a message of a process that an agent gets."""
         if not self.strict:
             return
         for message in map(wire.decode_up, frames[1:]):

@@ -1,7 +1,7 @@
 """A simulated host: the real `Agent` machine, and a kernel in virtual time.
 
-It starts processes when the machine says so and tells it of their ends; `tests.sim.watch` sees what the
-machine must never do.
+It starts processes when the machine requests it, and reports their ends to the machine;
+`tests.sim.watch` checks what the machine must never do.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ ALIVE_S = 1.0
 
 
 class AgentShell(Process):
-    """Starts the processes of one host and learns of their ends; they die with it."""
+    """Starts the processes of one host and notices their ends; they die with it."""
 
     def __init__(self, world: World, launcher: Launcher, node: int) -> None:
         super().__init__(world, f"agent{node}", world.new_id("agent"))
         self.launcher = launcher
         self.node = node
-        self.reaped: Child  # the last
-        self.children: dict[str, Child] = {}  # by the name of their slot, until their end is learnt
+        self.reaped: Child  # the last broker's
+        # by the name of their slot, until their end is noticed
+        self.children: dict[str, Child] = {}
         grid = world.grid
         self.is_remote = grid is not None and node > 0
         count = world.climate.workers if grid is None else grid.weather.workers[node]
@@ -57,15 +58,13 @@ class AgentShell(Process):
             shelf = Shelf(keeping, random.Random(f"disk of {self.id!r}"))
             relay = Relay(RUN8, host, keeping.config, shelf)
         self.machine = Agent(config, slots, node=host, name=self.name, pid=0, run=RUN8, relay=relay)
-        self.boots = True  # its first processes start beside each other
+        self.boots = True  # its first processes start in parallel
         self.woken_at = math.inf
         self.watch = Watch(self)
         world.wires[self.id] = Wire()
         self._step(agent.Ticked({}))
         self.boots = False
         world.at(0.01, self, self._beat)
-
-    # --- the machine --------------------------------------------------------------------------
 
     def _step(self, event: agent.Event) -> None:
         world = self.world
@@ -84,7 +83,7 @@ class AgentShell(Process):
                 case agent.Transmit(frames=frames):
                     world.send_up(self.id, frames)
                 case agent.Beat(frames=frames):
-                    if not vouches:  # else what went before it says the same
+                    if not vouches:  # otherwise an earlier message says the same
                         world.send_up(self.id, frames)
                 case agent.Forward(peer=peer, frames=frames):
                     world.send_up(peer, frames, kept=False)
@@ -101,7 +100,7 @@ class AgentShell(Process):
         return 0.01 + chance * 0.1 if self.boots else 0.05 + 0.2 * chance
 
     def _wake_in_time(self) -> None:
-        """Have the machine look at the clock where something is due before its next beat."""
+        """Step the machine when something is due before its next heartbeat."""
         due = self.machine.deadline()
         if self.alive and due < min(self.machine.looks_at, self.woken_at):
             self.woken_at = max(due, self.world.now)
@@ -129,8 +128,6 @@ class AgentShell(Process):
         elif status:
             self.launcher.gave_up()
 
-    # --- processes ----------------------------------------------------------------------------
-
     def start_child(self, wanted: agent.Start) -> None:
         from tests.sim.worker import WorkerShell
 
@@ -146,7 +143,7 @@ class AgentShell(Process):
         self._step(agent.Started(name, child.id, 0))
 
     def end_late(self, child: WorkerShell, work: Work, index: int) -> None:
-        """An item has run out of its time, and the flight record says so."""
+        """Note that the flight record shows an item that exceeded its time limit."""
         if child.alive and child.on_cpu == (work, index):
             self._step(agent.Ticked(self._flights()))
 
@@ -159,7 +156,7 @@ class AgentShell(Process):
         self._step(child.exited())
 
     def launcher_gone(self) -> None:
-        """The launcher has ended; the kernel tells the agent at once."""
+        """Tell the agent at once that the launcher has ended, as the kernel does."""
         self._step(agent.LauncherGone())
         if self.alive:
             self._step(agent.Ticked(self._flights()))
@@ -176,15 +173,13 @@ class AgentShell(Process):
         if self.is_remote and self.world.grid is not None:
             self.world.grid.over(self)
 
-    # --- messages -----------------------------------------------------------------------------
-
     def reconnected(self) -> None:
         if self.machine.greeted:
             for frames in self.machine.link.again():
                 self.world.send_up(self.id, frames)
 
     def pass_down(self, peer: bytes, frames: Sequence[bytes]) -> None:
-        """A message for one of its processes passes."""
+        """Pass on a message for one of its processes."""
         relay, worker = self.machine.relay, self.world.workers.get(peer)
         assert relay is not None
         if relay.down(PeerId(peer), wire.unpack_header(frames[0])) and worker is not None:

@@ -1,4 +1,4 @@
-"""`once` in the simulated world: an answer that was given stays the same."""
+"""Checks of `once` in the simulated world: an answer that was given stays the same."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ Place = tuple[str, str]
 
 
 class KeptOnce:
-    """Knows which functions have ended, and their answers."""
+    """Records which functions have ended, and their answers."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.answers: dict[Place, bytes] = {}
-        self.by: dict[Place, Attempt] = {}  # who was told first
+        self.by: dict[Place, Attempt] = {}  # the attempt that received it first
 
     def runs(self, path: str, begun: Begun, by: Attempt) -> None:
-        """A function runs, for the first time or once more.
+        """Check a function that runs.
 
-        An attempt that does not know yet that a later one has taken its place may run it again.
+        An attempt that does not know yet that a later one has replaced it may run the function
+        again.
         """
         first = self.by.get((path, begun.whole), by)
         is_late = (by.epoch, by.no) < (first.epoch, first.no)
@@ -35,11 +36,11 @@ class KeptOnce:
             )
 
     def observed(self, path: str, begun: Begun, answer: bytes, by: Attempt) -> None:
-        """A parent is told the answer of a function."""
+        """Check the answer that a parent receives."""
         self.by.setdefault((path, begun.whole), by)
         if self.answers.setdefault((path, begun.whole), answer) != answer and self._counts(path):
             raise Broken(f"SAME-ANSWER: {path} is told another answer at {begun}")
 
     def _counts(self, path: str) -> bool:
-        """Return whether it matters: not to a script that was changed, nor to an attempt that is over."""
+        """Return whether a check applies: not if the script was changed, or if the attempt is over."""
         return not self.world.edited and not self.world.checks.is_done(path)

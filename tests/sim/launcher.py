@@ -1,4 +1,4 @@
-"""What starts the simulated processes again, and what makes them fail."""
+"""Restarts the simulated processes, and makes them fail."""
 
 from __future__ import annotations
 
@@ -27,13 +27,15 @@ class Launcher:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.interrupted = False  # the user has asked for an end
-        self.asking: AskCheckpoints | None = None  # checkpoints; a new broker is asked again
+        self.interrupted = False  # the user has asked the run to end
+        # requested checkpoints; a new broker is asked again
+        self.asking: AskCheckpoints | None = None
         self.asking_until = 0.0
-        self.chance = random.Random(f"asks of {world.seed}")  # other histories stay as they were
+        # drawn separately, so other histories stay the same
+        self.chance = random.Random(f"asks of {world.seed}")
 
     def start(self, *, adopt: bool) -> None:
-        """Begin a life: first, or `resume`."""
+        """Start the run, or resume it."""
         world = self.world
         if not adopt:
             world.missing_functions.begin_life()
@@ -62,7 +64,7 @@ class Launcher:
         agent = world.agents[0]
         has_left = world.grid is not None and agent is not None and agent.machine.left
         if (self.interrupted or has_left) and not world.stopping:
-            world.at(0.0, None, self.stopped)  # it was asked to end, and has
+            world.at(0.0, None, self.stopped)  # the run was asked to end, and has ended
         elif not world.stopping:
             delay_s = 0.02 + world.climate.boot_s * world.rng.random()
             world.at(delay_s, None, self._again_broker, life)
@@ -84,7 +86,7 @@ class Launcher:
             self.start_agent(node)
 
     def gave_up(self) -> None:
-        """An agent cannot continue: the run stops, and is resumed when the user has corrected the cause."""
+        """Stop the run because an agent cannot continue; resume it when the cause is corrected."""
         world = self.world
         world.faults["gave up"] += 1
         world.hosts.mended = self.interrupted = True
@@ -92,7 +94,7 @@ class Launcher:
             world.broker.interrupt()
 
     def gone(self) -> None:
-        """The launcher is killed: broker and agents find that by themselves, and the run is resumed."""
+        """Kill the launcher; broker and agents notice it by themselves, and the run is resumed."""
         world = self.world
         if world.stopping:
             return
@@ -105,7 +107,7 @@ class Launcher:
         world.at(1.0, None, self._resume_alone, world.life)
 
     def gone_alone(self) -> None:
-        """The launcher's host is left without it; other hosts live on, and a resume may find them."""
+        """Kill the launcher and its host's processes; other hosts continue, and a resume may find them."""
         world = self.world
         assert world.grid is not None
         world.faults["host gone"] += 1
@@ -122,7 +124,7 @@ class Launcher:
     def _resume_alone(self, life: int) -> None:
         """Resume when nothing of the earlier launch is left."""
         if self.world.grid is not None and life != self.world.life:
-            return  # the power failed, too
+            return  # the power failed as well
         for each in self._agents():
             if each.is_remote:
                 continue
@@ -132,8 +134,6 @@ class Launcher:
             if process.alive:
                 process.die()
         self.resume(life)
-
-    # --- faults -------------------------------------------------------------------------------
 
     def plan_faults(self) -> None:
         world = self.world
@@ -151,7 +151,7 @@ class Launcher:
             world.at(at_s, None, self.ask)
 
     def ask(self) -> None:
-        """The user, or the batch system, wants checkpoints, mostly before the run is to end."""
+        """Request checkpoints as a user or a batch system does, mostly before the end of the run."""
         world = self.world
         if world.stopping or self.interrupted:
             return
@@ -167,7 +167,7 @@ class Launcher:
             world.broker.ask(self.asking)
 
     def opened(self, broker: BrokerShell) -> None:
-        """A broker has begun: what is wanted of it, it is told again."""
+        """Repeat to a new broker the requests to the last one."""
         if self.interrupted:
             broker.interrupt()
         if self.asking is not None:
@@ -175,7 +175,7 @@ class Launcher:
             broker.ask(AskCheckpoints(self.asking.hands_over, left_s))
 
     def fault(self, kind: str) -> None:
-        """Let something fail."""
+        """Apply a random fault."""
         world = self.world
         if world.stopping:
             return
@@ -245,7 +245,7 @@ class Launcher:
         return found
 
     def _here(self) -> list[Process]:
-        """Return the processes of the launcher's host: other hosts have a power supply of their own."""
+        """Return the processes of the launcher's host: other hosts have their own power supply."""
         grid = self.world.grid
         return [p for p in self._everybody() if grid is None or p.id not in grid.node_of]
 
@@ -253,7 +253,7 @@ class Launcher:
         return self.world.rng.choice(choices) if choices else None
 
     def power_cut(self) -> None:
-        """Everything dies at once; the run is resumed later."""
+        """Kill everything at once; resume the run later."""
         world = self.world
         world.life += 1
         world.stopping = True
@@ -263,7 +263,7 @@ class Launcher:
         world.at(1.0, None, self.resume, world.life)
 
     def stopped(self) -> None:
-        """The broker has ended as it was asked to: the rest ends too, and the run is resumed."""
+        """Handle the requested end of a broker: the other processes end too, and the run is resumed."""
         if not self.world.stopping:
             self.power_cut()
 

@@ -1,4 +1,4 @@
-"""Growth: what may remain at a run's end, in its broker and in its journal."""
+"""Checks of growth: what may remain at a run's end, in its broker and in its journal."""
 
 from __future__ import annotations
 
@@ -22,27 +22,31 @@ if TYPE_CHECKING:
 
 
 class Leftovers:
-    """Knows which calls of a script's earlier attempts are not waited for any more."""
+    """Records which calls of a script's earlier attempts are no longer waited for."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        # By attempt at the root: calls that an earlier one made, and that are not in its checkpoint.
+        # By attempt of the root: calls that an earlier attempt made, and that are not in the
+        # checkpoint.
         self.forgotten: dict[wire.Attempt, set[int]] = {}
 
     def went_on(self, path: str, attempt: wire.Attempt, record: wire.Checkpoint) -> None:
-        """A parent continues from a generation: of what that covers, it waits for its futures only."""
+        """Note that a parent continues from a generation.
+
+        Of the covered calls, it waits only for futures in the state.
+        """
         if path == ids.ROOT:
             calls = set(range(record.entry, record.calls)).difference(record.pending)
             self.forgotten.setdefault(attempt, set()).update(calls)
 
     def _forgotten(self, broker: Broker) -> set[Batch]:
-        """Return the calls that are not waited for: their maker is dead, and had them only in memory."""
+        """Return the calls that are not waited for: their attempt is dead, and had them only in memory."""
         attempt = None if broker.ended is None else broker.ended.attempt
         calls = set() if attempt is None else self.forgotten.get(attempt, set())
         return {batch for batch in _undone(broker.state) if batch.call in calls}
 
     def check(self, shell: BrokerShell) -> None:
-        """All was awaited, so nothing may be left but what the root did, and what it has forgotten."""
+        """Check that only records of the root and of forgotten calls are left."""
         state, scheduler = shell.broker.state, shell.broker.scheduler
         forgotten = self._forgotten(shell.broker)
         left: dict[str, Any] = {
@@ -61,11 +65,11 @@ class Leftovers:
             "questions": list(shell.broker.questions.open),
             "loads": [p.name for p in scheduler.workers.values() if _is_loaded(p, forgotten)],
         }
-        # A script may give a call up and end at once: then no turn could settle it.
+        # A script may give up a call and end at once, so that no turn could settle it.
         shell.broker.abandonments.settle()
         left["given up"] = list(shell.broker.abandonments.open)
         if self.world.edited:
-            # What the script asked for before it was changed need not be waited for.
+            # Calls that the script made before it was changed need not be waited for.
             left = {"arguments": [] if left["batches"] else left["arguments"]}
         if any(left.values()):
             raise Broken(f"growth: left at the end {left}")
@@ -76,7 +80,7 @@ class Leftovers:
 
 
 def _undone(state: DurableState) -> list[Batch]:
-    """Return the script's calls with items to do; of others, the end may not have been told any more."""
+    """Return the script's calls with items to do; the end of other calls may not have been reported."""
     scripts = [state.parents[path] for path in ids.SCRIPTS if path in state.parents]
     return [batch for each in scripts for batch in each.batches.values() if batch.undone]
 
@@ -92,12 +96,12 @@ def _available(scheduler: Scheduler, facts: Batch) -> int:
 
 
 def _blames(parent: ParentFacts, forgotten: set[Batch]) -> bool:
-    """Return whether a parent still notes deaths or intents of items that are awaited."""
+    """Return whether a parent still records deaths or intents of awaited items."""
     deaths = any(parent.batches.get(call) not in forgotten for call, _ in parent.crashes)
     return deaths or bool(parent.intents)
 
 
 def _is_loaded(peer: Peer, forgotten: set[Batch]) -> bool:
-    """Return whether a worker counts as busy with anything that is awaited."""
+    """Return whether the broker counts a worker as busy with an awaited item."""
     busy = sum(each.busy() for each in peer.leases.values() if each.batch.facts in forgotten)
     return peer.items != busy or (not busy and peer.load_s > 1e-9)

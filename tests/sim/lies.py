@@ -1,7 +1,7 @@
-"""Lies of a simulated host: what a changed or broken process there could send, with its own key.
+"""Lies of a simulated host: messages that a modified or broken process there could send with its own key.
 
-Each lie carries `MARK`, or would have an effect that other checks see: a record with the mark, an end
-of the script, a lost origin.
+Each lie contains `MARK`, or would have an effect that other checks detect: a record with the mark,
+an end of the script, a lost origin.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NEVER = 1 << 40
 
 
 class Liar:
-    """What hosts say that is not true."""
+    """The lies of hosts."""
 
     def __init__(self, world: World, grid: Grid) -> None:
         self.world = world
@@ -36,7 +36,7 @@ class Liar:
         self.rng = random.Random(f"lies of {world.seed}")
 
     def lie(self, node: int) -> None:
-        """Let some process of a host lie."""
+        """Make a process of a host lie."""
         shell = self.world.broker
         if shell is None or not shell.alive or not shell.open:
             return
@@ -70,8 +70,6 @@ class Liar:
 
     def _of_agents(self) -> list[Callable[[Broker, int], list[wire.Up]]]:
         return [self._death, self._vouches, self._outcome, self._theft, self._blames]
-
-    # --- what is said -------------------------------------------------------------------------
 
     def _item(self, broker: Broker) -> tuple[str, int, int, bytes, bytes] | None:
         """Return an item that is not done: parent, call, index, fingerprint, digest."""
@@ -160,7 +158,7 @@ class Liar:
         raise AssertionError("it is sent under another identity")
 
     def _steal(self, node: int, broker: Broker) -> None:
-        """Use the identity of a process of another host, which the broker knows."""
+        """Use the identity of a process of another host that the broker knows."""
         known = [peer for peer in broker.members.peers.values() if peer.host != f"h{node}"]
         alive = [peer.id for peer in known if self.world.process(peer.id) is not None]
         if alive:
@@ -168,10 +166,8 @@ class Liar:
             frames = link.pack([wire.encode(wire.Hello("worker", f"h{node}", "w", 1))])
             self.world.arrive_as(PeerId(self.rng.choice(alive)), frames, f"h{node}")
 
-    # --- what must hold -----------------------------------------------------------------------
-
     def committed(self, changes: Sequence[Change]) -> None:
-        """No record comes from a lie."""
+        """Check that no record comes from a lie."""
         for change in changes:
             if isinstance(change, Put):
                 if MARK in change.value:

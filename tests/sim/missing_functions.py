@@ -1,4 +1,4 @@
-"""What workers lack: in some lives of a run, a module that some of its functions need.
+"""Missing modules: in some lives of a run, workers lack a module that some functions need.
 
 U1  Nothing that a worker lacks is an outcome (the answer is that of an undisturbed run).
 U2  The run stops for it only where a parent has asked for that function in this life of the script.
@@ -23,13 +23,13 @@ _NAMES = sorted({fn.name for fn in programs.BY_ID.values()} - {programs.SCRIPT.n
 
 
 class MissingFunctions:
-    """What the workers of a world lack; drawn apart, so that other histories stay as they were."""
+    """The missing modules of a world; drawn separately, so that other histories stay the same."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.missing: frozenset[str] = frozenset()  # functions that no worker of this life can load
+        self.missing: frozenset[str] = frozenset()  # functions that no worker can load in this life
         self._rng = random.Random(f"lacks of {world.seed}")
-        self._stopped = False  # the run has stopped because of it, and the user corrects it
+        self._stopped = False  # the run has stopped because of them, and the user corrects this
 
     def begin_life(self) -> None:
         """Draw what is missing until the next full stop."""
@@ -50,7 +50,7 @@ class MissingFunctions:
         return f"{task.parent} {task.call} {task.fn.hex()}"
 
     def turned(self, broker: Broker, launcher: Launcher) -> None:
-        """Check the reaction of the broker; the launcher is told why it stops."""
+        """Check the reaction of the broker; tell the launcher why it stops."""
         waiting = broker.membership.roomless.reported.keys()
         assert waiting <= broker.members.peers.keys(), (
             "R1: space that a process which is gone waits for"

@@ -1,7 +1,7 @@
-"""Planted bugs: each takes one defense out of the machines, and the simulator must notice.
+"""Planted bugs: each removes one defense from the machines, and the simulator must detect it.
 
 A check that never fails proves nothing; this table shows which guarantee each defense upholds. Some
-defenses are backed by a second one, which is removed with them (`digests`).
+defenses have a second one behind them, which is removed too (`digests`).
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _observations_forgotten() -> Sequence[Patch]:
 
 
 def patched_apply(kind: type) -> Sequence[Patch]:
-    """Let a new broker overlook the records of a kind."""
+    """Make a new broker ignore the records of one kind."""
 
     def bug(state: DurableState, record: wire.Logged, seq: int) -> fold.Change:
         return fold.Change() if isinstance(record, kind) else fold.apply(state, record, seq)

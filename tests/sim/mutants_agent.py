@@ -1,6 +1,7 @@
-"""Planted bugs of an agent: whom it blames, when it starts what, when it gives up, how it ends.
+"""Planted bugs of an agent: which items it blames, when it starts processes, when it gives up, how it ends.
 
-Worlds with failing hosts find them. Where few of them would reach a bug, the faults are given.
+Worlds with failing hosts find them. If random faults would seldom reach a bug, its faults are
+fixed.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def _refused_for_ever() -> Sequence[Patch]:
 
 
 def _refused_at_once_given_up() -> Sequence[Patch]:
-    """A refused process is not tried again."""
+    """Never try to start a refused process again."""
     refused = Agent._refused
 
     def bug(self: Agent, slot: Slot, why: str, now: float, *, full: bool = False) -> None:
@@ -122,7 +123,7 @@ def _the_paused_are_vouched_for() -> Sequence[Patch]:
 
 
 def _the_dead_are_there() -> Sequence[Patch]:
-    """A Hello names processes whose end is known."""
+    """Name processes in a Hello whose end is known."""
     meet = Agent._meet
 
     def bug(self: Agent, epoch: int) -> None:

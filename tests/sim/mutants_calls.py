@@ -69,7 +69,7 @@ def _cancel_not_asked_again() -> Sequence[Patch]:
 
 
 def _without_cancels(hello: Callable[[Worker], list[bytes]]) -> Callable[[Worker], list[bytes]]:
-    """What was never acknowledged is sent again by the link; that is taken out too."""
+    """Remove cancellations also from the link, which sends unacknowledged messages again."""
 
     def bug(self: Worker) -> list[bytes]:
         head, *frames = hello(self)
@@ -251,7 +251,7 @@ def _given_up_forgotten() -> Sequence[Patch]:
 
 
 def _new_end_not_journaled() -> Sequence[Patch]:
-    """Let the live broker alone know of calls that are shorter, or made again."""
+    """Apply shorter or repeated calls in the live broker only, without a record."""
     log = Ledger.log
 
     def bug(self: Ledger, parent: Any, raw: bytes, *, forced: bool = True) -> int:

@@ -1,4 +1,4 @@
-"""Planted bugs in code that makes checkpoints, relies on them, and erases what they cover."""
+"""Planted bugs in code that makes checkpoints, relies on them, and erases the records that they cover."""
 
 from __future__ import annotations
 

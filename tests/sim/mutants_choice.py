@@ -1,4 +1,4 @@
-"""Planted bugs of what a worker does next (`core.worker.choice`)."""
+"""Planted bugs in the choice of what a worker runs next (`core.worker.choice`)."""
 
 from __future__ import annotations
 

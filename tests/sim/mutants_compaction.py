@@ -1,8 +1,8 @@
 """Planted bugs in code that compacts the journal while its run continues, and that opens it afterwards.
 
-Those of the course are planted in the real machine. Which file an opening takes, and when the old one
-goes, is decided where the disk is (`Journal`): these two are planted in its double, and show that the
-checks would see it.
+Most are planted in the real machine. Which file an opening chooses, and when the old one is
+removed, is decided by `Journal`: these two bugs are planted in its double, and show that the checks
+would detect them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Noted = Sequence[Put | Erase]
 
 
 def _noting(what: Callable[[Course, Noted, Sequence[bytes]], tuple[Noted, Sequence[bytes]]]) -> Any:
-    """Return patches under which only a part of what is committed is noted."""
+    """Return patches that note only a part of the committed changes."""
     note = Course.note
 
     def bug(self: Course, changes: Noted, kept: Sequence[bytes]) -> None:

@@ -69,7 +69,7 @@ def _rounds_begin_meanwhile() -> Sequence[Patch]:
         tend(self, stopping=stopping)
 
     def unchecked(self: CallableEviction) -> None:
-        """Do not use the table, which would find the bug at once: the simulator is to find its effect."""
+        """Bypass the table of states, which would detect the bug; the simulator must find its effect."""
 
     return [(CallableEviction, "tend", bug), (CallableEviction, "end_search", unchecked)]
 

@@ -1,6 +1,6 @@
-"""Planted bugs of other hosts: what they may say, when they are lost, drained, cut off, and how agents end.
+"""Planted bugs of other hosts: what they may send, how they are lost, drained or cut off, how agents end.
 
-Worlds with other hosts find them. Where few of them would reach a bug, the faults are given.
+Worlds with other hosts find them. If random faults would seldom reach a bug, its faults are fixed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CALM: dict[str, Any] = {"rates": {}, "points": {}, "until": 10.0, "lease_s": 3.
 
 
 def _weather(*, local: int = 1, orphan_s: float = 15.0, **rates: float) -> dict[str, Any]:
-    """Return a world in which hosts do these things, and nothing else happens."""
+    """Return a world with these faults of hosts and no others."""
     return {**_CALM, "grid": Weather((local, 2, 2), (0.0002, 0.01, 0.05), orphan_s, rates)}
 
 
@@ -37,7 +37,7 @@ _LONG = (("map", "slow", list(range(12))), ("map", "slow", list(range(12))))
 
 
 def _script_rules_are_not_kept() -> Sequence[Patch]:
-    """Any worker may send what only the script's process may send, and name its attempts."""
+    """Let any worker send what only the script's process may send, and name the script's attempts."""
     of_worker = Guests._of_worker
 
     def bug(self: Guests, guest: Any, message: wire.Up, *, arrives: bool) -> str:
@@ -143,7 +143,7 @@ def _a_quarantine_never_ends() -> Sequence[Patch]:
 
 
 def _drained_at_once() -> Sequence[Patch]:
-    """A drained host is told to end whatever it has begun."""
+    """Tell a drained host to end at once, also with begun items."""
 
     def bug(self: Hosts, peer: Any) -> None:
         self.guests.of[peer.id].host.empty_by = 0.0
@@ -178,7 +178,7 @@ def _the_revoked_are_heard() -> Sequence[Patch]:
 
 
 def _revoked_and_kept() -> Sequence[Patch]:
-    """A host that is revoked keeps what it holds."""
+    """Let a revoked host keep its items."""
     revoke = Hosts.revoke
 
     def bug(self: Hosts, name: str, why: str) -> None:
@@ -228,7 +228,7 @@ def _the_launchers_end_stops_all() -> Sequence[Patch]:
 
 
 def _liars_stay() -> Sequence[Patch]:
-    """A lie is reported, and carried out nevertheless."""
+    """Report a lie, but handle its message."""
     judged = Exchange._judged
 
     def bug(self: Exchange, event: Any) -> Any:
@@ -242,7 +242,7 @@ def _liars_stay() -> Sequence[Patch]:
 
 
 def _any_agent_is_over() -> Sequence[Patch]:
-    """The end of a former agent is taken for that of the present one."""
+    """Treat the end of a former agent as that of the present one."""
     over = Hosts.over
 
     def bug(self: Hosts, name: str, agent: Any, now: float, *, died: bool) -> None:

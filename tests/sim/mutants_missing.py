@@ -1,4 +1,4 @@
-"""Planted bugs of what a worker lacks: a module that a function needs, and space for a large result."""
+"""Planted bugs in what happens if a worker lacks a module for a function, or space for a large result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Planted bugs of results that have moved: bound to a place, of other calls, or not compared."""
+"""Planted bugs in moved results: bound to a position, taken from other calls, or not compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Planted bugs of `once`: its answer is lost, that of another is taken, or its calls are not skipped."""
+"""Planted bugs in `once`: its answer is lost, another answer is used, or its calls are not skipped."""
 
 from __future__ import annotations
 

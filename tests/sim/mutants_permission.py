@@ -1,4 +1,4 @@
-"""Planted bugs of items that must not be started twice: each path on which one could be."""
+"""Planted bugs in the handling of items that must not be started twice: one for each way to start twice."""
 
 from __future__ import annotations
 

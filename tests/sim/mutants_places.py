@@ -1,4 +1,4 @@
-"""Planted bugs of the places of a run: doubles, orphans, impatience, blame, stops."""
+"""Planted bugs in the places of a run: two agents for a host, orphans, early timeouts, blame, stops."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LEAVES = {
 
 @dataclass(frozen=True, slots=True)
 class PlacesMutant:
-    """A bug, and the weather that depends on what it breaks."""
+    """A bug, and the faults under which it has an effect."""
 
     name: str
     patches: Callable[[], Sequence[Patch]]
@@ -273,7 +273,7 @@ PLACES_MUTANTS = (
 
 
 def found_by(mutant: PlacesMutant, seeds: int) -> tuple[int, str] | None:
-    """Return the first seed that finds a bug, and what it says; None if none does."""
+    """Return the first seed that finds a bug, with the message; None if no seed does."""
     patches = mutant.patches()
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in patches]
     for owner, name, bug in patches:

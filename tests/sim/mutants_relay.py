@@ -1,4 +1,4 @@
-"""Planted bugs of what agents keep of their processes' messages (`core.relay`)."""
+"""Planted bugs in what agents keep of the messages of their processes (`core.relay`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LONG = (("map", "slow", list(range(12))),) * 4
 
 
 def _weather(keeping: Keeping) -> dict[str, Any]:
-    """Return a world of other hosts where workers and brokers die, and nothing else happens."""
+    """Return a world of other hosts in which workers and brokers die, without other faults."""
     hosts = Weather((0, 2, 2), (0.0002, 0.01, 0.05), 60.0, {}, keeping)
     rates = {"broker": 0.5, "worker": 2.0}
     return {"rates": rates, "points": {}, "until": 10.0, "lease_s": 10.0, "grid": hosts}

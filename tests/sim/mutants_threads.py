@@ -1,4 +1,4 @@
-"""Planted bugs of calls of threads: numbers that an order decides, and a parent that is forgotten."""
+"""Planted bugs in calls of threads: numbers that depend on the order, and a forgotten parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AT-MOST-ONCE in the simulated world: what has begun, what was only queued."""
+"""AT-MOST-ONCE in the simulated world: which items have begun, and which were only queued."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 class Permissions:
-    """Knows which items of `idempotent=False` calls may have begun."""
+    """Records which items of `idempotent=False` calls may have begun."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.durable: set[tuple[str, bytes]] = set()  # (item, digest): on record as begun
-        self.wanted: Counter[Key] = Counter()  # a worker came to them
+        self.durable: set[tuple[str, bytes]] = set()  # (item, digest): recorded as begun
+        self.wanted: Counter[Key] = Counter()  # a worker reached them
 
     def asked(self, key: Key) -> None:
-        """A worker with an idle CPU has come to an item."""
+        """Note that a worker with an idle CPU has reached an item."""
         self.wanted[key] += 1
 
     def started(self, key: Key, times: int) -> None:
-        """An item is put on a CPU."""
+        """Check an item that begins on a CPU."""
         path, mark = key
         if times > 1:
             raise Broken(f"AT-MOST-ONCE: {path} was started {times} times")
@@ -34,7 +34,7 @@ class Permissions:
             raise Broken(f"AT-MOST-ONCE: {path} was started, and no durable record says so")
 
     def committed(self, record: wire.Intent) -> None:
-        """A record of a beginning is durable, or one of a beginning that was none."""
+        """Note durable records of begun items, and of items that did not begin after all."""
         width = ids.DIGEST_BYTES
         for at in range(record.count):
             path = ids.item_path(record.parent, record.call, record.start + at)
@@ -42,6 +42,6 @@ class Permissions:
             (self.durable.discard if record.void else self.durable.add)(mark)
 
     def lost(self, key: Key) -> None:
-        """A parent is told that an item may have begun and is lost."""
+        """Check a report to a parent that an item may have begun and is lost."""
         if not self.wanted[key]:
             raise Broken(f"AT-MOST-ONCE: {key[0]} was only queued, and is said to be lost")

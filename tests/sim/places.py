@@ -1,7 +1,7 @@
 """A world for the places of a run: the real machine, a shell that dies, places and hosts that misbehave.
 
 `python -m tests.sim.places SEED [--trace]` replays one seed; `FIRST COUNT` runs many and measures.
-It has nothing in common with the world of the broker but virtual time.
+It shares only virtual time with the world of the broker.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ DISASTERS = (
 class Climate:
     """What kind of world a seed is."""
 
-    hosts: int  # places of one host
-    queue: int  # hosts of one place more
+    hosts: int  # places with one host
+    queue: int  # hosts of one more place
     latency_s: float
     boot_s: float
     until: float
@@ -94,7 +94,7 @@ class Climate:
 
 @dataclass(eq=False, slots=True)
 class Host:
-    """A machine of the world, with its way to us."""
+    """A machine of the world, and its connection to us."""
 
     name: str
     place: str
@@ -103,7 +103,7 @@ class Host:
     cut_until: float = 0.0
     blocked_until: float = 0.0  # agents cannot reach the broker
     agents: list[Agent] = field(default_factory=list)
-    is_linked: bool = False  # as the broker has said
+    is_linked: bool = False  # as the broker has reported
 
     def answers(self, now: float) -> bool:
         return self.is_queued or (now >= self.off_until and now >= self.cut_until)
@@ -114,7 +114,7 @@ class Host:
 
 @dataclass(eq=False, slots=True)
 class Agent:
-    """An agent, from the moment when its place has taken it in."""
+    """An agent, from the moment when its place has accepted its start."""
 
     host: Host
     tag: str
@@ -123,8 +123,8 @@ class Agent:
     is_linked: bool = False
     is_double: bool = False
     has_run: bool = False
-    is_disowned: bool = False  # its place said that it has ended, and it had not
-    orphan_at: float = 0.0  # it ends then, if it has no link
+    is_disowned: bool = False  # its place reported its end, although it had not ended
+    orphan_at: float = 0.0  # time at which it ends if it has no link
 
     @property
     def is_alive(self) -> bool:
@@ -133,10 +133,10 @@ class Agent:
 
 @dataclass(eq=False, slots=True)
 class Handle:
-    """What a place gives as a unit."""
+    """The handle that a place returns for a unit."""
 
     agent: Agent
-    is_lost: bool = False  # the connection of a place of one host
+    is_lost: bool = False  # the number of the connection, for a place with one host
 
 
 class World:
@@ -163,16 +163,14 @@ class World:
         self.hosts |= {name: Host(name, "queue", is_queued=True) for name in queued}
         self.down_until: dict[str, float] = {}  # places that refuse or are busy
         self.down_refuses: dict[str, bool] = {}
-        self.handles: dict[str, Handle] = {}  # by unit
+        self.handles: dict[str, Handle] = {}  # agents by unit
         self.written: dict[str, str] = {}  # tags on disk, by host
-        self.out: dict[str, str] = {}  # drained, revoked: hosts and why
+        self.out: dict[str, str] = {}  # drained or revoked hosts, and the reason
         self.is_calm = False
         self.is_stopping = False
         self.shell: Shell | None = None
         self.left_at: float | None = None
         self.watch = Watch(self)
-
-    # --- time ---------------------------------------------------------------------------------
 
     def at(self, delay_s: float, do: Callable[[], object]) -> None:
         self.at_exactly(self.now + delay_s, do)
@@ -182,7 +180,7 @@ class World:
         heapq.heappush(self.heap, (at, self.count, do))
 
     def chance(self, kind: str) -> bool:
-        """Draw whether something goes wrong now."""
+        """Draw whether a fault happens now."""
         probability = self.climate.chances.get(kind, 0.0)
         if self.is_calm or not probability or self.rng.random() >= probability:
             return False
@@ -196,7 +194,7 @@ class World:
             self.say(f"{self.now:9.3f} {text}")
 
     def run_until(self, until: float, done: Callable[[], bool] = lambda: False) -> bool:
-        """Let time pass; return whether `done` held before the end."""
+        """Run until a time; return whether `done` became true before."""
         while not done():
             if not self.heap or self.heap[0][0] > until:
                 self.now = until
@@ -207,10 +205,8 @@ class World:
             do()
         return True
 
-    # --- a history ----------------------------------------------------------------------------
-
     def run(self) -> World:
-        """Faults for a while, then calm weather, a stop, the next launcher, and another stop."""
+        """Run with faults, then without, then stop, start the next launcher, and stop again."""
         self._plan_disasters()
         self.boot()
         self.run_until(self.climate.until)
@@ -224,9 +220,7 @@ class World:
         self.watch.new_life()
         self.boot()
         for host in self.hosts.values():
-            self._relink(
-                host
-            )  # agents try for as long as they live, also while there was no broker
+            self._relink(host)  # agents try to connect as long as they live, also without a broker
         self._await_agents()
         self._stop()
         self.run_until(self.now + 30.0)
@@ -234,7 +228,7 @@ class World:
         return self
 
     def _become_calm(self) -> None:
-        """Faults end; then every host that is in use gets its agent within a bound."""
+        """End the faults; then every host in use must get its agent within a time limit."""
         if self.is_calm:
             return
         self.note("calm")
@@ -252,7 +246,8 @@ class World:
         if not self.run_until(self.now + bound_s, self._is_complete):
             missing = [h.name for h in self._used() if not h.is_linked]
             raise AssertionError(f"no agent on {missing} within {bound_s:.0f} s of calm")
-        self.run_until(self.now + (1000.0 if self.faults else 60.0))  # what is not wanted ends
+        # agents that are not wanted end
+        self.run_until(self.now + (1000.0 if self.faults else 60.0))
         self.watch.in_calm()
 
     def _used(self) -> list[Host]:
@@ -266,7 +261,7 @@ class World:
         self.is_stopping = True
         grace_s = self.climate.grace_s
         self.watch.stop_began(grace_s)
-        if self.rng.random() < 0.5:  # the broker says it too
+        if self.rng.random() < 0.5:  # the broker reports it too
             for host in self.hosts.values():
                 for agent in host.agents:
                     if agent.is_linked:
@@ -278,8 +273,6 @@ class World:
         limit_s = grace_s + places.STOP_LAST_S + 2 * self.climate.latency_s + 0.01
         self.run_until(self.now + limit_s, lambda: self.left_at is not None)
         assert self.left_at is not None, f"PL7: it has not left {limit_s:.1f} s after the stop"
-
-    # --- disasters ----------------------------------------------------------------------------
 
     def _plan_disasters(self) -> None:
         for kind, rate in self.climate.rates.items():
@@ -329,7 +322,7 @@ class World:
 
     def _take_out(self, host: Host, kind: str) -> None:
         if len(self.out) + 1 >= len(self.hosts):
-            return  # somebody has to be left
+            return  # at least one must be left
         self.out[host.name] = "revoked" if kind == "revoke" else self.out.get(host.name, "drained")
         self.tell_out(host.name)
         for agent in host.agents:
@@ -347,10 +340,8 @@ class World:
             for handle in self.handles.values():
                 handle.is_lost = handle.is_lost or handle.agent.host is host
 
-    # --- agents and the broker ----------------------------------------------------------------
-
     def accept(self, host: Host, tag: str, *, is_double: bool = False) -> Agent:
-        """A place takes a start in; the agent begins later."""
+        """Accept a start at a place; the agent begins later."""
         agent = Agent(host, tag, self.now + self.rng.random() * LAG_S, is_double=is_double)
         host.agents = [each for each in host.agents if each.is_alive or each.is_linked]
         host.agents.append(agent)
@@ -375,7 +366,7 @@ class World:
             self._await_link(agent)
 
     def _await_link(self, agent: Agent) -> None:
-        """An agent waits for the broker, for a limited time."""
+        """Let an agent wait for the broker for a limited time."""
         agent.orphan_at = due = self.now + ORPHAN_S
         self.at_exactly(due, lambda: self._orphan(agent, due))
 
@@ -407,7 +398,7 @@ class World:
                 self.at(self.rng.random() * 2.0, partial(self._link, agent))
 
     def _lease_over(self, host: Host) -> None:
-        """The broker has not heard of a host for the time of a lease."""
+        """Handle a host from which the broker has received nothing for the time of a lease."""
         if not host.links(self.now):
             for agent in host.agents:
                 if agent.is_linked:
@@ -436,17 +427,15 @@ class World:
             self.unlink(agent)
 
     def leave(self, agent: Agent) -> None:
-        """An agent ends in order."""
+        """End an agent in the usual way."""
         if agent.is_alive:
             agent.state = "dead"
             self.note(f"left {agent.tag}")
             if agent.is_linked:
                 self.unlink(agent, left=True)
 
-    # --- the shell ----------------------------------------------------------------------------
-
     def tell(self, event: places.Event) -> None:
-        """The launcher passes on what the broker sees."""
+        """Pass on a report of the broker, as the launcher does."""
         if self.shell is not None:
             self.shell.hear(event)
 
@@ -506,7 +495,7 @@ class Shell:
         self.step(places.Began(tags, drained, revoked))
 
     def hear(self, event: places.Event) -> None:
-        """A command comes through the pipe, in order."""
+        """Handle commands of the pipe, in order."""
         self.heard_at = max(self.heard_at, self.world.now + self.world.climate.latency_s)
         self._later(self.heard_at - self.world.now, event)
 
@@ -529,7 +518,7 @@ class Shell:
         self._wake(is_idle=not actions and isinstance(event, places.PlacesTicked))
 
     def _wake(self, *, is_idle: bool) -> None:
-        """Tick when the machine wants it."""
+        """Step the machine at its deadline."""
         self.idle = self.idle + 1 if is_idle else 0
         assert self.idle < 20, "it asks for ticks and does nothing with them"
         due = self.machine.deadline()
@@ -545,8 +534,6 @@ class Shell:
         if self.wake_at == due and self.is_alive:
             self.wake_at = -1.0
             self.step(places.PlacesTicked(f"{self.rng.getrandbits(32):08x}"))
-
-    # --- actions ------------------------------------------------------------------------------
 
     def _do(self, action: places.Action) -> None:
         world = self.world
@@ -579,14 +566,14 @@ class Shell:
         self._later(took_s, places.TagWritten(host, tag))
 
     def _is_written(self, host: str, tag: str) -> None:
-        """A kill before this point loses the line."""
+        """Record that the line is written; a kill before this point loses it."""
         if self.is_alive:
             self.world.written[host] = tag
 
     def _call(
         self, action: places.StartUnit | places.Look | places.Find | places.StopUnits
     ) -> None:
-        """Ask a place; what it does takes effect even if we die meanwhile."""
+        """Call a place; the effect remains even if the shell dies meanwhile."""
         world, call = self.world, _CALLS[type(action)]
         host = world.hosts[action.host]
         latency_s = world.climate.latency_s * (0.5 + self.rng.random())
@@ -645,8 +632,6 @@ class Shell:
             case _:
                 raise AssertionError(action)
 
-    # --- what a place does --------------------------------------------------------------------
-
     def _unit(self, agent: Agent) -> str:
         self.world.count += 1
         unit = f"u{self.world.count}"
@@ -654,7 +639,7 @@ class Shell:
         return unit
 
     def _units(self, host: Host, tag: str) -> dict[str, Agent]:
-        """Return the living agents of a tag, with a good handle of each."""
+        """Return the living agents of a tag, with a valid handle of each."""
         handles = self.world.handles
         found = {}
         for agent in host.agents:
@@ -729,7 +714,7 @@ _CALLS = {
 
 
 def many(first: int, count: int) -> None:
-    """Run many seeds and say the figures."""
+    """Run many seeds and print the figures."""
     began, events, seconds, broken = time.monotonic(), 0, 0.0, 0
     faults: Counter[str] = Counter()
     for seed in range(first, first + count):
@@ -750,7 +735,7 @@ def many(first: int, count: int) -> None:
 
 
 def replay(seed: int, *, trace: bool) -> None:
-    """Run one seed and say how it went."""
+    """Run one seed and print its result."""
     world = World(seed, say=print if trace else None)
     print(world.climate)
     world.run()

@@ -1,4 +1,4 @@
-"""What the machine of the places must never do, seen from outside: from events, actions and the world.
+"""Checks what the machine of the places must never do, from outside: from events, actions and the world.
 
 It counts failures and losses itself, and reads only the states of units from the machine.
 """
@@ -31,23 +31,21 @@ class Watch:
         self.new_life()
 
     def new_life(self) -> None:
-        """Another shell: its machine knows nothing of what was before."""
+        """Begin again with another shell, whose machine knows nothing of the past."""
         self.calls: dict[str, str] = {}  # by host
         self.stops: set[str] = set()
         self.stop_failed_at: dict[str, float] = {}
-        self.tags: set[str] = set()  # drawn
-        self.starts: dict[str, int] = {}  # by tag
+        self.tags: set[str] = set()  # tags that were drawn
+        self.starts: dict[str, int] = {}  # units by tag
         self.under_way: set[str] = set()  # hosts whose first start was asked for
         self.proved: set[str] = set()  # places
         self.fails: dict[str, int] = {}  # by place
         self.failed_at: dict[str, float] = {}
-        self.losses: dict[str, list[float]] = {}  # by host
+        self.losses: dict[str, list[float]] = {}  # failures by host
         self.quarantine_until: dict[str, float] = {}
-        self.left_at: dict[str, float] = {}  # of hosts that have not come again
+        self.left_at: dict[str, float] = {}  # losses of hosts that are not back
         self.states: dict[str, PlaceState] = {}
         self.claims: dict[str, set[str]] = {}  # units that a place named for a tag
-
-    # --- events -------------------------------------------------------------------------------
 
     def before(self, machine: Places, event: places.Event) -> None:
         self.states = {host: slot.state for host, slot in machine.slots.items()}
@@ -122,8 +120,6 @@ class Watch:
             case _:
                 pass
 
-    # --- actions ------------------------------------------------------------------------------
-
     def _action(self, machine: Places, action: places.Action, now: float) -> None:
         match action:
             case places.WriteTag(host=host, tag=tag):
@@ -154,7 +150,7 @@ class Watch:
         self.calls[host] = call
 
     def _drawn(self, host: str, tag: str, now: float) -> None:
-        """A tag is drawn: it is time for that (PL5, PL6), and none is under way (PL2)."""
+        """Check a new tag: it is not too early (PL5, PL6), and no start is in progress (PL2)."""
         self.tags.add(tag)
         place = self.world.hosts[host].place
         assert not self._is_unwanted(host), f"PL7 {host}: a start after its end"
@@ -203,20 +199,18 @@ class Watch:
         living = [agent.tag for agent in self._agents(host) if agent.tag == tag]
         assert not living, f"PL2 {host}: {tag} is dropped and may live"
 
-    # --- the world ----------------------------------------------------------------------------
-
     def _is_unwanted(self, host: str) -> bool:
         shell = self.world.shell
         assert shell is not None
         return shell.machine.stopping or bool(shell.machine.slots[host].out)
 
     def _agents(self, host: str) -> list[Agent]:
-        """Return agents that live, or will, as far as can be known."""
+        """Return agents that live, or will live, as far as known."""
         agents = self.world.hosts[host].agents
         return [agent for agent in agents if agent.is_alive and not agent.is_disowned]
 
     def accepted(self, agent: Agent) -> None:
-        """A place has taken in a start."""
+        """Check a start that a place has accepted."""
         if not agent.is_double:
             self._check_doubles()
 
@@ -225,13 +219,11 @@ class Watch:
             living = [agent.tag for agent in self._agents(name) if not agent.is_double]
             assert len(living) <= 1, f"two agents on {name}: {living}"
 
-    # --- phases -------------------------------------------------------------------------------
-
     def bound_s(self) -> float:
         """Return how long a host without faults may wait for its agent.
 
-        That is a refusal or a long start, a search, and the tries of its place, one after another;
-        or its quarantine.
+        The limit is the sum of a refusal or a long start, a search, and the retries of its place;
+        or the quarantine of the host.
         """
         shell = self.world.shell
         longest = 0.0
@@ -243,7 +235,7 @@ class Watch:
         return max(longest, 900.0) + 300.0
 
     def in_calm(self) -> None:
-        """All hosts have their agents, and no more than that."""
+        """Check that each host has its agent, and no second one."""
         for name in self.world.hosts:
             living = self._agents(name)
             if name in self.world.out:
@@ -257,7 +249,7 @@ class Watch:
         self.grace_s = grace_s
 
     def after_stop(self) -> None:
-        """What may live after a stop is named, and can be found by the next shell."""
+        """Check that agents left after a stop are reported, and that the next shell can find them."""
         self.stop_until = None
         for name in self.world.hosts:
             for agent in self._agents(name):
@@ -268,7 +260,7 @@ class Watch:
                 assert written == agent.tag, f"an orphan: {agent.tag}, written: {written}"
 
     def at_end(self) -> None:
-        """After calm weather and a stop, nothing is left."""
+        """Check that after a time without faults and a stop, nothing is left."""
         for name in self.world.hosts:
             living = [agent.tag for agent in self._agents(name) if not agent.is_double]
             assert not living, f"an orphan at the end: {living}"

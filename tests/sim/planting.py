@@ -1,4 +1,4 @@
-"""How a planted bug is planted, and whether the simulator finds it."""
+"""Plants a bug, and lets the simulator search for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Patch = tuple[Any, str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A bug; `steps` and `weather` make a world that reaches it, if few worlds do."""
+    """A bug; `steps` and `weather` make a world that reaches it, if random worlds seldom do."""
 
     name: str
     patches: Callable[[], Sequence[Patch]]
@@ -28,7 +28,7 @@ class Mutant:
 
 @contextmanager
 def planted(mutant: Mutant) -> Iterator[None]:
-    """Run with a bug."""
+    """Plant a bug while the block runs."""
     with ExitStack() as undo:
         for owner, name, bug in mutant.patches():
             undo.callback(setattr, owner, name, getattr(owner, name))
@@ -37,7 +37,7 @@ def planted(mutant: Mutant) -> Iterator[None]:
 
 
 def found_by(mutant: Mutant, seeds: int) -> tuple[int, str] | None:
-    """Return the first seed that finds a bug, and what it says; None if none does."""
+    """Return the first seed that finds a bug, with the message; None if no seed does."""
     with planted(mutant):
         for seed in range(seeds):
             steps = None if mutant.steps is None else list(mutant.steps)

@@ -1,13 +1,11 @@
 """Functions of the simulated world: generators of operations, and the values of leaves.
 
 A body yields one operation at a time and is sent its answer. The same bodies run in two ways: in
-the world, by workers that die; and in `truths`, which knows no workers at all. Every answer
-that may differ between two undisturbed runs (an order of completion, a draw, whether a cancellation
-came in time) is written down by the body as soon as it is told, so that `truths` can be told the
-same.
+the world, by workers that die; and in `truths`, without workers.
 
-Values are a function of the item's path and its arguments, so a result that is given to another
-call shows.
+The body records every answer that may differ between two undisturbed runs (an order of completion,
+a draw, whether a cancellation came in time), so that `truths` can give the same answers. Values
+depend on the item's path and its arguments, so a result that is given to another call is detected.
 """
 
 from __future__ import annotations
@@ -36,18 +34,18 @@ _decode = msgspec.msgpack.Decoder().decode
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A body gets this in place of the value of an item that failed."""
+    """Replaces the value of an item that failed."""
 
     kind: str  # raised, crashed, lost, cancelled, timeout
 
 
 class RaisedError(Exception):
-    """What a body raises that fails."""
+    """Raised by a body that fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fn:
-    """A function that scripts call."""
+    """A function that simulated scripts call."""
 
     name: str
     mean_s: float = 0.01
@@ -56,13 +54,14 @@ class Fn:
     poison: bool = False
     raises: bool = False
     steps: int = 0  # a long leaf: reports its progress after each step, and saves its state
-    tells: bool = False  # its value holds what it was told: [answers, result]
+    tells: bool = False  # its value contains the answers that it got: [answers, result]
     timeout_s: float | None = None
-    late: float = 0.0  # chance that a start of it takes longer than that
-    retries: int = 0  # of what came too late
+    late: float = 0.0  # chance that an attempt exceeds its time limit
+    retries: int = 0  # chance for a late item
     priority: int = 0
-    pure: bool = False  # its value depends on nothing but its argument
-    large: bool = False  # its values are files, which go with the last record that names them
+    pure: bool = False  # its value depends only on its argument
+    # its values are files, which are removed with the last record that names them
+    large: bool = False
 
     @property
     def is_certain(self) -> bool:
@@ -106,7 +105,7 @@ def decode_arg(raw: bytes) -> Any:
 
 
 def encode_value(value: Any, *, large: bool = False) -> bytes:
-    """Return the payload of a value; `large`: as one whose content is in a file."""
+    """Return the payload of a value; with `large`, its content is in a file."""
     return (b"B" if large else b"V") + _encode(value)
 
 
@@ -142,7 +141,7 @@ def value_of(fn: Fn, path: str, arg: Any) -> int:
 
 
 def step_value(value: int, step: int) -> int:
-    """Return what a long leaf has after one more step."""
+    """Return the value of a long leaf after one more step."""
     return mix(value, step)
 
 
@@ -151,11 +150,8 @@ def draw_value(path: str, draws: int) -> int:
     return mix(ids.seed_of(RUN_SEED, path), "draw", draws)
 
 
-# --- bodies of parents ------------------------------------------------------------------------
-
-
 def fan(arg: Any) -> Body:
-    """Map below itself, to some depth, and fold the values in order."""
+    """Make a map, whose items do the same to some depth, and fold the values in order."""
     depth, width, leaf = arg
     yield ("compute", 0.002)
     fn, args = (leaf, list(range(width))) if depth <= 1 else ("fan", [[depth - 1, width, leaf]] * 2)
@@ -167,7 +163,7 @@ def fan(arg: Any) -> Body:
 
 
 def dice(arg: Any) -> Body:
-    """Draw a number that is never the same, and use it as an argument."""
+    """Draw a number that differs in each run, and use it as an argument."""
     drawn = yield ("once",)
     call = yield ("map", "leaf", [drawn, drawn + arg])
     first = yield ("result", call, 0)
@@ -177,7 +173,7 @@ def dice(arg: Any) -> Body:
 
 
 def race(arg: Any) -> Body:
-    """Follow the order of completion."""
+    """Handle calls in the order of completion."""
     answers: list[Any] = []
     chain = yield from steady(arg, answers.append)
     return [answers, chain]
@@ -201,7 +197,7 @@ def steady(total: int, tell: Callable[[Any], None]) -> Generator[Op, Any, int]:
 
 
 def flaky(arg: Any) -> Body:
-    """Fail some times, waiting longer and longer in between, and then succeed or give up."""
+    """Fail several times, with longer and longer pauses, and then succeed or give up."""
     for tries in range(3):
         yield ("compute", 0.02)
         if tries == arg % 4:
@@ -211,14 +207,14 @@ def flaky(arg: Any) -> Body:
 
 
 def user(arg: Any) -> Body:
-    """Use a constant, waiting for it where it is not set yet."""
+    """Use a constant; wait if it is not set yet."""
     name, more = arg
     yield ("compute", 0.01)
     return mix((yield ("get_const", name)), more)
 
 
 def quitter(arg: Any) -> Body:
-    """Cancel what was asked for, below the script."""
+    """Make calls and cancel them, in a task."""
     count, waits = arg
     answers = []
     call = yield ("map", "slow", list(range(count)))
@@ -232,7 +228,7 @@ def quitter(arg: Any) -> Body:
 
 
 def kept(count: int) -> Generator[Op, Any, Any]:
-    """`once` of a function that makes calls, asks, and has another one inside."""
+    """Call `once` with a function that makes calls, gets answers, and calls `once` itself."""
     answer = yield ("once_begin", 2)
     if answer is None:
         first = yield ("once_begin", 0)
@@ -253,7 +249,7 @@ def kept(count: int) -> Generator[Op, Any, Any]:
 
 
 def keeper(arg: Any) -> Body:
-    """Keep what varies, below the script, and continue with it."""
+    """Record a varying value with `once`, in a task, and use it."""
     first = yield from kept(arg)
     call = yield ("map", "leaf", [first[3] % 97, arg])
     answers = [first, (yield ("once",))]
@@ -273,10 +269,10 @@ def saver(arg: Any) -> Body:
 def durable(
     name: str, total: int, width: int, answers: list[Any], tell: Callable[..., Op] | None
 ) -> Generator[Op, Any, int]:
-    """A loop over generations, with futures that outlive them, draws, and a commit at each end.
+    """Run a loop over generations, with futures that outlive them, draws, and a commit at the end of each.
 
-    Some were made in front of the block; some outlive generations and are not in the state: then
-    nothing of them may be either, but as long as the parent lives they can be read.
+    Some futures were made before the block. Some outlive generations and are not in the state; then
+    nothing of them may be in the state, but they can be read as long as the parent lives.
     """
     early = yield ("map", "large" if total % 2 else "slow", [total])
     state = yield ("durable", name)
@@ -312,7 +308,7 @@ def durable(
 
 
 def venture(arg: Any) -> Body:
-    """Have an effect, and make calls: a parent that must not be started twice."""
+    """Have an effect and make calls, as a parent that must not be started twice."""
     yield ("compute", 0.01)
     call = yield ("map", "slow" if arg % 2 else "leaf", [arg, arg + 1])
     first = yield ("result", call, 1)
@@ -339,7 +335,7 @@ def glance(arg: Any) -> Body:
 
 
 def drip(arg: Any) -> Body:
-    """Call a callable bit by bit while many others come and go."""
+    """Call one callable from time to time while many others are made and forgotten."""
     number, chunks = arg
     name = f"leaf~drip {number}"
     call = yield ("open", name)

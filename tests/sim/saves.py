@@ -1,4 +1,4 @@
-"""What must hold for requested checkpoints: a parent with an open block has saved before a hand-over."""
+"""Checks of requested checkpoints: each parent with an open block has saved before a hand-over."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ Made = tuple[str, str, int, int]  # path, name, opening, generation
 @dataclass
 class _Owed:
     peer: bytes
-    since: int  # only what is made from here on counts
+    since: int  # only checkpoints made after this point count
 
 
 class Saves:
-    """Sees which processes are asked, which checkpoints are made, and which of them are durable."""
+    """Records which processes are asked, which checkpoints are made, and which of them are durable."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.count = 0
         self.checked = 0  # parents that had to save before a hand-over
         self._made: dict[Made, int] = {}
-        self._durable: dict[str, int] = {}  # path -> the latest that is durable
+        self._durable: dict[str, int] = {}  # path -> the latest durable checkpoint
         self._owed: dict[str, _Owed] = {}
-        self._asked_at: dict[tuple[int, str], int] = {}  # (ask, path): what was made before it
-        self._due: dict[str, _Owed] = {}  # when the broker decided that it is over
-        self._named: dict[tuple[int, str], int] = {}  # (ask, path): its checkpoints then
+        # (request, path): checkpoints made before it
+        self._asked_at: dict[tuple[int, str], int] = {}
+        self._due: dict[str, _Owed] = {}  # when the broker decided that the request is over
+        # (request, path): its checkpoints at that time
+        self._named: dict[tuple[int, str], int] = {}
 
     def made(self, what: Made) -> None:
         self.count += 1
@@ -48,41 +50,44 @@ class Saves:
         self._durable[record.parent] = max(made, self._durable.get(record.parent, 0))
 
     def asked(self, peer: bytes, path: str, no: int) -> None:
-        """A process hears the question, and this parent has a block open.
+        """Record a request to a process in which this parent has an open block.
 
-        Where its next holder hears the same question, what was made since the first one did counts.
+        If its next holder gets the same request, checkpoints made since the first request count.
         """
         since = self._asked_at.setdefault((no, path), self.count)
         self._owed[path] = _Owed(peer, since)
 
     def left(self, path: str) -> None:
-        """A parent has left its last block, or is done."""
+        """Note that a parent has left its last block, or is done."""
         self._owed.pop(path, None)
 
     def lost(self, peer: bytes, path: str = "") -> None:
-        """A process has lost a parent, or is dead: only what the broker knew of is still owed."""
+        """Note that a process has lost a parent, or is dead.
+
+        Only parents that the broker knew still have to save.
+        """
         broker = self.world.broker
         known = broker is not None and broker.alive and broker.open
         waited = broker.broker.handover.awaited.waiting if broker is not None and known else {}
         for each, owed in list(self._owed.items()):
             if owed.peer == peer and path in ("", each):
                 if each in waited:
-                    owed.peer = b""  # whoever is its next holder
+                    owed.peer = b""  # independent of the next holder
                 else:
                     del self._owed[each]
 
     def _waits(self, path: str) -> bool:
-        """Return whether this broker has ever waited for a parent since it was asked."""
+        """Return whether this broker has waited for a parent since the request."""
         assert self.world.broker is not None, "a broker decides"
         return (self.world.broker.broker.handover.no, path) in self._named
 
     def _awaited(self) -> set[bytes]:
-        """Return the processes that a new broker was told of and that have not arrived yet."""
+        """Return the processes that a new broker expects and that have not arrived yet."""
         assert self.world.broker is not None, "a broker decides"
         return self.world.broker.broker.membership._awaited or set()
 
     def decided(self, handover: Handover) -> None:
-        """The broker tells all processes to stop."""
+        """Check a decision of the broker to stop all processes."""
         members, scheduler = handover.members, handover.scheduler
         known = {
             path: owed
@@ -95,10 +100,8 @@ class Saves:
         }
         self._due, self._owed = (known if handover.is_whole else {}), {}
 
-    # --- what is handed out meanwhile ---------------------------------------------------------
-
     def turned(self, shell: BrokerShell, granted: list[str]) -> None:
-        """A broker has taken a turn before a hand-over; these items it has granted."""
+        """Check the items that a broker has granted in a turn before a hand-over."""
         broker = shell.broker
         handover, parents = broker.handover, broker.state.parents
         if not handover.is_active:
@@ -107,7 +110,7 @@ class Saves:
         for path in handover.awaited.waiting:
             saved = newest(parents[path]) if path in parents else 0
             self._named.setdefault((handover.no, path), saved)
-        for path in handover.awaited.through:  # named, and saved, in the same turn
+        for path in handover.awaited.through:  # known and saved in the same turn
             if path in parents:
                 self._named.setdefault((handover.no, path), newest(parents[path]) - 1)
         if not handover.awaited.hands_over:
@@ -127,7 +130,7 @@ class Saves:
                     raise Broken(f"HAND-OVER: {path} is of use, and waits for {idle[0].name}")
 
     def _is_of_use(self, broker: Broker, path: str) -> bool:
-        """Return whether an item may bring an unsaved parent to a commit; or no parent has saved."""
+        """Return whether an unsaved parent may need an item to reach a commit, or no parent has saved."""
         chain = list(ids.lineage(path))
         if any(each in broker.handover.awaited.waiting for each in chain):
             return True
@@ -136,12 +139,12 @@ class Saves:
     def _has_saved(self, broker: Broker, path: str) -> bool:
         before = self._named.get((broker.handover.no, path))
         parent = broker.state.parents.get(path)
-        if before is None:  # named, and saved, in the same turn
+        if before is None:  # known and saved in the same turn
             return path in broker.handover.awaited.through
         return parent is not None and newest(parent) > before
 
     def handed_over(self) -> None:
-        """The run has reached the requested end, and all records are durable."""
+        """Check the requested end of the run, when all records are durable."""
         due, self._due = self._due, {}
         for path, each in due.items():
             self.checked += 1

@@ -36,7 +36,7 @@ def _map_step(fn: str, args: list[Any]) -> Body:
 
 
 def _overlap_step(first: int, second: int) -> Body:
-    """Two calls under way at once, read in reverse."""
+    """Make two calls at the same time, and read them in reverse order."""
     calls = [(yield ("map", "leaf", list(range(first)))), (yield ("map", "slow", [7] * second))]
     total = 0
     for call, count in ((calls[1], second), (calls[0], first)):
@@ -61,7 +61,7 @@ def _lazy_step(chunks: list[int]) -> Body:
 
 
 def _threads_step(fn: str, args: list[Any]) -> Body:
-    """Calls of threads, which begin in any order: a replay finds each by what it is."""
+    """Make calls in threads, in any order: a replay finds each by its function and arguments."""
     values = yield ("threads", fn, args)
     total = 0
     for value in values:
@@ -89,7 +89,7 @@ def _once_step() -> Body:
 
 
 def _kept_step(count: int) -> Body:
-    """Keep the answer of a function that makes calls, and make more calls with it."""
+    """Call `once` with a function that makes calls, and make more calls with its answer."""
     answer = yield from kept(count)
     yield _say("told", answer)
     call = yield ("map", "leaf", [answer[3] % 97])
@@ -98,7 +98,7 @@ def _kept_step(count: int) -> Body:
 
 
 def _cancel_step(count: int) -> Body:
-    """Cancel one item at once, and one when some have had time to begin."""
+    """Cancel one item at once, and one after some have had time to begin."""
     call = yield ("map", "slow", list(range(count)))
     for wait, victim in ((0.0, count - 1), (0.3, count // 2)):
         yield ("sleep", wait)
@@ -117,7 +117,7 @@ def _cancel_step(count: int) -> Body:
 
 
 def _cancels_step(fn: str, count: int, moments: list[Any]) -> Body:
-    """Cancel items at some moments, and check that each ends as the answer said."""
+    """Cancel items at different moments, and check that each ends as its answer says."""
     call = yield ("map", fn, list(range(count)))
     gone = set()
     for wait, victim in moments:
@@ -142,7 +142,7 @@ def _glance_step(fn: str, count: int, reads: int, again: int) -> Body:
     yield _say("told", first)
     yield _say("glance", (yield ("result", *first)))
     yield ("give_up", call)
-    yield ("drained",)  # as the end of a script
+    yield ("drained",)  # like the end of a script
 
 
 def _const_step(name: str, value: int, before: int, after: int) -> Body:
@@ -189,7 +189,7 @@ def _risky_step(count: int) -> Body:
 
 
 def _ventures_step(count: int, risks: int, busy: list[str]) -> Body:
-    """Parents that must not be started twice, while others keep their workers busy."""
+    """Call parents that must not be started twice, while others keep the workers busy."""
     calls = [("venture", (yield ("map", "venture", list(range(count)))), count)]
     if risks:
         calls.append(("risky", (yield ("map", "risky", list(range(risks)))), risks))
@@ -211,7 +211,7 @@ def _durable_step(name: str, total: int, width: int) -> Body:
 
 
 def _below_step(total: int, length: int) -> Body:
-    """A block that commits while parents with blocks of their own are under way below it."""
+    """Commit in a block while parents with their own blocks run below it."""
     state = yield ("durable", "below")
     gen, chain, pending = (0, 0, []) if state is None else state
     while gen < total or pending:
@@ -230,7 +230,7 @@ def _below_step(total: int, length: int) -> Body:
 
 
 def _around_step(rounds: int, total: int, width: int) -> Body:
-    """Blocks that are opened repeatedly inside of another one."""
+    """Open blocks repeatedly inside another one."""
     state = yield ("durable", "around")
     at, chain = (0, 0) if state is None else state
     while at < rounds:
@@ -242,8 +242,10 @@ def _around_step(rounds: int, total: int, width: int) -> Body:
 
 
 def _differing_step(name: str, total: int, again: int) -> Body:
-    """A loop over generations under checkpoints, each of which calls what no other calls, and what
-    one before it has called, too; some are waited for across generations.
+    """Loop over generations with checkpoints, where callables differ.
+
+    Each generation calls a callable of its own, and one of an earlier generation; some calls are
+    awaited in a later generation.
     """
     state = yield ("durable", name)
     gen, chain, pending = (0, 0, []) if state is None else state
@@ -278,7 +280,7 @@ _STEPS: dict[str, Callable[..., Body]] = {
 
 
 def draw(rng: random.Random, *, plain: bool = False) -> list[Step]:
-    """Return some script; a plain one is told nothing that may differ."""
+    """Return a random script; a plain one gets no answers that may differ between runs."""
     if plain:
         return [_plain_step(rng) for _ in range(rng.randint(2, 5))]
     makers: list[Callable[[], Step]] = [
@@ -332,7 +334,7 @@ def _const(rng: random.Random) -> Step:
 
 
 def lengthen(rng: random.Random, steps: Sequence[Step]) -> list[Step]:
-    """Return the script, in every fourth world with long leaves somewhere."""
+    """Return the script; in every fourth world, with long leaves."""
     longer = list(steps)
     if rng.random() < 0.25:
         args = [rng.randint(0, 9) for _ in range(rng.randint(1, 4))]
@@ -341,7 +343,7 @@ def lengthen(rng: random.Random, steps: Sequence[Step]) -> list[Step]:
 
 
 def with_ventures(rng: random.Random, steps: list[Step]) -> list[Step]:
-    """Return a script with parents that must not be started twice, in some worlds."""
+    """Return the script; in some worlds, with parents that must not be started twice."""
     if rng.random() < 0.75:
         return steps
     busy = [rng.choice(["slow", "slow", "long"]) for _ in range(rng.randint(1, 4))]
@@ -351,7 +353,7 @@ def with_ventures(rng: random.Random, steps: list[Step]) -> list[Step]:
 
 
 def with_glances(rng: random.Random, steps: Sequence[Step]) -> list[Step]:
-    """Return the script, in every third world with calls that are given up halfway."""
+    """Return the script; in every third world, with calls that are given up halfway."""
     more = list(steps)
     if rng.random() < 0.33:
         fn = rng.choice(["leaf", "slow", "fan"])
@@ -364,7 +366,7 @@ def with_glances(rng: random.Random, steps: Sequence[Step]) -> list[Step]:
 
 
 def with_threads(rng: random.Random, steps: list[Step]) -> list[Step]:
-    """Return the script, in every fourth world with calls of threads at one or two places."""
+    """Return the script; in every fourth world, with calls of threads at one or two positions."""
     if rng.random() < 0.75:
         return steps
     more = list(steps)
@@ -376,7 +378,7 @@ def with_threads(rng: random.Random, steps: list[Step]) -> list[Step]:
 
 
 def with_checkpoints(rng: random.Random, steps: list[Step]) -> list[Step]:
-    """Return a script with checkpoints in it, or, more often than not, the same one."""
+    """Return the script; in less than half of the worlds, with checkpoints."""
     if rng.random() < 0.6:
         return steps
     added = list(steps)
@@ -393,7 +395,7 @@ def with_checkpoints(rng: random.Random, steps: list[Step]) -> list[Step]:
 
 
 def with_differing(rng: random.Random, steps: list[Step]) -> list[Step]:
-    """Return a script that, in some worlds, makes callables without end."""
+    """Return the script; in some worlds, with many different callables."""
     if rng.random() < 0.7:
         return steps
     drips = [[rng.randint(100, 200), rng.randint(1, 4)] for _ in range(rng.randint(1, 3))]
@@ -429,7 +431,7 @@ def edit(rng: random.Random, steps: Sequence[Step]) -> list[Step]:
             edited[at] = ("map", fn, changed[: rng.randint(1, 9)])
         case ("map", "pure", args) if (
             rng.random() < 0.7
-        ):  # a sweep that gets values, and loses some
+        ):  # a sweep that gets more values, and loses others
             new = [rng.randint(100, 999) for _ in range(rng.randint(0, 3))]
             edited[at] = ("map", "pure", [*new, *args[rng.randint(0, 2) :], *new[:1]])
         case _ if rng.random() < 0.5 and len(edited) > 1:

@@ -1,7 +1,7 @@
 """The processes of the simulated world: thin shells around the real machines.
 
-What a shell does in a real process (receive, take turns, commit, run items) it does here in virtual
-time, and at each place where it is interesting to die, it may (`World.point`).
+They do in virtual time what a shell does in a real process (receive, take turns, commit, run
+items). At each interesting point, a shell may die (`World.point`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FAREWELL_S = 8.0
 
 
 class Process:
-    """Something that lives, sleeps and dies."""
+    """A process that lives, sleeps and dies."""
 
     def __init__(self, world: World, name: str, peer: PeerId) -> None:
         self.world = world
@@ -53,14 +53,14 @@ class Process:
         self.paused_until = max(self.paused_until, self.world.now + seconds)
 
     def hear(self, peer: bytes, frames: Sequence[bytes]) -> None:
-        """Take in a message."""
+        """Receive a message."""
 
     def reconnected(self) -> None:
-        """The connection holds again."""
+        """Handle a connection that is established again."""
 
 
 def load(journal: MemoryJournal) -> tuple[DurableState, dict[str, bytes]]:
-    """Return what a new broker knows."""
+    """Return the state of a new broker."""
     defines = [
         define
         for _, raw in journal.scan(Table.DEFINE)
@@ -79,7 +79,7 @@ def load(journal: MemoryJournal) -> tuple[DurableState, dict[str, bytes]]:
 
 
 def shown(journal: MemoryJournal) -> bytes:
-    """Return the script's output as it was recorded."""
+    """Return the recorded output of the script."""
     text = bytearray()
     for key, raw in journal.scan(Table.OUTPUT):
         output = wire.decode_up(raw)
@@ -90,28 +90,28 @@ def shown(journal: MemoryJournal) -> bytes:
 
 
 class BrokerShell(Process):
-    """One life of the broker: turns, and a writer that takes its time."""
+    """One life of the broker: turns, and a writer whose commits take time."""
 
     def __init__(self, world: World, launcher: Launcher, *, adopt: bool) -> None:
         super().__init__(world, "broker", PeerId(b""))
         self.launcher = launcher
         self.journal = world.journal
         self.open = False
-        self.decided = False  # to hand the run over
+        self.decided = False  # requests to hand the run over
         small = world.climate.small
         self.config = BrokerConfig(
             adopt=adopt, lease_s=world.climate.lease_s, page_bytes=150 if small else 1 << 20,
             sweep_bytes=100 if small else 1 << 18,
             args_bytes_max=0 if small else 1 << 20, grant_bytes_max=8 if small else 1 << 20,
-            # With every other seed only callables in use are kept: each is read back when it is named,
-            # and dropped soon.
+            # In every second seed, only callables in use are kept: each is read back when it is
+            # named, and dropped soon.
             callables_max=1000 * (1 - world.seed % 2),
             heartbeat_timeout_s=world.climate.lease_s,
         )  # fmt: skip
         self.woke_at = self.turned_at = self.opened_at = world.now
         self.stalls: list[
             tuple[float, float]
-        ] = []  # when it continued, and for how long it had not run
+        ] = []  # when it continued, and for how long it was paused
         self.queue: deque[tuple[int, list[Change]]] = deque()
         self.committing = False
         self.committed = 0
@@ -160,8 +160,6 @@ class BrokerShell(Process):
         super().die()
         self.world.journal = self.journal.crash()
         self.launcher.lost_broker()
-
-    # --- turns --------------------------------------------------------------------------------
 
     def receive(self, peer: bytes, frames: Sequence[bytes], host: str | None = None) -> None:
         grid = self.world.grid
@@ -252,8 +250,6 @@ class BrokerShell(Process):
         self.launcher.stopped()
         return True
 
-    # --- the writer ---------------------------------------------------------------------------
-
     def _put(self, number: int, changes: list[Change]) -> None:
         self.queue.append((number, changes))
         if any(isinstance(change, Put) and change.forced for change in changes):
@@ -270,7 +266,7 @@ class BrokerShell(Process):
             self.world.at(delay_s, self, self._commit, len(self.queue))
 
     def _commit(self, turns: int) -> None:
-        if self.compactor is not None and self.compactor.swapping:  # by this very thread
+        if self.compactor is not None and self.compactor.swapping:  # by the same thread
             self.world.at(0.001, self, self._commit, turns)
             return
         group = [self.queue[at] for at in range(turns)]

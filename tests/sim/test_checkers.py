@@ -1,4 +1,4 @@
-"""What the checkers accept and refuse when attempts at one parent follow each other."""
+"""The checkers accept and refuse histories in which attempts of one parent follow each other."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_checker_allows_a_replaced_attempt_to_know_less(attempt: wire.Attemp
 
 
 def broker(no: int) -> Any:
-    """Return a broker that has waited for everybody and decides for a hand-over."""
+    """Return a broker that has waited for all processes and decides on a hand-over."""
     handover = SimpleNamespace(
         members=SimpleNamespace(peers={FIRST: None, SECOND: None}),
         scheduler=SimpleNamespace(state=SimpleNamespace(parents={KID: None})),
@@ -51,7 +51,7 @@ def broker(no: int) -> Any:
 
 
 def taken_over(first: int, second: int, *, commits: bool) -> Saves:
-    """Let a parent save and its worker die; its next holder hears the question `second`."""
+    """Let a parent save and its worker die; its next holder gets the request `second`."""
     world: Any = SimpleNamespace(broker=broker(second))
     saves = Saves(world)
     saves.asked(FIRST, KID, first)

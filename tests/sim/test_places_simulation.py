@@ -23,7 +23,7 @@ def run_seed(seed: int) -> World:
         raise
 
 
-def test_one_agent_per_host_starts_and_ends_whatever_places_do() -> None:
+def test_each_host_has_one_agent_that_starts_and_ends_whatever_places_do() -> None:
     faults: Counter[str] = Counter()
     for seed in range(QUICK_SEEDS):
         faults += run_seed(seed).faults
@@ -33,7 +33,9 @@ def test_one_agent_per_host_starts_and_ends_whatever_places_do() -> None:
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("block", range(BLOCKS))
-def test_one_agent_per_host_starts_and_ends_in_many_histories(block: int, seeds: int) -> None:
+def test_each_host_has_one_agent_that_starts_and_ends_in_many_histories(
+    block: int, seeds: int
+) -> None:
     for seed in range(1000 + block, 1000 + max(10 * seeds, BLOCKS), BLOCKS):
         run_seed(seed)
 

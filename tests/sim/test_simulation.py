@@ -58,7 +58,7 @@ def test_the_guarantees_hold_in_some_histories(block: int) -> None:
     assert sum(faults.values()) > size, "a calm sea proves nothing"
 
 
-def test_the_guarantees_hold_when_hosts_are_in_trouble() -> None:
+def test_the_guarantees_hold_when_hosts_fail() -> None:
     faults: Counter[str] = Counter()
     for seed in range(TROUBLED_SEEDS):
         faults += run_seed(seed, troubled=True).faults
@@ -77,12 +77,12 @@ def test_the_guarantees_hold_when_hosts_are_in_trouble() -> None:
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("block", range(BLOCKS))
-def test_the_guarantees_hold_in_many_histories_of_hosts_in_trouble(block: int, seeds: int) -> None:
+def test_the_guarantees_hold_in_many_histories_of_failing_hosts(block: int, seeds: int) -> None:
     for seed in range(1000 + block, 1000 + max(seeds // 4, BLOCKS), BLOCKS):
         run_seed(seed, troubled=True)
 
 
-def test_the_guarantees_hold_when_other_hosts_come_and_go() -> None:
+def test_the_guarantees_hold_when_other_hosts_join_and_leave() -> None:
     faults: Counter[str] = Counter()
     for seed in range(GRID_SEEDS):
         faults += run_seed(seed, grid=True).faults
@@ -126,8 +126,8 @@ def test_a_planted_bug_is_found_at_once(mutant: Mutant) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 3, 5])
-def test_callables_that_differ_are_erased(seed: int) -> None:
-    # Given a long loop that makes some 200 callables, under checkpoints, where none need be kept
+def test_callables_that_differ_in_each_generation_are_erased(seed: int) -> None:
+    # Given a long loop that makes some 200 callables, under checkpoints, in which none must be kept
     steps: list[Step] = [("differing", "long", 60, 3)]
     weather: dict[str, Any] = {
         "rates": {"worker": 0.2, "broker": 0.2},

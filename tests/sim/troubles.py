@@ -1,6 +1,6 @@
-"""Troubles of simulated hosts: starts that are refused or fail, workers that die young or hang at a stop.
+"""Faults of simulated hosts: starts that are refused or fail, workers that die early or hang at a stop.
 
-They are drawn separately, and only for worlds that are to have them: other histories are unchanged.
+They are drawn separately, and only for worlds that have them: other histories are unchanged.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What hosts do to processes; chances are those of a start."""
+    """The rates of faults of hosts; a chance is that of one start."""
 
-    refuses: float = 0.0  # how often a second a host begins to refuse processes
+    refuses: float = 0.0  # how often per second a host begins to refuse processes
     full: float = 0.0  # chance that the reason is a full disk
-    stillborn: float = 0.0  # it ends before it has begun
+    stillborn: float = 0.0  # the process ends before it has begun
     unfit: float = 0.0  # it cannot import the script
-    limited: float = 0.0  # it meets a limit of the system by itself
+    limited: float = 0.0  # it reaches a limit of the system itself
     young: float = 0.0  # it dies within a second
-    oom: float = 0.0  # it is killed for memory
-    freed: float = 0.0  # it ends to free itself of a lock
-    ignores_stop: float = 0.0  # it does not end at a stop
-    gone: float = 0.0  # how often a second the launcher is killed
+    oom: float = 0.0  # it is killed because memory is exhausted
+    freed: float = 0.0  # it ends because it waits for a lock
+    ignores_stop: float = 0.0  # it does not end when it is stopped
+    gone: float = 0.0  # how often per second the launcher is killed
 
     @classmethod
     def draw(cls, rng: random.Random) -> Trouble:
@@ -55,12 +55,13 @@ class Hosts:
         self.world = world
         self.rng = random.Random(f"hosts of {world.seed}")
         self.trouble = world.climate.hosts
-        self.refusing: dict[int, tuple[float, bool]] = {}  # by node: until when, and a full disk
-        self.mended = False  # the user has corrected what made the run stop
-        self.calm = False  # nothing happens in this life
+        # by node: the end of the refusals, and whether the disk is full
+        self.refusing: dict[int, tuple[float, bool]] = {}
+        self.mended = False  # the user has corrected the cause of the stop
+        self.calm = False  # no faults in this life
 
     def plan(self, launcher: Launcher) -> None:
-        """Plan what comes by itself."""
+        """Plan the faults that happen independently of starts."""
         if self.trouble is None:
             return
         for rate, do in ((self.trouble.refuses, self._refuse), (self.trouble.gone, launcher.gone)):
@@ -72,7 +73,7 @@ class Hosts:
         return self.world.climate.until + 2.0
 
     def begin_life(self) -> None:
-        """The run is started, or resumed."""
+        """Begin a life: the run is started or resumed."""
         self.calm, self.mended = self.mended, False
 
     def _is_at_work(self) -> bool:
@@ -95,7 +96,7 @@ class Hosts:
         return ("no more processes", full) if self.world.now < until and not self.calm else None
 
     def unborn(self, host: AgentShell, name: str) -> Unborn | None:
-        """Return a process that will not begin, if that is how a start goes."""
+        """Return a process that ends before it begins, if the start fails."""
         from tests.sim.children import Unborn
 
         trouble = self.trouble
@@ -115,7 +116,7 @@ class Hosts:
         return self.trouble is not None and self._chance(self.trouble.ignores_stop)
 
     def early_end(self) -> tuple[str, float] | None:
-        """Draw how and when a process that has begun ends soon."""
+        """Draw whether a process ends soon after it has begun, when and how."""
         trouble = self.trouble
         if trouble is None:
             return None
@@ -128,6 +129,6 @@ class Hosts:
         return None
 
     def turned(self, broker: Broker, launcher: Launcher) -> None:
-        """A broker has taken a turn: the launcher hears why it stops."""
+        """Tell the launcher after a broker's turn why it stops."""
         if broker.keeper.halted == NO_IMPORT:
             launcher.interrupted = self.mended = True

@@ -29,11 +29,11 @@ _decode = msgspec.msgpack.Decoder().decode
 
 
 class Untrue(AssertionError):
-    """The world's history is none that an undisturbed run could have had."""
+    """The history of the world is not possible in an undisturbed run."""
 
 
 class _Teller:
-    """Gives a body the answers that it was told in the world."""
+    """Gives a body the answers that it got in the world."""
 
     def __init__(self, answers: Sequence[Any]) -> None:
         self.answers = list(answers)
@@ -138,7 +138,7 @@ def _pure(body: Body, path: str, teller: _Teller, printed: bytearray | None) -> 
             case ("get_const", name):
                 answer = int(name[1:])
             case ("once_begin", inside):
-                calls += [("", [])] * inside  # what the function asked for
+                calls += [("", [])] * inside  # the calls of the function
                 answer = teller.next(op)
             case ("once" | "wait_any" | "poll", *_):
                 answer = teller.next(op)
@@ -154,7 +154,7 @@ def _shared_item(shared: ByContent, fn: Fn, arg: Any) -> Any:
 def _item(path: str, call: tuple[str, list[Any]], number: int, index: int, teller: _Teller) -> Any:
     fn, args = FNS[call[0]], call[1]
     item = ids.item_path(path, number, index)
-    if fn.tells:  # the script writes down what it was given, and that is what is checked
+    if fn.tells:  # the script prints the results that it got, and these are checked
         value = teller.next(("result",))
         check_value(fn, item, args[index], value)
         return value

@@ -1,4 +1,4 @@
-"""What an agent must never do, whatever happens to its processes, checked from outside of the machine.
+"""Checks from outside the machine what an agent must never do, whatever happens to its processes.
 
 The checks have the names of the invariants of `resilient_scoop.core.agent`: G1 to G7.
 """
@@ -28,7 +28,7 @@ FAILED_MAX = 5
 
 
 class Watch:
-    """Sees what one agent does, and what its processes were."""
+    """Records the actions of one agent, and its processes."""
 
     def __init__(self, host: AgentShell) -> None:
         self.host = host
@@ -37,20 +37,21 @@ class Watch:
         self.late_looks = 0
         self.owed: list[
             tuple[Link, int, bytes]
-        ] = []  # deaths told: on which link, in which message
+        ] = []  # reported deaths: on which link, in which message
         self.died_at: dict[str, float] = {}
         self.gone = False
         self.heard_at = self.stepped_at = host.world.now
         self.starting: set[str] = set()
-        self.over: set[str] = set()  # their work is done
+        self.over: set[str] = set()  # processes whose work is done
         self.born_at: dict[str, float] = {}
-        self.young: Counter[str] = Counter()  # how often in a row it died at once
+        self.young: Counter[str] = Counter()  # how many times in sequence it died at once
         self.stillborn: Counter[str] = Counter()
         self.unfit: Counter[str] = Counter()
-        self.refused: Counter[str] = Counter()  # by role: in a row, while none of it runs
+        # by role: deaths in sequence, while no process of it runs
+        self.refused: Counter[str] = Counter()
 
     def stepped(self, event: agent.Event, actions: Sequence[agent.Action]) -> None:
-        """The machine has taken a step."""
+        """Check a step of the machine."""
         stopping = self.stopped_at is not None
         self._orphaned()
         if self.host.machine.stopping is not None and not stopping:
@@ -84,13 +85,13 @@ class Watch:
                 self._kill(action.name, event)
 
     def hears(self, frames: Sequence[bytes]) -> None:
-        """A message of a broker arrives."""
+        """Note a message of a broker."""
         self._mind_pause()
         if wire.unpack_header(frames[0]).epoch >= self.host.machine.link.epoch:
             self.heard_at = self.host.world.now
 
     def _orphaned(self) -> None:
-        """See that the agent of another host ends as an orphan when it should, and only then."""
+        """Check that the agent of another host ends as an orphan exactly when it should."""
         machine, now = self.host.machine, self.host.world.now
         limit_s = machine.config.orphan_timeout_s
         if limit_s is None:
@@ -99,7 +100,7 @@ class Watch:
         silent_s = now - self.heard_at
         if machine.stopping is None and silent_s > limit_s + 2.0:
             raise Broken(f"G8: {self.host.name} is an orphan for {silent_s:.1f} s, and stays")
-        is_known = self.stopped_at is not None  # that it stops, and so whether it may
+        is_known = self.stopped_at is not None  # whether it stops, and whether it may
         if machine.stopping == LAUNCHER_GONE and is_known and not self.gone:
             raise Broken(f"G8: {self.host.name} ends with its launcher")
         if machine.stopping == ORPHANED and self.stopped_at is None and silent_s < limit_s - 3.0:
@@ -112,7 +113,7 @@ class Watch:
         self.stepped_at = now
 
     def _check_sent(self, actions: Sequence[agent.Action]) -> None:
-        """Check what a new broker is told, and record which deaths are not acknowledged."""
+        """Check the messages to a new broker, and record which deaths are not acknowledged."""
         link = self.host.machine.link
         for action in actions:
             if not isinstance(action, agent.Transmit):
@@ -188,9 +189,10 @@ class Watch:
             if len(mine) != 1:
                 raise Broken(f"G2: of the end of {name} the broker is told {len(mine)} times")
             causes = {"asked" if stopping and child.cause in ("crash", "oom") else child.cause}
-            if self.host.is_remote and child.cause == "timeout":  # or it had lied, too
+            if self.host.is_remote and child.cause == "timeout":  # or it had lied
                 causes.add("asked")
-            if stopping and child.cause == "timeout":  # its time and that of the stop were over
+            # its time limit and that of the stop had passed
+            if stopping and child.cause == "timeout":
                 causes.add("asked")
             if mine[0].reason not in causes and not child.is_race:
                 raise Broken(f"G3: {name} died of {child.cause}, told is {mine[0].reason}")
@@ -229,6 +231,6 @@ class Watch:
         has_s = agent.EXIT_S if machine.stopping == ENDED else machine.config.stop_grace_s
         is_late = self.stopped_at is not None and now - self.stopped_at > has_s + LATE_S
         self.late_looks += is_late
-        if self.late_looks > 1:  # the first time it may have been paused itself
+        if self.late_looks > 1:  # the first time, the agent itself may have been paused
             living = [name for name, child in self.host.children.items() if child.alive]
             raise Broken(f"G4: the agent stays after the stop, with {living}")

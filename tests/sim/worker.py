@@ -1,7 +1,7 @@
 """A simulated worker or origin: the real `Worker` and `Parent` machines, and a CPU in virtual time.
 
 It does what the real shell does: it runs the items of slices one after another, parks an item that
-waits and runs others meanwhile, answers retractions, ends what is fenced.
+waits and runs others meanwhile, answers retractions, and ends fenced items.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _STUCK_S = 0.3
 
 
 class WorkerShell(Operations, Process):
-    """One incarnation of a worker or the origin."""
+    """One process of a worker or the origin."""
 
     def __init__(
         self, world: World, agent: AgentShell, name: str, *, careful: bool = False
@@ -45,29 +45,27 @@ class WorkerShell(Operations, Process):
         self.agent = agent
         self.done = False
         self.code = -9
-        self.cause = "crash"  # of its death
+        self.cause = "crash"  # reason of its death
         self.is_race = False
-        self.is_unblamed = False  # it dies at a place where no item is blamed
+        self.is_unblamed = False  # it dies at a point at which no item is blamed
         self.ignores_stop = False
-        self.deadline_s = 0.0  # of the item on the CPU
+        self.deadline_s = 0.0  # end of the item on the CPU
         self.machine = Worker(role=self.role, node=agent.machine.node, name=name, pid=0, run=RUN8)
         self.reporter = Reporter()
         self.sent_progress: list[
             tuple[Link, int, wire.Progress]
-        ] = []  # sent: on which link, in which message
+        ] = []  # sent outcomes: on which link, in which message
         self.busy: Frame | Work | None = None
         self.on_cpu: tuple[Work, int] | None = None
         self.on_cpu_path = ""
         self.work: Work | None = None
         self.open: list[Work] = []
-        self.frames: dict[str, Frame] = {}  # those that wait, by path
+        self.frames: dict[str, Frame] = {}  # waiting items, by path
         self.runnable: deque[tuple[Frame, Any]] = deque()
         self.awaiting: tuple[Work, int] | None = None  # an item that may not begin yet
-        self.reported_full = (
-            -1
-        )  # to the broker of which epoch it was said that a result has no space
+        self.reported_full = -1  # epoch of the broker that was told of a result without space
         self.flushed_at = 0.0
-        self.careful = careful  # it was freed of a lock before
+        self.careful = careful  # it ended because of a lock before
         self.began_at = self.free_at = world.now
         if world.grid is not None and agent.node:
             world.grid.node_of[self.id] = agent.node
@@ -76,8 +74,6 @@ class WorkerShell(Operations, Process):
         world.at(0.01, self, self._beat)
         if (early := world.hosts.early_end()) is not None:
             world.at(early[1], self, self._end_early, early[0])
-
-    # --- what the kernel knows of it ----------------------------------------------------------
 
     def die(self) -> None:
         if self.cause in ("crash", "oom"):
@@ -92,14 +88,14 @@ class WorkerShell(Operations, Process):
             self.agent.child_died(self)
 
     def killed(self) -> None:
-        """Be killed by the agent."""
+        """End the process: the agent has killed it."""
         self.is_race = not self.alive
         if self.alive:
             self.cause = "timeout" if 0 < self.deadline_s < self.world.now else "asked"
             self.die()
 
     def _end_early(self, cause: str) -> None:
-        """End by itself: a crash, for memory, or freed of a lock that its tasks wait for."""
+        """End the process: by a crash, for lack of memory, or because its tasks wait for a lock."""
         works = self.machine.works.values()
         if cause != "freed":
             self.cause = cause
@@ -116,7 +112,7 @@ class WorkerShell(Operations, Process):
         return ("T" if self.paused_until > now else "R") if self.alive else "Z"
 
     def flight(self) -> Flight:
-        """Return what its flight record says."""
+        """Return its flight record."""
         on_cpu, root = None, self.machine.parents.get(ids.ROOT)
         if self.on_cpu is not None and not self.is_unblamed:
             work, index = self.on_cpu
@@ -129,14 +125,12 @@ class WorkerShell(Operations, Process):
         return Flight(on_cpu, is_ready=True, has_ended=self.done, reached=reached)
 
     def exited(self) -> Exited:
-        """Return what the agent learns of its end."""
+        """Return what the agent knows about its end."""
         return Exited(self.name, self.code, self.flight(), oom=self.cause == "oom")
 
     def may_crash(self) -> bool:
-        """Return whether one more death would not make an innocent item a poisonous one."""
+        """Return whether one more death would still not make an innocent item fail."""
         return self.on_cpu is None or self.world.checks.may_die(self.on_cpu_path)
-
-    # --- messages -----------------------------------------------------------------------------
 
     def _beat(self) -> None:
         self.world.send_up(self.id, self.machine.link.beat())
@@ -158,7 +152,7 @@ class WorkerShell(Operations, Process):
         self._react()
 
     def _note_open(self) -> None:
-        """Everybody was asked for checkpoints: those parents are to save that have a block open."""
+        """Note the parents with an open block when checkpoints are requested: they have to save."""
         for path, parent in self.machine.parents.items():
             if parent.durable.open:
                 self.world.checks.saves.asked(self.id, path, self.machine.checkpoint_requests._no)
@@ -244,14 +238,12 @@ class WorkerShell(Operations, Process):
             if isinstance(self.busy, Frame) and self.busy.path == path:
                 self._idle()
 
-    # --- the CPU ------------------------------------------------------------------------------
-
     def _idle(self) -> None:
         self.busy = None
         self.on_cpu = None
 
     def _run(self) -> None:
-        """Let the CPU do what comes next, as the real loop does (`core.worker.choice`)."""
+        """Run what comes next on the CPU, as the real loop does (`core.worker.choice`)."""
         while self.busy is None and self.alive:
             ready = bool(self.runnable)
             stopping = self.machine.stopping is not None
@@ -292,13 +284,13 @@ class WorkerShell(Operations, Process):
         return choice.bar(self.frames, locks=0, careful=self.careful, idle_s=idle_s)
 
     def _wake_when_free(self) -> None:
-        """Look again when what is barred now may be begun."""
+        """Try again when an item that may not begin now may begin."""
         if (self.open or self.machine.queue) and self.world.now >= self.free_at:
             self.free_at = self.world.now + choice.BARRED_S
             self.world.at(choice.BARRED_S + 0.01, self, self._woken)
 
     def _pick(self) -> Work | None:
-        """Return the slice that continues, or the next one; None where that has nothing to begin."""
+        """Return the slice that continues, or the next one; None if nothing of it may begin."""
         work = self.work
         if work is not None:
             more = work.next < work.stop and not work.dropped
@@ -321,7 +313,7 @@ class WorkerShell(Operations, Process):
         self.deadline_s = 0.0
 
     def _start(self, work: Work) -> None:
-        """Begin an item as the real loop does: the deputy may come in at each of three places."""
+        """Begin an item as the real loop does; the deputy may act at each of three points."""
         self.world.checks.chosen(self, work)
         index = work.next
         if unfit := self.world.missing_functions.unfit(work):
@@ -393,7 +385,7 @@ class WorkerShell(Operations, Process):
             self.world.at(spent_s, self, self._end_leaf, work, index, fn, raw, path)
 
     def _deputize(self, work: Work, index: int) -> None:
-        """An item keeps the CPU: another thread says what is finished, and who waits for it."""
+        """Report finished and waiting items from another thread while an item keeps the CPU."""
         if self.on_cpu != (work, index):
             return
         self._settle(work)
@@ -407,7 +399,7 @@ class WorkerShell(Operations, Process):
         self.world.at(_DEPUTY_S, self, self._deputize, work, index)
 
     def _long(self, work: Work, index: int, fn: Fn, raw: bytes, at: int, value: Any) -> None:
-        """A long leaf: `at` of its steps are done, and `value` is what it has."""
+        """Run a long leaf: `at` of its steps are done, and `value` is its value so far."""
         path = ids.item_path(work.task.parent, work.task.call, index)
         arg = programs.decode_arg(raw)
         if work.dropped:
@@ -455,7 +447,7 @@ class WorkerShell(Operations, Process):
             self._flush()
 
     def _has_space(self, work: Work) -> bool:
-        """Return whether a large result can be written; the broker is told when that changes."""
+        """Return whether a large result can be written; tell the broker when that changes."""
         full = self.world.now < self.world.full_until and not work.dropped
         epoch = self.machine.link.epoch if full else -1
         if epoch != self.reported_full:
@@ -468,8 +460,6 @@ class WorkerShell(Operations, Process):
     def _settle(self, work: Work) -> None:
         self.machine.settle(work, self.world.now)
         self.world.point("settled", self)
-
-    # --- bodies -------------------------------------------------------------------------------
 
     def _start_root(self, task: wire.Task) -> None:
         machine = self.machine
@@ -557,7 +547,7 @@ class WorkerShell(Operations, Process):
             self.runnable.append((frame, found[0]))
 
     def _refuse(self, frame: Frame) -> None:
-        """A script that was changed in front of a block ends: only such a one may be refused."""
+        """End a script that was changed before a block: only such a script may be refused."""
         assert frame.parent is not None
         if frame.work is not None or not self.world.edited:
             raise AssertionError(f"SAME-ANSWER: {frame.parent.judge.refusal}")

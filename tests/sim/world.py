@@ -1,8 +1,8 @@
-"""The world in which the real machines live: virtual time, one source of chance, a network, a disk.
+"""The world in which the real machines live: virtual time, one random generator, a network, a disk.
 
-Everything that happens is an entry of one heap, drawn from one seed: the same seed gives the same
-history to the last byte (`trace`). A process that is paused does what was due when it wakes; what
-was due in one that has died never happens.
+Every event is an entry of one heap, drawn from one seed: the same seed gives the same history to
+the last byte (`trace`). A paused process handles its due events when it continues; the events of a
+dead process never happen.
 """
 
 from __future__ import annotations
@@ -49,25 +49,25 @@ class Died(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class Climate:
-    """The fault rates of a seed (swarm testing: each seed has others)."""
+    """The fault rates of a seed (swarm testing: they differ between seeds)."""
 
     latency_s: float
     commit_s: float
     boot_s: float
     lease_s: float
-    rates: dict[str, float]  # kind -> mean faults a second
+    rates: dict[str, float]  # kind -> mean faults per second
     points: dict[str, float]  # label -> chance of dying there
-    until: float  # the last fault
-    twice: float  # chance that a message comes again, late
-    late: float  # chance that what a broken connection held comes after all
+    until: float  # time of the last fault
+    twice: float  # chance that a message arrives a second time, late
+    late: float  # chance that a message of a broken connection arrives after all
     nodes: int
-    workers: int  # on each
-    small: bool  # pages, grants and the memory for arguments
-    edits: bool  # the script is another one after a full stop
-    written: float = 0.7  # chance that a commit is written down
+    workers: int  # workers on each host
+    small: bool  # sizes of pages, of grants and of the memory for arguments
+    edits: bool  # the script changes after a full stop
+    written: float = 0.7  # chance that the body records a commit
     unloadable: float = 0.0  # chance that a checkpoint cannot be loaded
-    fallback: float = 0.0  # chance that an older one is continued from
-    asks: float = 0.0  # how often checkpoints are asked for, a second
+    fallback: float = 0.0  # chance that a block continues from an older one
+    asks: float = 0.0  # how often per second checkpoints are requested
     compaction: Habit | None = None
     missing_functions: float = 0.0  # chance that workers lack functions in a life of the run
     hosts: Trouble | None = None
@@ -102,8 +102,10 @@ class Wire:
 
     gen: int = 0
     up: bool = True
-    times: list[float] = field(default_factory=lambda: [0.0, 0.0])  # of the last arrival, each way
-    waiting: list[Sequence[bytes]] = field(default_factory=list)  # sent while there was no broker
+    # time of the last arrival, in each direction
+    times: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    # messages sent while there was no broker
+    waiting: list[Sequence[bytes]] = field(default_factory=list)
 
 
 class World:
@@ -153,15 +155,15 @@ class World:
         self.wires: dict[bytes, Wire] = {}
         self.broker: BrokerShell | None = None
         self.agents: list[AgentShell | None] = [None] * self.climate.nodes
-        self.workers: dict[bytes, WorkerShell] = {}  # alive, the origin with them
+        self.workers: dict[bytes, WorkerShell] = {}  # alive workers, including the origin
         self.slow_until = 0.0
         self.full_until = 0.0
         self.stopping = False
         self.ended = False
-        self.life = 0  # of the launcher
+        self.life = 0  # messages of the launcher
 
     def _add_grid(self, *, drawn: bool) -> Grid | None:
-        """Return the other hosts, if there are any; they are drawn apart, too."""
+        """Return the other hosts, if there are any; they are drawn separately, too."""
         from tests.sim.grid import Grid, Weather
 
         weather = self.climate.grid
@@ -196,7 +198,7 @@ class World:
             self.steps = scripts.with_threads(threads, self.steps)
 
     def _add_compaction(self, *, drawn: bool) -> MemoryJournal:
-        """Return the journal; whether it is compacted is drawn apart, too."""
+        """Return the journal; whether it is compacted is drawn separately, too."""
         rng = random.Random(f"compactions of {self.seed}")
         if drawn:
             self.climate = replace(self.climate, compaction=Habit.draw(rng))
@@ -204,8 +206,6 @@ class World:
         if habit is None:
             return MemoryJournal(RUN)
         return FileJournal(RUN).keep_on(rng, keep_history=habit.keep_history)
-
-    # --- time ---------------------------------------------------------------------------------
 
     def at(self, delay_s: float, who: Process | None, do: Callable[..., None], *args: Any) -> None:
         self.count += 1
@@ -241,7 +241,7 @@ class World:
         return self
 
     def note(self, what: str, who: Process | None = None, *more: Any) -> None:
-        """Put a line into the trace."""
+        """Add a line to the trace."""
         line = f"{self.now:.6f} {'' if who is None else who.name} {what}"
         self.trace = zlib.crc32(line.encode(), self.trace)
         if self.say is not None:
@@ -251,13 +251,13 @@ class World:
         return probability > 0 and self.rng.random() < probability
 
     def point(self, label: str, who: Process) -> None:
-        """A point at which the process may die."""
+        """Let the process die here, perhaps."""
         chance = self.climate.points.get(label)
         if chance and self.now < self.climate.until and self.rng.random() < chance:
             self.dies(label, who)
 
     def dies(self, label: str, who: Process, how: Callable[[], None] | None = None) -> None:
-        """Let a process die at a point; `how`: others with it."""
+        """Let a process die at a point; `how`: which others die with it."""
         self.faults[f"at {label}"] += 1
         self.note(f"dies at {label}", who)
         (who.die if how is None else how)()
@@ -265,8 +265,6 @@ class World:
 
     def new_id(self, role: str) -> PeerId:
         return PeerId(role[:1].upper().encode() + self.rng.randbytes(8))
-
-    # --- network ------------------------------------------------------------------------------
 
     def send_up(self, peer: bytes, frames: Sequence[bytes], *, kept: bool = True) -> None:
         """Send to the broker; `kept`: the agent of another host may keep a copy."""
@@ -325,13 +323,13 @@ class World:
             broker.receive(peer, frames)
 
     def arrive_as(self, peer: bytes, frames: Sequence[bytes], host: str) -> None:
-        """Let a host send something under any identity."""
+        """Deliver a message of a host under any identity."""
         broker = self.broker
         if broker is not None and broker.alive and broker.open:
             broker.receive(peer, frames, host)
 
     def cut(self, peer: bytes, seconds: float) -> None:
-        """Break a connection; what is under way on it is lost, or comes too late."""
+        """Break a connection; messages on it are lost, or arrive too late."""
         wire = self.wires.get(peer)
         if wire is not None and wire.up:
             wire.gen += 1

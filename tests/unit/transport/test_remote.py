@@ -101,7 +101,7 @@ def test_a_client_that_knows_another_server_key_is_not_heard(server: Server) -> 
     client.close()
 
 
-def test_a_client_without_encryption_is_not_heard(server: Server) -> None:
+def test_messages_of_a_client_without_encryption_are_not_handled(server: Server) -> None:
     with zmq.Context() as context, context.socket(zmq.DEALER) as client:
         client.setsockopt(zmq.LINGER, 0)
         client.connect(f"tcp://127.0.0.1:{server.router.port}")
