@@ -24,6 +24,7 @@ RscoopError                 exit 1
   PlaceError                a place cannot start or reach an agent                exit 75
     PlaceRefusedError       until the user changes something                      exit 75
     PlaceBusyError          for a time                                            exit 75
+      SilentServerError     a server closes connections without a word            exit 75
   CheckpointUnusableError   one generation of a checkpoint cannot be used         exit 70
     CheckpointsLostError    no generation can, and their history is dropped       exit 70
   ConstExistsError          `shared.setConst` of a name that is set (TypeError)   exit 1
@@ -363,6 +364,10 @@ class PlaceBusyError(PlaceError):
 
     def __str__(self) -> str:
         return self.text
+
+
+class SilentServerError(PlaceBusyError):
+    """A server closes connections without a word: it may be a full sshd, or no SSH server."""
 
 
 class CheckpointUnusableError(RscoopError):

@@ -42,8 +42,8 @@ def main(folder: Path, words: list[str]) -> int:
             sys.stderr.write(bad.read_text())
             return 255
         user = words[words.index("-l") + 1]
-        sys.stdout.write(f"host ws1\nuser {user}\nhostname 127.0.0.1\nport 22\nproxyjump none\n")
         sys.stdout.write(more.read_text() if more.exists() else "")
+        sys.stdout.write(f"host ws1\nuser {user}\nhostname 127.0.0.1\nport 22\nproxyjump none\n")
         return 0
     complaint, tries = folder / "complaint", folder / "tries"
     with tries.open("a") as file:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from resilient_scoop.errors import PlaceBusyError, PlaceRefusedError
+from resilient_scoop.errors import PlaceBusyError, PlaceRefusedError, SilentServerError
 from resilient_scoop.hosts.ssh_config import Target
 
 RETRY_S: Final = 1.0
@@ -52,21 +52,40 @@ def no_route(to: Target, reason: str) -> PlaceBusyError:
     )
 
 
-def closed_at_login(to: Target) -> PlaceBusyError:
-    """Sshd accepted the connection and closed it before it said who it is."""
+def closed_at_login(to: Target, said: str = "") -> PlaceBusyError:
+    """Sshd accepted the connection and closed it: it said so, or had begun as an SSH server does."""
     return PlaceBusyError(
-        f"{to.name}: sshd on {to.hostname} closed the connection at login; too many logins at once "
-        "(MaxStartups, PerSourcePenalties in sshd_config) or a block list there (hosts.deny, fail2ban) "
-        "can cause this",
+        f"{to.name}: sshd on {to.hostname} closed the connection at login{said and f' ({said})'}; too many "
+        "logins at once (MaxStartups, PerSourcePenalties in sshd_config) or a block list there "
+        "(hosts.deny, fail2ban) can cause this",
         RETRY_S,
     )
 
 
-def not_ssh(to: Target) -> PlaceRefusedError:
+def closed_without_a_word(to: Target) -> SilentServerError:
+    """A server closed the connection and had said nothing: an old sshd that is full, or something else."""
+    return SilentServerError(
+        f"{to.name}: the server on port {to.port} of {to.hostname} closes the connection without a word. "
+        "If it is not sshd, give the right port (port= in the hostfile); if it is, it has too many logins "
+        "(MaxStartups in sshd_config), or a list there blocks this host (hosts.deny, fail2ban)",
+        RETRY_S,
+    )
+
+
+def says_nothing(to: Target, seconds: float) -> PlaceBusyError:
+    """A server accepted the connection and has said nothing."""
+    return PlaceBusyError(
+        f"{to.name}: the server on port {to.port} of {to.hostname} accepts connections and says nothing "
+        f"for {seconds:.0f} s. If it is not sshd, give the right port (port= in the hostfile); if it is, "
+        "the host is overloaded"
+    )
+
+
+def not_ssh(to: Target, said: str = "") -> PlaceRefusedError:
     """Something else listens there."""
     return PlaceRefusedError(
-        f"{to.name}: the server on port {to.port} of {to.hostname} is not sshd; give the right port "
-        "(port= in the hostfile)"
+        f"{to.name}: the server on port {to.port} of {to.hostname} is not sshd"
+        f"{said and f': it says {said!r}'}; give the right port (port= in the hostfile)"
     )
 
 

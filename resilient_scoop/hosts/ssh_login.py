@@ -24,14 +24,17 @@ import msgspec
 import paramiko
 
 from resilient_scoop.adapters.retrying import patiently
-from resilient_scoop.errors import PlaceBusyError, PlaceError
-from resilient_scoop.hosts import known_hosts, ssh_failures
+from resilient_scoop.errors import PlaceBusyError, PlaceError, SilentServerError
+from resilient_scoop.hosts import greeting, known_hosts, ssh_failures
 from resilient_scoop.hosts.addresses import addresses_of
+from resilient_scoop.hosts.greeting import Greeting
 from resilient_scoop.hosts.known_hosts import KnownHosts, Verdict
 from resilient_scoop.hosts.ssh_config import SshConfig, Target
 
 LOGINS_MAX: Final = 8
 TRIES: Final = 5
+SILENT_TRIES: Final = 3
+"""Tries at a server that closes the connection without a word, and may be no SSH server."""
 KEEPALIVE_S: Final = 5
 DEAD_AFTER_S: Final = 15
 """TCP_USER_TIMEOUT: bytes unacknowledged for this long end the connection; a keepalive does not."""
@@ -92,12 +95,22 @@ def log_in(
             go_ahead()
             return _through(to, config, settings, depth=0)
 
-    return patiently(once, is_worth_another, tries=TRIES, wait_max_s=WAIT_MAX_S)
+    return patiently(once, Patience(), tries=TRIES, wait_max_s=WAIT_MAX_S)
 
 
-def is_worth_another(error: BaseException) -> bool:
-    """Return whether a login may succeed if it is tried again within seconds."""
-    return isinstance(error, PlaceBusyError) and error.retry_after_s is not None
+class Patience:
+    """Whether a login may succeed if it is tried again within seconds."""
+
+    def __init__(self) -> None:
+        self._silent = 0
+
+    def __call__(self, error: BaseException) -> bool:
+        """Judge the failure of one try."""
+        if isinstance(error, SilentServerError):
+            self._silent += 1
+            if self._silent >= SILENT_TRIES:
+                return False
+        return isinstance(error, PlaceBusyError) and error.retry_after_s is not None
 
 
 def _through(to: Target, config: SshConfig, settings: LoginSettings, depth: int) -> Login:
@@ -220,6 +233,7 @@ def _unreached(to: Target, failures: list[OSError], within_s: float) -> PlaceErr
 
 def _logged_in(sock: Any, to: Target, settings: LoginSettings) -> paramiko.Transport:
     known = KnownHosts(to.known_hosts)
+    sock = Greeting(sock)
     with contextlib.ExitStack() as stack:
         stack.callback(sock.close)
         transport = paramiko.Transport(sock)
@@ -229,7 +243,7 @@ def _logged_in(sock: Any, to: Target, settings: LoginSettings) -> paramiko.Trans
         transport.auth_timeout = settings.connect_s
         transport.channel_timeout = settings.connect_s
         _prefer(transport, known.kinds(to.key_name))
-        _shake_hands(transport, to, settings)
+        _shake_hands(transport, sock, to, settings)
         _check_key(transport.get_remote_server_key(), known, to, settings)
         with within(transport, settings.connect_s * 3):
             _authenticate(transport, to)
@@ -246,7 +260,9 @@ def _prefer(transport: paramiko.Transport, kinds: list[str]) -> None:
     options.key_types = [*first, *(name for name in options.key_types if name not in wanted)]
 
 
-def _shake_hands(transport: paramiko.Transport, to: Target, settings: LoginSettings) -> None:
+def _shake_hands(
+    transport: paramiko.Transport, sock: Greeting, to: Target, settings: LoginSettings
+) -> None:
     began = time.monotonic()
     try:
         transport.start_client(timeout=settings.connect_s * 2)
@@ -255,19 +271,23 @@ def _shake_hands(transport: paramiko.Transport, to: Target, settings: LoginSetti
     except (paramiko.SSHException, EOFError, OSError) as error:
         # paramiko itself closes a connection whose banner or handshake takes too long.
         is_late = time.monotonic() - began >= settings.connect_s
-        raise _cut_off(to, str(error), settings, is_late=is_late) from error
+        raise _cut_off(to, str(error), settings, sock.heard, is_late=is_late) from error
     if not transport.initial_kex_done:
-        raise ssh_failures.no_answer(to, settings.connect_s * 2)
+        late_s = settings.connect_s * 2
+        raise greeting.failure(to, sock.heard, late_s) or ssh_failures.no_answer(to, late_s)
 
 
-def _cut_off(to: Target, text: str, settings: LoginSettings, *, is_late: bool) -> PlaceError:
+def _cut_off(
+    to: Target, text: str, settings: LoginSettings, heard: bytes, *, is_late: bool
+) -> PlaceError:
     """Judge the end of a connection before a key was agreed on."""
+    if to.proxy_command and not heard and not is_late:
+        return ssh_failures.jump_failed(to, "ProxyCommand", text or "it ended")
+    failure = greeting.failure(to, heard, settings.connect_s if is_late else None)
+    if failure is not None:
+        return failure
     if is_late:
         return ssh_failures.no_answer(to, settings.connect_s)
-    if to.proxy_command:
-        return ssh_failures.jump_failed(to, "ProxyCommand", text or "it ended")
-    if "Indecipherable protocol version" in text or "Incompatible version" in text:
-        return ssh_failures.not_ssh(to)
     return ssh_failures.closed_at_login(to)
 
 

@@ -20,7 +20,7 @@ import paramiko
 
 from resilient_scoop.adapters.retrying import patiently
 from resilient_scoop.errors import PlaceBusyError, PlaceError, PlaceRefusedError
-from resilient_scoop.hosts import ssh_failures
+from resilient_scoop.hosts import greeting, ssh_failures
 from resilient_scoop.hosts.addresses import addresses_of
 from resilient_scoop.hosts.child import ChildPipe
 from resilient_scoop.hosts.door import RUN_S, ConnectionLostError, Done, Pipe, run_on
@@ -31,7 +31,7 @@ from resilient_scoop.hosts.ssh_login import (
     TRIES,
     WAIT_MAX_S,
     LoginSettings,
-    is_worth_another,
+    Patience,
     load_key,
     logins,
 )
@@ -42,6 +42,8 @@ _LOOK_UP_S: Final = 10.0
 _LOOPBACK: Final = "127.0.0.1"
 _READY: Final = "rscoop-tunnel"
 _TUNNEL_COMMAND: Final = f"exec sh -c 'echo {_READY}; exec cat'"
+_BEFORE_KEYS: Final = "kex_exchange_identification|timed out during banner exchange"
+"""What `ssh` names if the server has not begun as an SSH server does."""
 _OPTIONS: Final = (
     "-T", "-o", "BatchMode=yes", "-o", f"ServerAliveInterval={KEEPALIVE_S}",
     "-o", "ServerAliveCountMax=3", "-o", "ControlMaster=no", "-o", "ForwardAgent=no",
@@ -58,6 +60,7 @@ class SystemPipe(ChildPipe):
         self.to = to
         self._connect_s = connect_s
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._failure: PlaceError | None = None
 
     def lines(self) -> Iterator[str]:
         """Yield lines of output; the last ones are kept, for a failure of `ssh` itself."""
@@ -74,7 +77,18 @@ class SystemPipe(ChildPipe):
 
     def failure(self) -> PlaceError:
         """Return what `ssh` complained about."""
-        return failure_of("\n".join(self._tail), self.to, self._connect_s)
+        if self._failure is None:
+            self._failure = self._judged()
+        return self._failure
+
+    def _judged(self) -> PlaceError:
+        text = "\n".join(self._tail)
+        failure = failure_of(text, self.to, self._connect_s)
+        if re.search(_BEFORE_KEYS, text) and not (self.to.jumps or self.to.proxy_command):
+            return (
+                greeting.asked(self.to, self._connect_s) or failure
+            )  # `ssh` does not show what the server said
+        return failure
 
     def close(self) -> None:
         """End `ssh`; the command on the host sees the end of its input."""
@@ -134,7 +148,7 @@ class SystemDoor:
             with logins:
                 return self._run(command, text, within_s)
 
-        return patiently(once, is_worth_another, tries=TRIES, wait_max_s=WAIT_MAX_S)
+        return patiently(once, Patience(), tries=TRIES, wait_max_s=WAIT_MAX_S)
 
     def _run(self, command: str, text: str, within_s: float) -> Done:
         pipe = self._ssh(command)
@@ -375,13 +389,17 @@ _FAILURES: Final = (
         lambda to, text, _: ssh_failures.no_agreement(to, _first("no matching", text)),
     ),
     (r"Connection refused", lambda to, _, __: ssh_failures.nothing_listens(to)),
+    (
+        r"timed out during banner exchange",
+        lambda to, _, seconds: ssh_failures.says_nothing(to, seconds),
+    ),
     (r"timed out", lambda to, _, seconds: ssh_failures.no_answer(to, seconds)),
     (
         r"No route to host|is unreachable",
         lambda to, text, _: ssh_failures.no_route(to, _first("No route|unreachable", text)),
     ),
     (
-        r"kex_exchange_identification|Connection (?:closed|reset) by|banner exchange",
+        rf"{_BEFORE_KEYS}|Connection (?:closed|reset) by|banner exchange",
         lambda to, _, __: ssh_failures.closed_at_login(to),
     ),
     (

@@ -16,12 +16,12 @@ from pathlib import Path
 import paramiko
 import pytest
 
-from resilient_scoop.errors import PlaceBusyError, PlaceError, PlaceRefusedError
+from resilient_scoop.errors import PlaceBusyError, PlaceError, PlaceRefusedError, SilentServerError
 from resilient_scoop.hosts.hostfile import Host
 from resilient_scoop.hosts.known_hosts import fingerprint
 from resilient_scoop.hosts.ssh import SshDoor
 from resilient_scoop.hosts.ssh_config import SshConfig
-from resilient_scoop.hosts.ssh_login import LOGINS_MAX, LoginSettings
+from resilient_scoop.hosts.ssh_login import LOGINS_MAX, SILENT_TRIES, TRIES, LoginSettings
 from tests.fake_sshd import FakeSshd, make_key
 
 PATIENT = LoginSettings(connect_s=15.0)
@@ -312,7 +312,9 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up_in_time(lab: Lab) ->
     began = time.monotonic()
     text = busy(lab.door(settings=QUICK))
     released.set()
-    assert "did not answer within" in text
+    assert "accepts connections and says nothing for" in text
+    assert "port=" in text
+    assert "MaxStartups" not in text
     assert time.monotonic() - began < 8
 
 
@@ -345,23 +347,82 @@ def test_a_server_that_closes_at_login_is_tried_again_with_waits(lab: Lab) -> No
     assert came[2] - came[1] > 0.5
 
 
-def test_a_server_that_always_closes_at_login_is_named_as_such(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("said", [b"Exceeded MaxStartups", b"Not allowed at this time"])
+def test_an_sshd_with_too_many_logins_is_named_as_such(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
     monkeypatch.setattr("resilient_scoop.hosts.ssh_login.TRIES", 2)
-    lab.sshd.before = lambda _: False
+
+    def refuse(sock: socket.socket) -> bool:
+        sock.sendall(said + b"\r\n")
+        return False
+
+    lab.sshd.before = refuse
     text = busy(lab.door())
-    assert "closed the connection at login" in text
+    assert f"closed the connection at login ({said.decode()})" in text
     assert "MaxStartups" in text
 
 
-def test_a_server_that_does_not_speak_ssh_is_named(lab: Lab) -> None:
+def test_an_sshd_that_closes_after_its_greeting_is_named_as_such(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resilient_scoop.hosts.ssh_login.TRIES", 1)
+
+    def greet(sock: socket.socket) -> bool:
+        sock.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+        return False
+
+    lab.sshd.before = greet
+    assert "closed the connection at login;" in busy(lab.door())
+
+
+def test_a_server_that_closes_without_a_word_may_be_no_sshd(lab: Lab) -> None:
+    came: list[float] = []
+
+    def close(_: socket.socket) -> bool:
+        came.append(time.monotonic())
+        return False
+
+    lab.sshd.before = close
+    with pytest.raises(SilentServerError) as caught:
+        lab.door().connect()
+    text = str(caught.value)
+    assert "closes the connection without a word" in text
+    assert "port=" in text
+    assert "MaxStartups" in text
+    assert len(came) == SILENT_TRIES < TRIES
+
+
+OTHER_SERVERS = {
+    "web": (b"HTTP/1.1 400 Bad Request\r\nServer: x\r\n\r\n", "'HTTP/1.1 400 Bad Request'"),
+    "mail": (b"220 mail.lab ESMTP\r\n", "'220 mail.lab ESMTP'"),
+    "tls": (b"\x15\x03\x01\x00\x02\x02\x46", "'??????F'"),
+    "endless": (b"welcome\r\n" * 2000, "'welcome'"),
+    "empty": (b"\n" * 2000, "is not sshd; give the right port"),
+}
+
+
+@pytest.mark.parametrize("stays", [False, True])
+@pytest.mark.parametrize("name", OTHER_SERVERS)
+def test_a_server_that_does_not_speak_ssh_is_named_with_its_words(
+    lab: Lab, name: str, *, stays: bool
+) -> None:
+    said, shown = OTHER_SERVERS[name]
+    released = threading.Event()
+
     def answer(sock: socket.socket) -> bool:
-        sock.sendall(b"HTTP/1.1 400 Bad Request\r\n" * 200)
+        with contextlib.suppress(ConnectionError):
+            sock.sendall(said)
+        if stays:
+            released.wait(15)
         return False
 
     lab.sshd.before = answer
-    assert "is not sshd" in refused(lab.door())
+    text = refused(lab.door(settings=QUICK))
+    released.set()
+    assert "is not sshd" in text
+    assert shown in text
+    assert "MaxStartups" not in text
 
 
 def test_an_account_without_commands_is_named(lab: Lab) -> None:

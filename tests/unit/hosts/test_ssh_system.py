@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 from pathlib import Path
 
 import pytest
 
-from resilient_scoop.errors import PlaceBusyError, PlaceRefusedError
+from resilient_scoop.errors import (
+    PlaceBusyError,
+    PlaceError,
+    PlaceRefusedError,
+    SilentServerError,
+)
 from resilient_scoop.hosts.hostfile import Host
 from resilient_scoop.hosts.ssh_login import LoginSettings
 from resilient_scoop.hosts.ssh_system import SystemDoor
@@ -129,6 +137,47 @@ def test_only_logins_that_were_cut_off_are_tried_again_at_once(
         with pytest.raises(PlaceBusyError):
             door.run("true")
         assert (tmp_path / "tries").read_text() == "x" * tries
+
+
+CUT_OFF = "kex_exchange_identification: Connection closed by remote host\n"
+LATE = "Connection timed out during banner exchange\n"
+
+
+@pytest.mark.parametrize(
+    ("complaint", "said", "error", "reason"),
+    [
+        (CUT_OFF, b"HTTP/1.1 400 Bad Request\r\n", PlaceRefusedError, "it says 'HTTP/1.1 400"),
+        (CUT_OFF, b"Exceeded MaxStartups\r\n", PlaceBusyError, "login (Exceeded MaxStartups)"),
+        (CUT_OFF, b"", SilentServerError, "without a word"),
+        (CUT_OFF, b"SSH-2.0-x\r\n", PlaceBusyError, "at login;"),
+        (LATE, b"220 mail\r\n", PlaceRefusedError, "it says '220 mail'"),
+    ],
+)
+def test_a_server_that_ssh_does_not_understand_is_asked_what_it_says(
+    tmp_path: Path,
+    door: SystemDoor,
+    complaint: str,
+    said: bytes,
+    error: type[PlaceError],
+    reason: str,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    sock, _ = server.accept()
+                    with sock:
+                        sock.sendall(said)
+
+        threading.Thread(target=answer, daemon=True).start()
+        (tmp_path / "more").write_text(f"hostname 127.0.0.1\nport {server.getsockname()[1]}\n")
+        stand_in_ssh.complain(tmp_path, f"{complaint}\n")
+        with pytest.raises(error) as caught:
+            door.run("true")
+        assert type(caught.value) is error
+        assert reason in str(caught.value)
+        server.shutdown(socket.SHUT_RDWR)
 
 
 def test_an_encrypted_key_is_named(
