@@ -49,6 +49,7 @@ _SET_OPCODES: Final = (b"\x8f", b"\x91")
 _RAW_KINDS: Final = frozenset("biufcSUMm")
 FunctionKey = Callable[[Any], bytes]
 ClassKey = Callable[[type], bytes | None]
+ModuleKey = Callable[[ModuleType], bytes]
 
 
 class _HoldsSetError(Exception):
@@ -78,7 +79,7 @@ def never_opaque(_kind: type) -> bool:
 
 
 def no_state(_obj: object) -> bytes:
-    """Return nothing: opaque objects count by their type alone."""
+    """Return nothing: opaque objects count by their type alone, modules by their name."""
     return b""
 
 
@@ -89,7 +90,8 @@ def _nothing() -> None:
 class Canon:
     """Digests of values; `function_key` returns the key of a function, which depends on its code.
 
-    `class_key` does so for classes; if it returns None, a class counts by its name. Objects of a
+    `class_key` does so for classes; if it returns None, a class counts by its name. Modules count by
+    their name and what `module_key` returns. Objects of a
     type for which `is_opaque` holds count by their type and what `state_of` returns. With `lenient`,
     so do objects of libraries that cannot be pickled; else what holds one has no digest.
     """
@@ -99,12 +101,12 @@ class Canon:
         function_key: FunctionKey,
         class_key: ClassKey = by_name,
         is_opaque: Callable[[type], bool] = never_opaque,
-        met_module: Callable[[ModuleType], None] | None = None,
+        module_key: ModuleKey = no_state,
         state_of: Callable[[Any], bytes] = no_state,
         *,
         lenient: bool = False,
     ) -> None:
-        self._keys = (function_key, class_key, is_opaque, met_module, state_of, lenient)
+        self._keys = (function_key, class_key, is_opaque, module_key, state_of, lenient)
         self._idle: list[_Encoder] = []
 
     def digest(self, obj: object, pickled_bytes: int = 0) -> bytes | None:
@@ -198,11 +200,11 @@ class _Rules:
         function_key: FunctionKey,
         class_key: ClassKey,
         is_opaque: Callable[[type], bool],
-        met_module: Callable[[ModuleType], None] | None,
+        module_key: ModuleKey,
         state_of: Callable[[Any], bytes],
         lenient: bool,  # noqa: FBT001 - the order of `_keys`
     ) -> None:
-        self._met_module = met_module
+        self._module_key = module_key
         self._state_of = state_of
         self.is_lenient = lenient
         self._function_key = function_key
@@ -250,9 +252,8 @@ class _Rules:
         return mark, ("class", *([module_name(cls), cls.__qualname__] if key is None else [key]))
 
     def _module(self, module: ModuleType) -> Any:
-        if self._met_module is not None:
-            self._met_module(module)
-        return mark, ("module", module.__name__)
+        key = self._module_key(module)
+        return mark, ("module", module.__name__, *([key] if key else ()))
 
     def _compiled(self, compiled: Any) -> Any:
         """Encode a function of numba, whose pickle holds a random id and what has been compiled."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, Final
 
 from resilient_scoop.adapters.canonical import Canon
@@ -17,7 +18,7 @@ from resilient_scoop.hashing import blake2b
 from resilient_scoop.identity.change_guard import Guard
 from resilient_scoop.identity.meaning import Meaning
 from resilient_scoop.ids import DIGEST_BYTES
-from resilient_scoop.values.user_code import describe, is_user_code
+from resilient_scoop.values.user_code import describe, is_user_code, is_user_module
 from resilient_scoop.wire.callables import AS_IMPORTED, Reference
 from resilient_scoop.wire.payload_tags import PICKLE
 
@@ -89,8 +90,16 @@ def _class_key(cls: type) -> bytes | None:
     return _meaning_of(cls) + cls.__qualname__.encode() if is_user_code(cls) else None
 
 
+def _module_key(module: ModuleType) -> bytes:
+    """Return the key of what the script has changed in a module; empty if nothing is known."""
+    if not is_user_module(module.__name__):
+        return b""
+    key = _meaning_of(module)
+    return key if _known[id(module)][3] else b""
+
+
 def forget_known() -> None:
-    """Drop functions and classes that were found among arguments: the process ends."""
+    """Drop functions, classes and modules that were found among arguments: the process ends."""
     _known.clear()
     _met.clear()
 
@@ -121,4 +130,4 @@ def take_met() -> Changed:
     return found
 
 
-_canon: Final = Canon(_function_key, _class_key)
+_canon: Final = Canon(_function_key, _class_key, module_key=_module_key)

@@ -23,7 +23,7 @@ import functools
 import os
 import reprlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
@@ -82,6 +82,8 @@ _NOTES: Final = frozenset({
 })  # fmt: skip
 """Who names one of these may read docstrings and annotations, which otherwise do not count."""
 _IMPORTERS: Final = frozenset({"import_module", "modules"})
+_BY_NAME: Final = source_text.DYNAMIC | {"getattr", "attrgetter", "methodcaller", "__dict__"}
+"""Who names one of these may use any attribute of a module that it has imported."""
 _OURS: Final = __name__.partition(".")[0]
 _OF_EACH_PROCESS: Final = frozenset({"stdin", "stdout", "stderr", "modules"})
 """Attributes of `sys` that are each task's or each process's own."""
@@ -92,8 +94,9 @@ _PLAIN: Final = SCALARS | {list, tuple, dict, set, frozenset}
 class Meaning:
     """The result of a survey; `settings` returns what the script has changed in its process.
 
-    With `by_position`, the callable gets no argument by name: names of its parameters do not count,
-    unless code that it refers to may call it, too.
+    Of a module, it has only what the script has changed. With `by_position`, the callable gets no
+    argument by name: names of its parameters do not count, unless code that it refers to may call it,
+    too.
 
     Raises:
         MeaningError: the script has made a module itself that the callable uses.
@@ -101,7 +104,7 @@ class Meaning:
 
     def __init__(
         self,
-        root: Callable[..., Any],
+        root: Callable[..., Any] | ModuleType,
         settings: Callable[[], Setting | None] = script_changes.changes,
         *,
         by_position: bool = False,
@@ -196,15 +199,19 @@ class _Survey:
         self.lacking: dict[str, None] = {}  # names of modules that workers do not have
         self._root_id = id(root)
         self._whole: set[str] = set()
+        self._all_behind: set[str] = set()
         self.reads_environment = self.reads_arguments = self.reads_notes = False
         self._having_notes: list[tuple[str, Any]] = []
         self._carrier = 0  # AS_IMPORTED, if the described object belongs to an unchanged one
+        self._behind: list[tuple[str, Any]] = []  # what imports inside functions have reached
+        self._only_changes = False
         self._describer = Describer(self._reach)
         self._describer.names_of = self._names_of  # type: ignore[method-assign]  # the describer asks this object
         self._describer.holds_module = self._holds  # type: ignore[method-assign]  # the describer asks this object
         self._root(root)
         for home, value in self._queue:  # grows during the survey
             self._describe(home, value)
+        self._changes_behind()
         self._notes()
         self._environment()
 
@@ -214,6 +221,10 @@ class _Survey:
         del self._describer
 
     def _root(self, root: Any) -> None:
+        if isinstance(root, ModuleType):
+            self.guard.names(vars(root))
+            self._holds(root)
+            return
         home = own_home(root) if isinstance(root, FunctionType | type | CACHED) else None
         if home is not None and is_user_code(root):
             self._reach(home, root)
@@ -231,6 +242,20 @@ class _Survey:
             name = describe(root)
             made = version(name.partition(":")[0].partition(".")[0])
             self._add("", name, digest_of(b"named", name.encode(), made.encode()), b"")
+
+    def _changes_behind(self) -> None:
+        """Describe what the script has changed in what imports inside functions have reached.
+
+        The rest of it is in the source of these imports already (`module_source.imported_inside`).
+        """
+        self._only_changes = True
+        done = len(self._queue)
+        for behind in self._behind:  # grows, too
+            self._reach(*behind)
+            while done < len(self._queue):
+                self._describe(*self._queue[done])
+                done += 1
+        self._only_changes = False
 
     def _notes(self) -> None:
         """Count docstrings and annotations, if something may read them."""
@@ -317,6 +342,9 @@ class _Survey:
             if self._describer.met_state:
                 here = here_of(home, self.objects.get(home), states=False)
         self._describer.met_state = False
+        if self._only_changes and flags & AS_IMPORTED:
+            self._carrier = AS_IMPORTED
+            return
         if SECRET.search(label):
             details.pop("text", None)  # it would appear in the journal and on screens
         if home:
@@ -369,7 +397,7 @@ class _Survey:
             self.reads_environment = True
         self._globals(code, scope, names, attributes)
         self._class_of(function, scope)
-        self._imported_inside(code, scope.get("__package__") or "")
+        self._imported_inside(code, scope.get("__package__") or "", attributes)
         if not _IMPORTERS.isdisjoint(attributes) or "__import__" in names:
             texts = {text for part in source.nested(code) for text in part.co_consts}
             for each, module in list(sys.modules.items()):
@@ -440,9 +468,10 @@ class _Survey:
             if not isinstance(value, ModuleType)
         }
 
-    def _imported_inside(self, code: CodeType, package: str) -> None:
+    def _imported_inside(self, code: CodeType, package: str, attributes: list[str]) -> None:
         """Describe what a function imports itself: its source, and the script's changes to it."""
-        for label, text in module_source.imported_inside(code, package):
+        inside = module_source.imported_inside(code, package)
+        for label, text in inside.texts:
             if (label, text) not in self._imports:
                 self._imports.add((label, text))
                 digest = digest_of(text.encode("utf-8", "surrogatepass"))
@@ -454,17 +483,40 @@ class _Survey:
             if not isinstance(module, ModuleType) or not is_user_module(name):
                 continue
             if not names or "*" in names:
-                self._any_of(module)
+                is_any = names or not _BY_NAME.isdisjoint(attributes)
+                self._any_of(module, None if is_any else attributes)
                 continue
             changed = imported_values.changed_in(module)
             for each in sorted(names):
                 self._watched(module, each, is_changed=each in changed)
+            self._look_behind(module, names)
+        self._behind += [
+            (f"{name}:{each}", scope_of(name)[each])
+            for name, each in inside.names
+            if each in scope_of(name) and not isinstance(scope_of(name)[each], ModuleType)
+        ]
 
-    def _any_of(self, module: Any) -> None:
-        """Describe the script's changes in a user's module of which any part may be used."""
-        if not isinstance(module, ModuleType) or module.__name__ in self._whole:
+    def _look_behind(self, module: ModuleType, names: Iterable[str]) -> None:
+        """Keep code that is reached through a module, but not by a global, for `_changes_behind`."""
+        space = vars(module)
+        for name in names:
+            value = space.get(name, space.get("__getattr__"))
+            is_code = isinstance(value, FunctionType | type | CACHED)
+            code: Any = value if is_code else type(value)
+            home = f"{module.__name__}:{name}" if is_code else None
+            if is_user_code(code) and (home := own_home(code) or home) is not None:
+                self._behind.append((home, code))
+
+    def _any_of(self, module: Any, used: Iterable[str] | None = None) -> None:
+        """Describe the script's changes in a user's module of which any part (code: `used`) may be used."""
+        if not isinstance(module, ModuleType) or not is_user_module(module.__name__):
             return
-        if not is_user_module(module.__name__):
+        if used is not None:
+            self._look_behind(module, used)
+        elif module.__name__ not in self._all_behind:
+            self._all_behind.add(module.__name__)
+            self._look_behind(module, list(vars(module)))
+        if module.__name__ in self._whole:
             return
         self._whole.add(module.__name__)
         changed = imported_values.changed_in(module)

@@ -12,7 +12,7 @@ import dis
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from pathlib import Path
 from types import CodeType
@@ -132,19 +132,25 @@ def _calls_volatile(statement: ast.stmt) -> bool:
     return False
 
 
-def imported_inside(code: CodeType, package: str) -> list[tuple[str, str]]:
-    """Return (label, text) of the functions of the user's modules that a function imports.
+class ImportedInside(NamedTuple):
+    """What a function can reach through its own import statements, without importing anything."""
 
-    The text consists of the statements that bind the imported names, and the names in these,
-    through all of the user's modules. No module is imported for this.
-    """
+    texts: list[tuple[str, str]]
+    """By module, the statements that bind the imported names and the names in these."""
+    names: list[tuple[str, str]]
+    """(module, name) of each of these names, through all of the user's modules."""
+
+
+def imported_inside(code: CodeType, package: str) -> ImportedInside:
+    """Return what a function imports from the user's modules, and what that refers to."""
     found: dict[str, list[str]] = {}
     seen: set[tuple[str, str]] = set()
     attributes = {name for part in source.nested(code) for name in part.co_names}
     for part in source.nested(code):
         for module, names in _imports(part, package):
             _follow(module, names or attributes, found, seen)
-    return [(label, "".join(sorted(texts))) for label, texts in sorted(found.items()) if texts]
+    texts = [(label, "".join(sorted(each))) for label, each in sorted(found.items()) if each]
+    return ImportedInside(texts, sorted(seen))
 
 
 @lru_cache(maxsize=4096)
@@ -198,7 +204,7 @@ def _follow(
     if file is None or not is_user_file(file):
         return
     known = bindings(file)
-    wanted = [name for name in (known if "*" in names else names) if name in known]
+    wanted = _bound_of(names, known)
     tree = source.module_tree(file)
     while wanted:
         name = wanted.pop()
@@ -223,6 +229,14 @@ def _follow(
                             _follow(each.name, attributes | mentioned, found, seen)
                     case _:
                         pass
+
+
+def _bound_of(names: Collection[str], known: Collection[str]) -> list[str]:
+    """Return those of some names that a module binds, and `__getattr__` if it finds others."""
+    wanted = [name for name in (known if "*" in names else names) if name in known]
+    if "__getattr__" in known and len(wanted) < len(names):
+        wanted.append("__getattr__")
+    return wanted
 
 
 def _absolute(module: str, level: int, package: str) -> str:

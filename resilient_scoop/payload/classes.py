@@ -24,6 +24,7 @@ import abc
 import dataclasses
 import enum
 import functools
+import importlib
 import inspect
 import pickle
 import sys
@@ -169,16 +170,20 @@ def reduce_other(obj: Any) -> Any:
     """Return the reduction of objects that neither pickle nor dill reduces rightly; else NotImplemented."""
     if type(obj) in weak_references.TYPES:
         return weak_references.reduce(obj)
+    if obj is sys.modules["__main__"]:
+        return importlib.import_module, ("__main__",)
     if id(obj) in _SENTINELS:
         return getattr, (dataclasses, _SENTINELS[id(obj)])
     if type(obj) is functools.cached_property:
         return make_cached_property, (obj.func, obj.attrname)
-    if type(obj) is typing.TypeVar:
-        if getattr(sys.modules.get(obj.__module__), obj.__name__, None) is obj:
-            return NotImplemented
-        bounds = (obj.__bound__, obj.__covariant__, obj.__contravariant__)
-        return make_type_variable, (obj.__name__, obj.__module__, obj.__constraints__, *bounds)
-    return NotImplemented
+    return _type_variable(obj) if type(obj) is typing.TypeVar else NotImplemented
+
+
+def _type_variable(obj: Any) -> Any:
+    if getattr(sys.modules.get(obj.__module__), obj.__name__, None) is obj:
+        return NotImplemented
+    bounds = (obj.__bound__, obj.__covariant__, obj.__contravariant__)
+    return make_type_variable, (obj.__name__, obj.__module__, obj.__constraints__, *bounds)
 
 
 # --- here -------------------------------------------------------------------------------------

@@ -277,8 +277,9 @@ class Describer:
     def names_of(self, function: Any) -> None:
         """Call `reach` for what a function finds by global names; overridden by the survey."""
 
-    def _met_module(self, module: ModuleType) -> None:
+    def _met_module(self, module: ModuleType) -> bytes:
         self.holds_module(module)
+        return b""
 
     def holds_module(self, module: ModuleType) -> None:
         """Notice a module in a value; overridden by the survey."""

@@ -432,6 +432,95 @@ def test_names_deleted_from_a_module_that_a_function_imports_are_missing_there(
     assert place.run(text).expect() == as_python(place)
 
 
+def test_a_function_reaches_changes_through_what_it_imports_itself(place: Place) -> None:
+    """A change in a module that is only used by the imported module counts, too."""
+    place.write("POWER = 1\ndef helper(x): return x + POWER\n", "base.py")
+    place.write(
+        """
+        from base import helper
+        def quick(x): return helper(x)
+        class Model:
+            def run(self, x): return helper(x) * 2
+        model = Model()
+        """,
+        "middle.py",
+    )
+    place.write(
+        """
+        def __getattr__(name):
+            if name == "fast":
+                from middle import quick
+                return quick
+            raise AttributeError(name)
+        """,
+        "lazy.py",
+    )
+    text = """
+        from resilient_scoop import futures
+        import base, middle
+        class Holder: pass
+        holder = Holder(); holder.module = middle
+        def name(x):
+            from middle import quick
+            return quick(x)
+        def module(x):
+            import middle as m
+            return m.quick(x), getattr(m, "quick")(x)
+        def instance(x):
+            from middle import model
+            return model.run(x)
+        def everything(x):
+            import middle
+            return middle.model.run(x)
+        def lazy(x):
+            from lazy import fast
+            return fast(x)
+        def held(x): return holder.module.quick(x)
+        def by_name(x): return getattr(middle, "quick")(x)
+        ALL = [name, module, instance, everything, lazy, held, by_name]
+        if __name__ == "__main__":
+            for each in ALL: print(each.__name__, list(futures.map(each, range(3))))
+            base.POWER = 10
+            for each in ALL: print(each.__name__, list(futures.map(each, range(3))))
+            base.helper = lambda x: -x
+            for each in ALL: print(each.__name__, list(futures.map(each, range(3))))
+    """
+    place.write(text)
+    assert place.run(text).expect() == as_python(place)
+
+
+def test_modules_among_the_arguments_are_as_the_script_has_changed_them(place: Place) -> None:
+    place.write("Z = 1\ndef z(x): return Z + x\n", "other.py")
+    place.write("from other import z\nK = 1\ndef off(x): return z(x)\n", "config.py")
+    text = """
+        import sys
+        from dataclasses import dataclass
+        from functools import partial
+        from types import ModuleType
+        from resilient_scoop import futures
+        import config, other
+        K = 1
+        def run(cfg, x): return x * cfg.K + cfg.off(x)
+        def own(module): return module.K
+        @dataclass
+        class Job:
+            cfg: ModuleType
+            x: int
+        def job(j): return run(j.cfg, j.x)
+        if __name__ == "__main__":
+            for k in (1, 2, 3):
+                config.K = K = k
+                other.Z = k * 1000
+                print(list(futures.map(run, [config] * 3, range(3))))
+                print(list(futures.map(partial(run, config), range(3))))
+                print(list(futures.map(job, [Job(config, i) for i in range(3)])))
+                print(futures.submit(lambda d: run(d["c"], 5), {"c": config}).result())
+                print(futures.submit(own, sys.modules["__main__"]).result())
+    """
+    place.write(text)
+    assert place.run(text).expect() == as_python(place)
+
+
 def test_weak_references_and_collections_hold_what_they_hold_in_the_script(place: Place) -> None:
     text = """
         import weakref

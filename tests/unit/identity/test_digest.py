@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from resilient_scoop.identity.digest import digest_many
+from resilient_scoop.identity import imported_values
+from resilient_scoop.identity.digest import digest_many, forget_known, take_met
 from resilient_scoop.payload import payload
 from tests.unit import digest_cases
 from tests.unit.digest_cases import Node, Point, Words, digest_of, ring, shifted
@@ -178,6 +180,27 @@ def test_large_arguments_are_the_same_in_a_file_and_in_the_payload() -> None:
 
     for value in ("x" * 2_000_000, np.zeros(300_000), list(range(300_000))):
         assert digest(value, b"B" + bytes(40)) == digest_of(value)
+
+
+def test_what_the_script_has_changed_in_a_module_counts_in_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "changed_module.py").write_text("K = 1\ndef f(): return K\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("changed_module")
+    monkeypatch.setattr(imported_values, "_noted", {"changed_module"})
+    imported_values.note_late(module)
+    forget_known()
+    before = digest_of((module, 1))
+    assert digest_of((module, 1)) == before
+    monkeypatch.setattr(module, "K", 2)
+    after = digest_of((module, 1))
+    assert after != before
+    assert "changed_module:K" in take_met()
+    monkeypatch.setattr(module, "K", 3)
+    assert digest_of((module, 1)) not in (before, after)
+    imported_values.forget()
+    forget_known()
 
 
 @given(st.lists(VALUES, max_size=6))

@@ -174,7 +174,7 @@ def test_a_renamed_parameter_is_no_change_if_its_name_cannot_be_used(load: Load)
         function = load(text)
         for part in name.split("."):
             function = getattr(function, part)
-        return Meaning(function, by_position=by_position).fingerprint  # type: ignore[arg-type]
+        return Meaning(function, by_position=by_position).fingerprint
 
     def is_same(name: str, old: str, new: str, *, by_position: bool = True) -> bool:
         assert RENAMED.replace(old, new) != RENAMED
