@@ -23,6 +23,7 @@ RscoopError                 exit 1
   SessionClosedError        a call of a session that is closed                    exit 1
   PlaceError                a place cannot start or reach an agent                exit 75
     PlaceRefusedError       until the user changes something                      exit 75
+      BrokerUnreachableError  a host reaches no address of the broker             exit 75
     PlaceBusyError          for a time                                            exit 75
       SilentServerError     a server closes connections without a word            exit 75
   CheckpointUnusableError   one generation of a checkpoint cannot be used         exit 70
@@ -352,6 +353,10 @@ class PlaceError(RscoopError):
 
 class PlaceRefusedError(PlaceError):
     """A place refuses: another try can only succeed when the user has changed something."""
+
+
+class BrokerUnreachableError(PlaceRefusedError):
+    """A host can connect to no address of the broker: a firewall, or a wrong address."""
 
 
 class PlaceBusyError(PlaceError):

@@ -409,7 +409,7 @@ class NeverCame(msgspec.Struct, frozen=True):
     host: str
     why: str
     log: str
-    again_s: float
+    again_s: float  # `inf`: the run is given up
 
 
 class UnitEnded(msgspec.Struct, frozen=True):
@@ -1098,6 +1098,7 @@ class Places:
             place.fails, place.has_proved = place.fails + 1, False
             place.start_at = now + max(wait_s, _wait_s(place.fails, jitter))
         again_s = max(0.0, max(slot.start_at, slot.quarantine_until, place.start_at) - now)
+        again_s = inf if self._is_hopeless() else again_s
         if is_failure and slot.why != slot.reported:
             self._say(NeverCame(slot.host, slot.why, slot.log, again_s))
             slot.reported = slot.why
@@ -1145,13 +1146,18 @@ class Places:
         have, wanted = len(self.have_come), self.config.min_hosts
         if have >= wanted or self.give_up_at == inf:
             self.too_few_at = self.give_up_at = inf
-        elif now >= self.give_up_at or (self._is_refusal_new and self._hopeful() < wanted):
+        elif now >= self.give_up_at or self._is_hopeless():
             self.too_few_at = self.give_up_at = inf
             self._actions.append(GiveUp(have, wanted, self._missing()))
         elif now >= self.too_few_at:
             self.too_few_at = now + TOO_FEW_AGAIN_S
             self._say(TooFew(have, wanted, self._missing(), self.give_up_at - now))
         self._is_refusal_new = False
+
+    def _is_hopeless(self) -> bool:
+        """Return whether so many hosts are refused for good that the run is given up."""
+        is_asked = self.give_up_at < inf and len(self.have_come) < self.config.min_hosts
+        return is_asked and self._is_refusal_new and self._hopeful() < self.config.min_hosts
 
     def _hopeful(self) -> int:
         """Return how many hosts have come, or may come without the user."""

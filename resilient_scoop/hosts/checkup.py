@@ -23,11 +23,12 @@ from resilient_scoop.counts import sized
 from resilient_scoop.errors import PlaceError
 from resilient_scoop.hosts import probe
 from resilient_scoop.hosts.addresses import addresses_of
-from resilient_scoop.hosts.door import Door
+from resilient_scoop.hosts.door import Done, Door
 from resilient_scoop.hosts.hostfile import Host
 from resilient_scoop.hosts.remote_command import (
     FoundPython,
     RemoteSettings,
+    failed_search,
     program_command,
     read_found,
     search_command,
@@ -170,7 +171,7 @@ class Checkup:
         done = self._door.run(search, search_script(self._host, self._settings))
         self._note(login_s=self._monotonic() - began)
         found = read_found(done.lines)
-        python = self._choose(found, done.output)
+        python = self._choose(found, done)
         if python is None:
             return
         self._note(python=python.python, python_path=python.path, rscoop=python.rscoop or "")
@@ -195,17 +196,13 @@ class Checkup:
                     "or give address= in the hostfile"
                 )
 
-    def _choose(self, found: list[FoundPython], output: str) -> FoundPython | None:
+    def _choose(self, found: list[FoundPython], done: Done) -> FoundPython | None:
         best = usable(found)
         if best is not None:
             self._check_version(best)
             return best
         if not found:
-            output = " ".join(output.split())[-200:].rstrip(".")
-            self._problem(
-                f"the login shell runs no commands; its output: {output or 'none'}. Give the "
-                "account a shell such as /bin/sh, and correct what --prolog runs"
-            )
+            self._problem(failed_search(done, self._host, self._settings))
             return None
         self._problem(
             f"no Python there can run an agent: {'; '.join(each.text for each in found)}. Install "

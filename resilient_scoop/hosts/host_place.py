@@ -27,6 +27,7 @@ from resilient_scoop.hosts.remote_command import (
     RemoteSettings,
     agent_command,
     candidates,
+    failed_search,
     read_found,
     search_command,
     search_script,
@@ -212,10 +213,8 @@ class HostPlace:
         if best is not None:
             return best.path
         if not found:
-            output = " ".join(done.output.split())[-200:].rstrip(".")
             raise PlaceRefusedError(
-                f"{self.name}: the login shell runs no commands; its output: {output or 'none'}. "
-                "Give the account a shell such as /bin/sh, and correct what --prolog runs"
+                f"{self.name}: {failed_search(done, self._host, self._settings)}"
             )
         what = "; ".join(each.text for each in found)
         raise PlaceRefusedError(

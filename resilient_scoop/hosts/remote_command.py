@@ -15,14 +15,17 @@ from typing import Final
 import msgspec
 
 from resilient_scoop._version import __version__
+from resilient_scoop.hosts.door import Done
 from resilient_scoop.hosts.hostfile import Host
 
 PYTHON_PREFIX: Final = "rscoop-python: "
+PROLOG_PREFIX: Final = "rscoop-prolog: "
 PYTHON_MIN: Final = (3, 11)
 _MODULE: Final = "resilient_scoop.processes.entry"
 _PLAIN_WORD: Final = re.compile(r"[\w./:@%+=,-]+", re.ASCII)
 _SAFE_TEXT: Final = re.compile(r"[^'\\!\x00-\x1f\x7f-\U0010ffff]*")
 _FAILS: Final = "does not start: it ends before it says which Python it is"
+_SHOWN_CHARS: Final = 200
 _VENVS: Final = (".venv/bin/python", "venv/bin/python")
 
 _PROBE: Final = r"""
@@ -95,7 +98,16 @@ def candidates(host: Host, settings: RemoteSettings) -> list[str]:
 
 def search_script(host: Host, settings: RemoteSettings) -> str:
     """Return a script for `sh`, on its standard input, that prints what each candidate is."""
-    lines = [host.prolog or settings.prolog]
+    prolog = host.prolog or settings.prolog
+    lines = []
+    if prolog:
+        mark = f"printf '\\n{PROLOG_PREFIX}%s\\n' $?"
+        lines += [f"trap {_word(mark)} EXIT", *_prolog(prolog)]
+        lines += [
+            "rscoop_status=$?",
+            "test $rscoop_status -eq 0 || exit $rscoop_status",
+            "trap - EXIT",
+        ]
     for path in candidates(host, settings):
         word = _word(path)
         fails, missing = (f"echo; echo {_word(_not_found(path, why))}" for why in (_FAILS, ""))
@@ -111,6 +123,34 @@ def search_script(host: Host, settings: RemoteSettings) -> str:
 def search_command(host: Host, settings: RemoteSettings) -> str:
     """Return the command that runs `search_script`."""
     return "exec sh -l" if host.prolog or settings.prolog else "exec sh"
+
+
+def failed_search(done: Done, host: Host, settings: RemoteSettings) -> str:
+    """Return one sentence about a search that named no Python: the prolog or the login shell failed."""
+    prolog = host.prolog or settings.prolog
+    marks = [line for line in done.lines if line.startswith(PROLOG_PREFIX)]
+    rest = " ".join(line for line in done.lines if line not in marks)
+    output = " ".join(rest.split())[-_SHOWN_CHARS:].rstrip(".") or "none"
+    if not prolog:
+        return (
+            f"the login shell runs no commands; its output: {output}. Give the account a shell such as "
+            "/bin/sh"
+        )
+    ended = f"the login shell did not come to the end of the prolog `{prolog}`"
+    if marks:
+        status = marks[-1].removeprefix(PROLOG_PREFIX)
+        ended = f"the prolog `{prolog}` ended with exit status {status}"
+    return (
+        f"{ended}; its output: {output}. Correct it (--prolog, or prolog= in the "
+        "hostfile); if its exit status does not matter, append `|| true`"
+    )
+
+
+def _prolog(text: str) -> list[str]:
+    """Return the lines of a prolog, which must not read what is on the standard input for us."""
+    if re.fullmatch(r"[\w ./:@%+=,-]+", text, re.ASCII):
+        return [f"{{ {text}; }} </dev/null"]
+    return ["{", text, "} </dev/null"]
 
 
 def read_found(lines: Iterable[str]) -> list[FoundPython]:
@@ -145,18 +185,23 @@ def agent_command(
     words = [python, "-m", _MODULE, "host", *arguments]
     if settings.nice:
         words = ["nice", "-n", str(settings.nice), *words]
-    steps = [prolog] if prolog else []
+    steps = _prolog(prolog) if prolog else []
     if settings.path:
         steps.append(f"cd {_word(settings.path)} || exit 1")
     steps.append("exec " + " ".join(map(_word, words)))
-    return shell_command("; ".join(steps), is_login=bool(prolog))
+    return shell_command(_joined(steps), is_login=bool(prolog))
 
 
 def program_command(python: str, host: Host, settings: RemoteSettings) -> str:
     """Return the command that runs a program, which it reads from its standard input."""
     prolog = host.prolog or settings.prolog
-    steps = [prolog] if prolog else []
-    return shell_command("; ".join([*steps, f"exec {_word(python)} -"]), is_login=bool(prolog))
+    steps = _prolog(prolog) if prolog else []
+    return shell_command(_joined([*steps, f"exec {_word(python)} -"]), is_login=bool(prolog))
+
+
+def _joined(steps: Sequence[str]) -> str:
+    """Return the steps in one line, unless one of them has lines of its own."""
+    return ("\n" if "{" in steps else "; ").join(steps)
 
 
 def shell_command(script: str, *, is_login: bool = False) -> str:

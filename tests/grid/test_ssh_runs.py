@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -89,3 +90,20 @@ def test_a_run_stops_at_once_if_its_only_host_lacks_its_folder(lab: Lab) -> None
     assert done.returncode == PlaceError.exit_code, done.stderr
     assert "alice has no folder /tmp/mine" in done.stderr
     assert "(--ship)" in done.stderr
+
+
+@pytest.mark.parametrize("silently", [True, False])
+def test_a_run_stops_in_seconds_if_its_only_host_cannot_reach_this_one(
+    lab: Lab,
+    silently: bool,  # noqa: FBT001
+) -> None:
+    lab.refuse_connections(DESK, silently=silently)
+    began = time.monotonic()
+    try:
+        done = run(lab, "alice 2", names=("alice",))
+    finally:
+        lab.accept_connections(DESK)
+    assert done.returncode == PlaceError.exit_code, done.stderr
+    assert "alice cannot reach the broker" in done.stderr
+    assert "(--tunnel)" in done.stderr
+    assert time.monotonic() - began < 40

@@ -1,28 +1,40 @@
 """How an agent gets in: it makes a key of its own, and enrolls it under the key of its ticket.
 
-It tries the addresses of its ticket in turn. It distinguishes the causes of a failure, since the cures
-differ: an address that cannot be reached, one where something else answers, and a refused ticket.
+It tries the addresses of its ticket at once, and uses the first in their order that can be reached. It
+distinguishes the causes of a failure, since the cures differ: an address that cannot be reached, one where
+something else answers, and a refused ticket.
 """
 
 from __future__ import annotations
 
 import os
+import queue
 import socket
 import sys
+import threading
 import time
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from resilient_scoop._version import __version__
-from resilient_scoop.errors import PlaceRefusedError
+from resilient_scoop.errors import BrokerUnreachableError, PlaceRefusedError
 from resilient_scoop.transport.remote import KeyPair, RemoteDealer, make_keys
 from resilient_scoop.wire import enrol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from resilient_scoop.transport.tickets import Ticket
 
 ENROL: Final = b"E"
 REACH_S: Final = 3.0
 """How long a connection may take."""
+BETTER_S: Final = 0.5
+"""How long a better address may take when another one has been reached."""
+AGAIN_S: Final = 0.5
+PATIENCE_S: Final = 4.0
+"""How long a new agent tries again when it reaches nothing: the broker may be starting again."""
 LOOK_S: Final = 0.1
 ANSWER_S: Final = 6.0
 """How long the broker may take to answer."""
@@ -38,26 +50,26 @@ class Admission(NamedTuple):
     number: int = 1  # its number in the run
 
 
-def enroll(ticket: Ticket) -> Admission:
-    """Return an admission.
+def enroll(ticket: Ticket, patience_s: float = 0.0) -> Admission:
+    """Return an admission; while no address can be reached, try again for `patience_s`.
 
     Raises:
-        PlaceRefusedError: no address can be reached, or the broker refuses; says which, and the cure.
+        BrokerUnreachableError: no address can be reached; says why, and the cure.
+        PlaceRefusedError: the broker refuses.
     """
-    reached, failures = [], []
-    for address in ticket.addresses:
-        why = _reach(address)
-        if why:
-            failures.append(f"{address}: {why}")
-        else:
-            reached.append(address)
-    if not reached:
-        here = os.uname().nodename
-        raise PlaceRefusedError(
-            f"{here} cannot reach the broker ({'; '.join(failures) or 'its address is not known'}). If its "
-            "run has not ended: open that port in the firewall of the broker's host, name an address that "
-            "this host can reach (--external-address), or send all through SSH (--tunnel)"
-        )
+    until = time.monotonic() + patience_s
+    while True:
+        reached, failures = _reached(ticket.addresses)
+        if reached:
+            break
+        if time.monotonic() >= until:
+            here = os.uname().nodename
+            raise BrokerUnreachableError(
+                f"{here} cannot reach the broker ({'; '.join(failures) or 'its address is not known'}). If "
+                "its run has not ended: send all through SSH (--tunnel), open that port in the firewall of "
+                "the broker's host, or name an address that this host can reach (--external-address)"
+            )
+        time.sleep(AGAIN_S)
     keys = make_keys()
     for address in reached:
         answer = _ask(ticket, address, keys)
@@ -76,6 +88,38 @@ def enroll(ticket: Ticket) -> Admission:
 def _split(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def _reached(addresses: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Connect to all addresses at once; return those that can be reached, and why the others cannot."""
+    answers: dict[str, str] = {}
+    heard = queue.SimpleQueue[tuple[str, str]]()
+    for address in addresses:
+        work = partial(_answer, address, heard)
+        threading.Thread(target=work, daemon=True).start()  # a look-up of a name has no time limit
+    until = time.monotonic() + REACH_S + LOOK_S
+    with suppress(queue.Empty):
+        while len(answers) < len(addresses) and _first_reached(addresses, answers) is None:
+            address, answers[address] = heard.get(timeout=max(until - time.monotonic(), 0.0))
+            if not answers[address]:
+                until = min(until, time.monotonic() + BETTER_S)
+    reached = [each for each in addresses if answers.get(each) == ""]
+    unanswered = "no answer in time"
+    return reached, [f"{each}: {answers.get(each, unanswered)}" for each in addresses]
+
+
+def _first_reached(addresses: Sequence[str], answers: dict[str, str]) -> str | None:
+    """Return the address that will be used whatever the others answer."""
+    for address in addresses:
+        if address not in answers:
+            return None
+        if not answers[address]:
+            return address
+    return None
+
+
+def _answer(address: str, heard: queue.SimpleQueue[tuple[str, str]]) -> None:
+    heard.put((address, _reach(address)))
 
 
 def _reach(address: str) -> str:

@@ -21,11 +21,11 @@ import msgspec
 from resilient_scoop.core.endings import STOPPED
 from resilient_scoop.core.relay import Relay, RelayConfig
 from resilient_scoop.counts import sized
-from resilient_scoop.errors import PlaceRefusedError
+from resilient_scoop.errors import BrokerUnreachableError, PlaceRefusedError
 from resilient_scoop.processes import kept_code, starting
 from resilient_scoop.processes.agent import shipped
 from resilient_scoop.processes.agent.bundle_files import BundleFiles
-from resilient_scoop.processes.agent.enrolment import enroll
+from resilient_scoop.processes.agent.enrolment import PATIENCE_S, enroll
 from resilient_scoop.processes.agent.main import AgentShell
 from resilient_scoop.processes.agent.uplink import Uplink
 from resilient_scoop.transport.sockets import socket_path
@@ -232,7 +232,7 @@ def main() -> int:
         if not ships:
             check_folder(settings)
         lasting = False
-        admission = enroll(ticket)
+        admission = enroll(ticket, PATIENCE_S)
         settings = msgspec.structs.replace(
             settings, node=admission.host, node_number=admission.number
         )
@@ -241,6 +241,7 @@ def main() -> int:
             here = shipped.receive(Path(settings.run_dir), uplink, script)
             settings = msgspec.structs.replace(settings, script=here)
     except PlaceRefusedError as error:
+        lasting = lasting or isinstance(error, BrokerUnreachableError)
         tell(state="refused", why=str(error), lasting=lasting)
         return STOPPED
     shell = RemoteShell(settings, uplink, script, ships=ships)

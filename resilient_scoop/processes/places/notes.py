@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Final, assert_never
 
 from resilient_scoop.core import places
@@ -66,8 +67,10 @@ _UNSAID: Final = "the reason is not known"
 
 def _ended(note: places.NeverCame | places.UnitEnded) -> str:
     what = "could not be started" if isinstance(note, places.NeverCame) else "has lost its agent"
-    again = f"in {duration(note.again_s)}" if note.again_s >= 1.0 else "at once"
-    text = f"host {note.host} {what}: {reason_of(note.host, note.why)}; it is tried again {again}"
+    text = f"host {note.host} {what}: {reason_of(note.host, note.why)}"
+    if note.again_s < inf:
+        again = f"in {duration(note.again_s)}" if note.again_s >= 1.0 else "at once"
+        text += f"; it is tried again {again}"
     lines = [line for line in note.log.splitlines() if line.strip()][-_LOG_LINES:]
     return "\n".join([text, *(f"    {line}" for line in lines)])
 

@@ -789,6 +789,8 @@ def test_a_run_is_given_up_at_once_when_its_only_agent_is_refused_for_good(
     actions = shell.step(UnitsLooked("a", slot.tag, (sight,)))
 
     assert of(actions, GiveUp) == [GiveUp(0, 1, ("a",))] * lasting
+    (note,) = [each for each in notes(actions) if isinstance(each, NeverCame)]
+    assert (note.again_s == inf) == lasting
 
 
 def test_a_refusal_that_leaves_enough_hosts_does_not_end_the_run() -> None:

@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from resilient_scoop._version import __version__
+from resilient_scoop.hosts.door import Done
 from resilient_scoop.hosts.hostfile import Host
 from resilient_scoop.hosts.remote_command import (
     FoundPython,
     RemoteSettings,
     agent_command,
     candidates,
+    failed_search,
+    program_command,
     read_found,
     search_command,
     search_script,
@@ -57,9 +60,61 @@ def test_prolog_path_and_nice_come_first() -> None:
     settings = RemoteSettings(prolog="module load python", path="~/my work", nice=5)
     command = agent_command("python3", ["r", "t"], Host("a"), settings)
     assert command == (
-        'exec sh -lc \'module load python; cd "$HOME"/"my work" || exit 1; '
+        'exec sh -lc \'{ module load python; } </dev/null; cd "$HOME"/"my work" || exit 1; '
         "exec nice -n 5 python3 -m resilient_scoop.processes.entry host r t'"
     )
+
+
+def searched(prolog: str) -> tuple[list[FoundPython], str]:
+    """Run a search with a prolog; return what was found, or why nothing was."""
+    host, settings = Host("a", prolog=prolog), RemoteSettings(launcher_python=sys.executable)
+    done = subprocess.run(
+        ["sh", "-c", search_command(host, settings)], input=search_script(host, settings),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    found = read_found(done.stdout.splitlines())
+    return found, failed_search(Done(done.returncode, done.stdout), host, settings)
+
+
+@pytest.mark.parametrize(
+    ("prolog", "status", "output"),
+    [
+        ("exit 3", 3, "none"),
+        ("false", 1, "none"),
+        ("printf 'no such module' >&2; (exit 4)", 4, "no such module"),
+        ("set -e; false; true", 1, "none"),
+        ("if then", 2, "unexpected"),
+    ],
+)
+def test_a_prolog_that_fails_is_named_with_its_exit_status(
+    prolog: str, status: int, output: str
+) -> None:
+    found, why = searched(prolog)
+    assert found == []
+    assert f"`{prolog}` ended with exit status {status}; its output: " in why
+    assert output in why
+    assert "|| true" in why
+
+
+@pytest.mark.parametrize(
+    "prolog", ["X=1 # comment", "X=1;", "sleep 0 &", "cat", "false || true", "set -u", "X='a b'"]
+)
+def test_a_prolog_may_end_as_any_line_of_a_shell_and_reads_nothing_of_ours(prolog: str) -> None:
+    found, _ = searched(prolog)
+    assert usable(found) is not None
+    settings = RemoteSettings(prolog=prolog)
+    command = program_command("cat", Host("a"), settings).replace("exec cat -", "exec cat")
+    done = subprocess.run(
+        ["sh", "-c", command], input="ticket", capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "ticket"
+
+
+def test_an_account_that_ends_before_its_prolog_is_named() -> None:
+    host, settings = Host("a", prolog="module load x"), RemoteSettings()
+    why = failed_search(Done(1, "This account is currently not available.\n"), host, settings)
+    assert "did not come to the end of the prolog `module load x`" in why
+    assert "not available" in why
 
 
 def test_the_prolog_of_a_host_replaces_that_of_the_run() -> None:

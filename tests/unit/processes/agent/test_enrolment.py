@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,55 @@ def test_an_agent_that_reaches_nothing_is_told_what_to_open(house: House) -> Non
     assert "no.such.host.invalid" in text
     assert "--tunnel" in text
     assert "--external-address" in text
+
+
+def test_an_agent_waits_for_a_broker_that_is_starting(house: House) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as front:
+        port = front.getsockname()[1]
+    ticket = house.ticket("alice")
+    relay: list[socket.socket] = []
+
+    def open_later() -> None:
+        server = socket.create_server(("127.0.0.1", port))
+        relay.append(server)
+
+    opener = threading.Timer(0.5, open_later)
+    opener.start()
+    began = time.monotonic()
+    reached, _ = enrolment._reached([f"127.0.0.1:{port}"])
+    assert not reached
+    with pytest.raises(PlaceRefusedError, match="does not take this ticket"):
+        enroll(at(ticket, f"127.0.0.1:{port}"), patience_s=20.0)
+    assert time.monotonic() - began < 15
+    opener.join()
+    relay[0].close()
+
+
+def test_addresses_are_tried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(address: str) -> str:
+        time.sleep({"a": 0.3, "b": 0.3, "c": 30.0}[address])
+        return "timed out"
+
+    monkeypatch.setattr(enrolment, "_reach", slow)
+    monkeypatch.setattr(enrolment, "REACH_S", 0.4)
+    began = time.monotonic()
+    reached, failures = enrolment._reached(["a", "b", "c"])
+    assert time.monotonic() - began < 5
+    assert reached == []
+    assert failures == ["a: timed out", "b: timed out", "c: no answer in time"]
+
+
+def test_a_slow_address_does_not_hold_up_one_that_can_be_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def slow(address: str) -> str:
+        time.sleep({"a": 60.0, "b": 0.0}[address])
+        return ""
+
+    monkeypatch.setattr(enrolment, "_reach", slow)
+    began = time.monotonic()
+    assert enrolment._reached(["a", "b"])[0] == ["b"]
+    assert time.monotonic() - began < 30
 
 
 def test_a_refused_ticket_and_an_unreachable_host_give_different_errors(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from math import inf
 
 import pytest
 
@@ -13,6 +14,10 @@ NOTES: list[tuple[places.Note, str]] = [
     (
         places.NeverCame("ws1", "ws1: no Python there", "", 0.3),
         "host ws1 could not be started: no Python there; it is tried again at once",
+    ),
+    (
+        places.NeverCame("ws1", "no Python there", "", inf),
+        "host ws1 could not be started: no Python there",
     ),
     (
         places.UnitEnded("ws1", "it was killed", "one\n\ntwo\n", 15.0),
