@@ -170,7 +170,7 @@ def assert_served(target: Target, within_s: float = SERVED_S) -> None:
     assert admitted.host == "friend"
 
 
-def test_messages_of_a_client_without_encryption_are_not_handled(
+def test_messages_of_a_client_without_encryption_are_dropped(
     target: Target, ticket: Ticket
 ) -> None:
     before = target.delivered()

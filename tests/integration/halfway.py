@@ -1,4 +1,4 @@
-"""A script of some steps, and a run that stopped halfway: what the tests of replays and resumes share."""
+"""A script of some steps, and a run that stopped halfway, for the tests of replays and resumes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ HALFWAY = """
 
 
 def stop_halfway(place: Place) -> None:
-    """Kill a run, all at once, while two of its items are on the CPU."""
+    """Kill all processes of a run at once, while it executes two items."""
     path = place.write(HALFWAY)
     process = place.start("run", "-q", "-n", "2", path.name)
     wait_until(lambda: "5" in ledger(place) and bool(ledger(place, "paid")))

@@ -1,4 +1,4 @@
-"""Python in a process of its own that works on a journal, for tests of what can happen to it."""
+"""A separate Python process that works on a journal, for tests of crashes."""
 
 from __future__ import annotations
 

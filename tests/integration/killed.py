@@ -1,4 +1,4 @@
-"""Runs that are killed whole, all processes at once, and resumed; what their journals hold then."""
+"""Runs whose processes are all killed at once and that are resumed, and the records of their journals."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
 """Kills a process of a run at a chosen step: one of its changes to the disk, before or after it.
 
-`install` writes a `sitecustomize` that every process of the run imports. It counts, in the processes of
-one role and from the moment that the script says so (a file `armed`), each write, sync, rename and
-removal of files, and each commit of the journal; at the chosen step it writes the file `killed` and
-ends the process, or every process of the run, by SIGKILL. It does so once.
+`install` writes a `sitecustomize` that every process of the run imports. It counts, in the
+processes of one role, from the moment when the script makes the file `armed`, each write, sync,
+rename and removal of files, and each commit of the journal; at the chosen step it writes the file
+`killed` and ends the process, or every process of the run, by SIGKILL. It does so once.
 
-Three more roles are parts of a compaction, of journals of any size then: `compaction`, the broker's
-thread that commits; `remover`, its thread that removes the old file; `copier`, the child that copies.
+Three more roles are parts of a compaction; with these, journals of any size are compacted:
+`compaction`, the broker's thread that commits; `remover`, its thread that removes the old file;
+`copier`, the child that copies.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def install(
     who: str,
     sides: str = "before after",
 ) -> None:
-    """Have the coming run killed there; `environ` is that of its commands."""
+    """Make the next run die at this step; `environ` is the environment of its commands."""
     (folder / "shim").mkdir(exist_ok=True)
     (folder / "shim" / "sitecustomize.py").write_text(_TEXT)
     for name in ("armed", "killed"):
@@ -100,6 +101,6 @@ def install(
 
 
 def killed_where(folder: Path) -> str:
-    """Return at which step the process was killed; nothing if there were not so many."""
+    """Return the step at which the process was killed; empty if there were fewer steps."""
     file = folder / "killed"
     return file.read_text() if file.exists() else ""

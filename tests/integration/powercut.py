@@ -1,10 +1,10 @@
-"""Power cuts in user space: what a disk may hold if the power goes after any system call.
+"""Power cuts in user space: the possible contents of a disk if the power fails after any system call.
 
 A program runs under strace, which records every change that it makes to files below a folder. From
-that, crash images are built: what was synced is there; of what was written since, any sectors may
-be; of the names made, changed and removed in a directory since its last sync, any first part (file
-systems keep the order of such changes in one directory). After ALICE (Pillai et al. 2014), without
-kernel modules.
+this record, crash images are built. Synced data is present. Of later writes, any subset of sectors
+may be present. Of the names made, changed and removed in a directory since its last sync, any first
+part may be present (file systems keep the order of such changes in one directory). After ALICE
+(Pillai et al. 2014), without kernel modules.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FD = re.compile(r"(-?\d+|AT_FDCWD)<((?:\\x[0-9a-f]{2})*|[^>]*)>")
 
 @dataclass
 class Inode:
-    """A file: what is surely on disk, and what was written since."""
+    """A file: the content that is certainly on disk, and later writes."""
 
     durable: bytearray = field(default_factory=bytearray)
     pending: list[tuple[int, bytes]] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Inode:
 
 @dataclass
 class Change:
-    """Of a directory: a name that now stands for this inode, or for none."""
+    """A change of a directory: a name that now belongs to this inode, or to none."""
 
     names: dict[str, Inode | None]
 
@@ -54,7 +54,8 @@ class Disk:
     root: str
     inodes: dict[str, Inode] = field(default_factory=dict)  # as the program sees them
     base: dict[str, Inode] = field(default_factory=dict)  # durable names
-    changes: dict[str, list[Change]] = field(default_factory=dict)  # by directory, not durable
+    # changes by directory, not durable
+    changes: dict[str, list[Change]] = field(default_factory=dict)
     offsets: dict[tuple[str, str], int] = field(default_factory=dict)
     dsync: set[tuple[str, str]] = field(default_factory=set)
     acknowledged: int = 0
@@ -77,7 +78,7 @@ class Disk:
             _rename(self.base, change)
 
     def image(self, chance: random.Random, share: float, target: Path) -> None:
-        """Write what may be on disk now: `share` of what is not synced, drawn by `chance`."""
+        """Write a possible content of the disk: a `share` of the unsynced changes, drawn with `chance`."""
         names = dict(self.base)
         for changes in self.changes.values():
             some = chance.randint(0, len(changes)) if 0 < share < 1 else round(share * len(changes))
@@ -115,7 +116,7 @@ def record(command: list[str], log: Path) -> int:
 
 
 def replay(disk: Disk, log: Path) -> Iterator[str]:
-    """Apply a recorded run to `disk`; yield the name of each call that changed something."""
+    """Apply a recorded run to `disk`; yield the name of each system call that changed something."""
     begun: dict[str, str] = {}
     with log.open() as lines:
         for line in lines:
@@ -210,7 +211,7 @@ def _apply_names(
         disk.inodes[paths[1]] = disk.inodes.pop(path)
         disk.change(paths[1], disk.inodes[paths[1]], gone=path)
         return True
-    if path in disk.inodes:  # unlink; folders come and go with their files
+    if path in disk.inodes:  # unlink; folders are made and removed with their files
         del disk.inodes[path]
         disk.change(path, None)
         return True

@@ -1,8 +1,9 @@
-"""Small programs drawn at random, with closures, rebinding, nested maps and state.
+"""Random small programs with closures, rebinding, nested maps and state.
 
 `python -m tests.integration.programs --programs 1000 --seed 1` runs them under `python`, and under
-`rscoop run` with 1, 2 and 3 workers, once more with everything killed in the middle and resumed, and
-compares what they print. Several programs share a script, to spare starts; each has its own names.
+`rscoop run` with 1, 2 and 3 workers, once more with everything killed in the middle and resumed,
+and compares what they print. Several programs share a script, to save starts; each has its own
+names.
 """
 
 from __future__ import annotations
@@ -314,7 +315,7 @@ class _Drawn:
 
 
 def script(seed: int, count: int = PER_SCRIPT) -> str:
-    """Return the text of a script of so many programs."""
+    """Return the text of a script with several programs."""
     rng = random.Random(seed)
     parts = [_Drawn(rng, no).text() for no in range(count)]
     calls = "\n".join(f"    main_{no}()" for no in range(count))
@@ -349,7 +350,7 @@ def _killed_and_resumed(place: Place, path: Path, after_s: float) -> str:
     import signal
 
     process = place.start("run", "-q", "-n", "2", path.name)
-    time.sleep(after_s)  # a moment that is drawn: whatever is under way then is lost
+    time.sleep(after_s)  # a random moment: whatever is running then is lost
     for pid in place.processes():
         try:
             os.kill(pid, signal.SIGKILL)

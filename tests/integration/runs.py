@@ -1,7 +1,7 @@
-"""Real runs for tests: scripts started as a user starts them, in a folder of their own.
+"""Real runs for tests: scripts started as a user starts them, in a separate folder.
 
-Every process of a test inherits the test's state folder by its environment, so that what a run has
-left behind can be found, whatever its command line says.
+Every process of a test inherits the test's state folder in its environment, so that leftovers of a
+run can be found, whatever their command line is.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Place:
         return sorted(self.state.glob("runs/*"))
 
     def keys(self) -> list[str]:
-        """Return what tells the runs from those of other places; a damaged one has no processes."""
+        """Return the keys of the runs of this place; a damaged run has none, and no processes."""
         found = []
         for run in map(RunDir, self.runs()):
             with suppress(RscoopError):
@@ -104,7 +104,7 @@ class Place:
         return found
 
     def processes(self) -> dict[int, str]:
-        """Return the processes that have to do with this place: pid -> command line."""
+        """Return the processes that belong to this place: pid -> command line."""
         marks = [os.fsencode(each) for each in (str(self.state), *self.keys())]
         found = {}
         for folder in Path("/proc").glob("[0-9]*"):
@@ -125,7 +125,7 @@ class Place:
         return found
 
     def assert_nothing_left(self, after: str = "") -> None:
-        """Assert that no process, socket or shared memory of a run is there any more."""
+        """Assert that no process, socket or shared memory of a run is left."""
         wait_until(
             lambda: not self.processes(), LEFT_S, lambda: f"left: {self.processes()} {after}"
         )
@@ -156,7 +156,7 @@ def ledger(place: Place, name: str = "ledger") -> list[str]:
 def wait_until(
     holds: Callable[[], bool], timeout_s: float = 10.0, say: Callable[[], str] | None = None
 ) -> None:
-    """Wait until something holds; else the test fails with what `say` returns."""
+    """Wait until a condition holds; otherwise fail the test with the text that `say` returns."""
     until = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < until, say() if say else f"not within {timeout_s} s"

@@ -53,7 +53,7 @@ True True
 """
 
 
-def test_calls_give_what_they_promise(place: Place) -> None:
+def test_calls_give_the_documented_results(place: Place) -> None:
     assert place.run(CALLS).expect() == CALLED
 
 
@@ -223,7 +223,7 @@ def test_errors_keep_their_class_and_name_the_line_that_raised_them(place: Place
     ]  # fmt: skip
 
 
-def test_a_process_knows_what_it_is(place: Place) -> None:
+def test_a_process_knows_its_role(place: Place) -> None:
     done = place.run("""
         import resilient_scoop as scoop
         from resilient_scoop import futures
@@ -263,7 +263,7 @@ def test_arguments_are_snapshots_and_items_do_not_share_state(place: Place) -> N
     ]  # fmt: skip
 
 
-def test_a_workers_script_is_imported_in_its_main_thread(place: Place) -> None:
+def test_the_script_of_a_worker_is_imported_in_its_main_thread(place: Place) -> None:
     done = place.run("""
         import signal, threading
         from resilient_scoop import futures
@@ -283,7 +283,7 @@ def test_a_workers_script_is_imported_in_its_main_thread(place: Place) -> None:
     assert done.expect() == "(True, True) ['futures were used in a thread of you']\n"
 
 
-def test_once_runs_once_in_the_life_of_a_run(place: Place) -> None:
+def test_once_runs_its_function_once_in_the_life_of_a_run(place: Place) -> None:
     text = """
         import os, uuid
         from resilient_scoop import futures
@@ -303,7 +303,7 @@ def test_once_runs_once_in_the_life_of_a_run(place: Place) -> None:
     mine, theirs = first.expect(4).splitlines()[1].split()
     (place.folder / "go").touch()
     resumed = place.rscoop("resume", "-q", "last")
-    assert resumed.expect() == ""  # all of its output was shown before
+    assert resumed.expect() == ""  # all its output was shown before
     assert place.rscoop("logs", "last").expect() == f"no network\n{mine} {theirs}\n"
     assert (place.folder / "ledger").read_text() == "xx"
 

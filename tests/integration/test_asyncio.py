@@ -1,4 +1,4 @@
-"""Futures that are awaited: in the script and in tasks, by `asyncio.wrap_future` and by an executor."""
+"""Awaited futures: in the script and in tasks, with `asyncio.wrap_future` and with an executor."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_canceled_await_cancels_a_call_that_has_not_begun(place: Place) -> Non
     assert len(ledger(place)) < 6
 
 
-def test_awaited_calls_are_found_again_after_everything_was_killed(place: Place) -> None:
+def test_a_resume_finds_awaited_calls_after_everything_was_killed(place: Place) -> None:
     script = """
         import asyncio, os, random, time
         from resilient_scoop import futures
@@ -135,7 +135,7 @@ def test_awaited_calls_are_found_again_after_everything_was_killed(place: Place)
 
 
 @pytest.mark.parametrize("waits_s", [0, 0.5])
-def test_a_strict_run_refuses_coroutines_of_the_script_whether_a_result_is_there_or_not(
+def test_a_strict_run_refuses_coroutines_of_the_script_with_or_without_a_result(
     place: Place, waits_s: float
 ) -> None:
     path = place.write(f"""

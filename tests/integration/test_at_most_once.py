@@ -1,4 +1,4 @@
-"""`idempotent=False` in real runs: what has begun is never begun again, what was queued is simply run."""
+"""`idempotent=False` in real runs: begun items never begin again, queued items run normally."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ def test_a_parent_is_not_run_again_by_always_replay(place: Place) -> None:
 
 
 @pytest.mark.parametrize("who", ["worker", "agent"])
-def test_only_the_item_that_had_begun_is_lost_with_its_worker(place: Place, who: str) -> None:
+def test_only_a_begun_item_is_lost_with_its_worker(place: Place, who: str) -> None:
     done = place.run(QUEUED, who, workers=1)
 
     assert done.expect() == "['WorkerLostError', 1, 2, 3]\n", str(done)
     assert sorted(ledger(place)) == ["paid 0", "paid 1", "paid 2", "paid 3"]
 
 
-def test_a_resume_starts_what_was_queued_and_gives_up_what_had_begun(place: Place) -> None:
+def test_a_resume_starts_queued_items_and_gives_up_begun_ones(place: Place) -> None:
     path = place.write(
         HEAD
         + """
@@ -136,7 +136,7 @@ if __name__ == "__main__":
     assert done.code != 0, str(done)
     assert "idempotent=False and was started" in done.err
     assert ledger(place) == ["paid 5"]
-    # And the run continues once that is undone
+    # And the run continues after the edit is undone
     path.write_text(path.read_text().replace("futures.submit(len, 'a').result()", ""))
     place.rscoop("resume", "-q", "last").expect()
     assert ledger(place) == ["paid 5"]

@@ -1,4 +1,4 @@
-"""What goes wrong at users' hands: each says what happened, to what, and what to do next."""
+"""Mistakes of users: each message says what happened, to what, and what to do next."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def test_the_error_for_an_unknown_run_names_similar_ones(place: Place) -> None:
         assert "there is no run 'evolutoin'; did you mean evolution?" in done.err
 
 
-def test_last_names_no_run_where_there_is_none(place: Place) -> None:
+def test_last_selects_no_run_if_there_is_none(place: Place) -> None:
     done = place.rscoop("resume", "last")
     done.expect(2)
     assert "no run" in done.err
 
 
-def test_a_run_that_continues_is_not_resumed(place: Place) -> None:
+def test_a_running_run_is_not_resumed(place: Place) -> None:
     place.write("""
         import time
         open("begun", "w").close()
@@ -58,7 +58,7 @@ def test_a_run_that_continues_is_not_resumed(place: Place) -> None:
     place.assert_nothing_left()
 
 
-def test_a_finished_run_says_so_when_it_is_resumed(place: Place) -> None:
+def test_resume_reports_that_a_run_has_finished(place: Place) -> None:
     place.run("print('out')").expect()
     done = place.rscoop("resume", "last")
     assert done.expect(0) == ""
@@ -100,7 +100,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_damaged_journal_is_named_and_says_what_to_do(place: Place) -> None:
+def test_a_damaged_journal_is_named_with_advice(place: Place) -> None:
     place.run(COUNT).expect(5)
     data = place.runs()[0] / "journal" / "data.mdb"
     content = bytearray(data.read_bytes())
@@ -152,7 +152,7 @@ def test_a_resume_asks_about_results_whose_code_has_changed(place: Place) -> Non
     place.assert_nothing_left()
 
 
-def test_results_of_changed_code_are_kept_when_asked(place: Place) -> None:
+def test_results_of_changed_code_are_kept_on_request(place: Place) -> None:
     place.run(COUNT).expect(5)
     place.write(COUNT.replace("return x * x", "return x + 1"))
     (place.folder / "go").touch()
@@ -162,7 +162,7 @@ def test_results_of_changed_code_are_kept_when_asked(place: Place) -> None:
     assert len(ledger(place)) == 30
 
 
-def test_comments_and_docstrings_are_no_change_of_code(place: Place) -> None:
+def test_comments_and_docstrings_do_not_count_as_changes_of_code(place: Place) -> None:
     place.run(COUNT).expect(5)
     place.write(
         COUNT.replace("def work(x):", "# moved\n\ndef other(): pass\ndef work(x):  # why\n")
@@ -175,7 +175,7 @@ def test_comments_and_docstrings_are_no_change_of_code(place: Place) -> None:
     assert len(ledger(place)) == 30
 
 
-def test_maps_reductions_and_methods_are_no_false_alarm_at_resume(place: Place) -> None:
+def test_maps_reductions_and_methods_cause_no_false_alarm_at_a_resume(place: Place) -> None:
     place.run("""
         import functools, operator, os, random
         from resilient_scoop import futures
@@ -201,7 +201,7 @@ def test_maps_reductions_and_methods_are_no_false_alarm_at_resume(place: Place) 
     assert "recomputed" not in done.err
 
 
-def test_a_file_size_limit_keeps_what_is_done_and_says_so(place: Place) -> None:
+def test_a_file_size_limit_keeps_finished_results_and_is_reported(place: Place) -> None:
     place.write("""
         from resilient_scoop import futures
         def work(x): return bytes(600_000)
@@ -245,7 +245,7 @@ def test_a_state_folder_that_cannot_be_written_is_named(place: Place) -> None:
     assert "not a folder" in done.err
 
 
-def test_few_descriptors_processes_or_memory_end_with_a_sentence(place: Place) -> None:
+def test_few_descriptors_processes_or_memory_end_a_run_with_a_clear_message(place: Place) -> None:
     place.write("""
         from resilient_scoop import futures
         if __name__ == "__main__":

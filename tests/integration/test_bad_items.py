@@ -1,4 +1,4 @@
-"""Values and items that break what they run in: named, alone, and the run continues."""
+"""Values and items that break their process: each is named and fails alone, and the run continues."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_big_results_many_arguments_and_endless_iterables_work(place: Place) -> 
     ]  # fmt: skip
 
 
-def test_deep_recursion_is_an_error_of_the_item_alone(place: Place) -> None:
+def test_an_item_with_too_deep_a_recursion_fails_alone(place: Place) -> None:
     done = place.run("""
         from resilient_scoop import futures
         def recurse(n): return 0 if n == 0 else 1 + recurse(n - 1)
@@ -130,7 +130,7 @@ def test_an_item_that_kills_its_worker_fails_alone(place: Place) -> None:
     assert lines[12] == "[3, 3, 3]"
 
 
-def test_a_timeout_ends_calls_that_sleep_or_hold_the_interpreter(place: Place) -> None:
+def test_a_timeout_ends_calls_that_sleep_or_hold_the_gil(place: Place) -> None:
     done = place.run("""
         import re, time
         from resilient_scoop import futures

@@ -1,4 +1,4 @@
-"""What a stopped run tells, and is told, before it is resumed: why, resolve, dry run."""
+"""Commands for a stopped run before it is resumed: why, resolve, dry run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def why(place: Place, path: str, code: int = 0) -> dict[str, Any]:
     return answer
 
 
-def test_why_says_for_a_live_run_what_runs_and_what_waits_for_what(place: Place) -> None:
+def test_why_shows_for_a_live_run_which_calls_run_and_which_wait_for_what(place: Place) -> None:
     path = place.write(HALFWAY)
     process = place.start("run", "-q", "-n", "2", path.name)
     wait_until(lambda: "5" in ledger(place) and bool(ledger(place, "paid")))
@@ -74,7 +74,7 @@ def test_why_shows_deaths_and_errors_without_unpickling(place: Place) -> None:
     assert "in wrong" in answer["traceback"]
 
 
-def test_why_says_what_was_recomputed_and_for_which_reason(place: Place) -> None:
+def test_why_shows_what_was_recomputed_and_the_reason(place: Place) -> None:
     place.run(STEPS.replace('print("first"', 'raise SystemExit(5)\n        print("first"')).expect(
         5
     )
@@ -108,7 +108,7 @@ def test_an_item_in_doubt_can_be_resolved(
     place.assert_nothing_left()
 
 
-def test_a_resume_names_items_in_doubt_and_says_how_they_end(place: Place) -> None:
+def test_a_resume_names_items_in_doubt_and_their_outcome(place: Place) -> None:
     stop_halfway(place)
     (place.folder / "go").touch()
 
@@ -152,9 +152,7 @@ def test_an_item_that_ended_as_lost_can_be_resolved_after_all(place: Place) -> N
         (["zero", "--again"], "is not the path"),
     ],
 )
-def test_a_verdict_that_makes_no_sense_is_refused(
-    place: Place, words: list[str], says: str
-) -> None:
+def test_an_invalid_verdict_is_refused(place: Place, words: list[str], says: str) -> None:
     stop_halfway(place)
     files = contents(place.runs()[0] / "journal")
     refused = place.rscoop("resolve", "last", *words)
@@ -167,7 +165,9 @@ def test_a_verdict_that_makes_no_sense_is_refused(
     assert place.rscoop("resolve", "last").expect() == "0.2[0] pay\n"
 
 
-def test_a_resume_of_a_finished_run_removes_what_its_killed_launcher_left(place: Place) -> None:
+def test_a_resume_of_a_finished_run_removes_the_leftovers_of_its_killed_launcher(
+    place: Place,
+) -> None:
     place.run(STEPS).expect()
     run = place.runs()[0]
     before = contents(run)
@@ -229,7 +229,7 @@ def test_a_renamed_function_of_the_same_code_keeps_its_results(place: Place) -> 
     assert len(ledger(place)) == 9
 
 
-def test_a_dry_run_names_functions_that_are_not_there_any_more(place: Place) -> None:
+def test_a_dry_run_names_functions_that_do_not_exist_any_more(place: Place) -> None:
     stop_halfway(place)
     place.write(HALFWAY.replace("work", "labor").replace("x * x", "x + x"))
     report = json.loads(place.rscoop("resume", "--dry-run", "--json", "last").expect())

@@ -1,5 +1,4 @@
-"""A script that changes between run and resume: what is decided once stays decided, what differed once
-is no news the next time."""
+"""A script that changes between run and resume: decisions are kept, and a difference is reported once."""
 
 from __future__ import annotations
 
@@ -73,7 +72,7 @@ def test_results_that_are_kept_once_are_kept_at_every_later_resume(place: Place)
     assert ledger(place) == 35
 
 
-def test_a_decision_is_about_one_change_and_can_be_changed(place: Place) -> None:
+def test_a_decision_applies_to_one_change_and_can_be_changed(place: Place) -> None:
     place.run(TWO_STEPS).expect(5)
     place.write(OTHER)
     (place.folder / "go").touch()
@@ -118,7 +117,7 @@ def test_an_interrupted_recomputation_is_repeated(place: Place) -> None:
             print(sum(futures.map(work, range(30))))
     """
     place.write(text)
-    resume(place, "--recompute-changed").expect(7)  # ends before it comes to it
+    resume(place, "--recompute-changed").expect(7)  # ends before it reaches that call
     (place.folder / "go").touch()
     done = resume(place)
     assert done.expect(0) == f"{sum(x + 1 for x in range(30))}\n"
@@ -148,7 +147,7 @@ def test_a_lambda_whose_results_are_kept_is_not_reported_again(place: Place) -> 
     assert again.expect(6) == "[0, 3, 6, 9]\n"
 
 
-def test_a_function_with_a_decision_of_its_own_is_treated_by_it(place: Place) -> None:
+def test_a_decision_about_one_function_applies_to_that_function(place: Place) -> None:
     text = """
         from resilient_scoop import futures
         def left(x): return x
@@ -163,7 +162,7 @@ def test_a_function_with_a_decision_of_its_own_is_treated_by_it(place: Place) ->
     assert done.expect(6) == "[1, 2] [-1, -2]\n"
 
 
-def test_a_decision_cut_short_by_a_power_cut_is_asked_for_again(place: Place) -> None:
+def test_a_decision_that_a_power_cut_damaged_is_requested_again(place: Place) -> None:
     place.run(TWO_STEPS).expect(5)
     place.write(OTHER)
     (place.folder / "go").touch()
@@ -176,7 +175,7 @@ def test_a_decision_cut_short_by_a_power_cut_is_asked_for_again(place: Place) ->
     assert [json.loads(line)["keep"] for line in path.read_text().split("\n")[-2:-1]] == [True]
 
 
-def test_decisions_and_input_go_with_a_fork_and_a_backup(place: Place) -> None:
+def test_decisions_and_input_are_copied_with_a_fork_and_a_backup(place: Place) -> None:
     text = TWO_STEPS.replace("    values =", "    print(input())\n    values =")
     place.write(text)
     place.rscoop("run", "-q", "-n", "1", "script.py", stdin="told\n").expect(5)
@@ -232,7 +231,8 @@ def test_output_that_differs_after_an_edit_replaces_the_recorded_one(place: Plac
     further = resume(place)
     assert (further.expect(6), further.err.count("replay:")) == ("fourth\n", 0), further.err
 
-    (place.folder / "other").unlink()  # back to the first way: another one than the record's
+    # back to the first output, which differs from the recorded one
+    (place.folder / "other").unlink()
     back = resume(place)
     assert back.expect(6) == "second\nthird 0 2 3\nfourth\n"
     assert back.err.count("replay:") == 1
@@ -282,7 +282,7 @@ def test_a_run_fails_although_its_script_catches_the_divergence(place: Place) ->
     assert place.rscoop("logs", "last").expect() == "one\n"
 
 
-def test_a_run_that_a_shorter_script_ended_is_replayed_to_that_end(place: Place) -> None:
+def test_a_run_that_a_shorter_script_ended_is_replayed_to_the_same_end(place: Place) -> None:
     place.run("""
         from resilient_scoop import futures
         if __name__ == "__main__":
@@ -352,7 +352,7 @@ def test_an_edited_method_of_the_class_of_arguments_is_named_with_its_line(place
     ) in done.err
 
 
-def test_a_module_that_a_function_imports_and_that_is_missing_is_said_to_be(place: Place) -> None:
+def test_a_missing_module_that_a_function_imports_is_reported(place: Place) -> None:
     place.write("def scaled(x): return 2 * x\n", "lib/special.py")
     place.environ = {"PYTHONPATH": "lib"}
     place.run("""

@@ -1,4 +1,4 @@
-"""Runs that are killed at each step of a commit: while it is written, recorded, relied on, cleared away."""
+"""Runs that are killed at each step of a commit: while it is written, recorded, used and erased."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ KINDS = ("writev", "fsync", "rename", "commit")
 
 
 def steps(place: Place, role: str, who: str, chosen: range) -> list[str]:
-    """Kill at one step after another, as long as there are some; each run must end as if undisturbed."""
+    """Kill one run at each step; each must end like an undisturbed run."""
     place.write(SCRIPT)
     calm = Place(place.folder, place.folder / "calm")
     output = calm.rscoop(*ARGS).expect()

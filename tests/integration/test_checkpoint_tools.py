@@ -1,4 +1,4 @@
-"""The tools on runs that have checkpoints, whose covered history is gone."""
+"""The tools on runs with checkpoints, whose covered history is erased."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def halfway(place: Place) -> str:
 
 
 def words(text: str) -> list[str]:
-    """Return the lines without random numbers, which a seed of its own makes for each run."""
+    """Return the lines without random numbers, which differ between runs because their seeds differ."""
     return [line.rpartition(" ")[0] for line in text.splitlines()]
 
 
@@ -100,7 +100,7 @@ def test_a_replay_begins_at_the_checkpoint_and_writes_nothing(place: Place) -> N
     assert contents(place.runs()[0]) == files
     assert ledger(place) == done
 
-    # A finished one reaches its end, and another end is a difference
+    # The replay of a finished run reaches the end, and another end is a difference
     (place.folder / "go").touch()
     resumed(place).expect()
     report = replayed(place, "last")
@@ -145,7 +145,7 @@ def test_a_fork_continues_from_a_checkpoint_independently(place: Place, which: s
     assert replayed(place, "side")["clean"] is True
 
 
-def test_a_fork_of_everything_continues_where_the_run_would(place: Place) -> None:
+def test_a_fork_of_everything_continues_at_the_same_point_as_the_run(place: Place) -> None:
     whole = halfway(place)
     place.rscoop("fork", "last").expect()
     done = ledger(place)
@@ -154,7 +154,7 @@ def test_a_fork_of_everything_continues_where_the_run_would(place: Place) -> Non
     assert not {"108", "99", "1000"} & set(ledger(place)[len(done) :])
 
 
-def test_a_fork_where_history_is_gone_is_refused_with_what_there_is(place: Place) -> None:
+def test_a_fork_at_an_erased_call_is_refused_with_the_possible_points(place: Place) -> None:
     halfway(place)
     refusals = {
         ("--at-checkpoint", "3"): "there are 8 and 9 of block 'main'",
@@ -174,7 +174,7 @@ def test_a_fork_where_history_is_gone_is_refused_with_what_there_is(place: Place
     made = place.rscoop("fork", "--at", f"0.{possible}", "last")
     made.expect()
 
-    # Of several blocks one is to be named
+    # If there are several blocks, one must be named
     (place.folder / "go").touch()
     assert words(place.rscoop("resume", "last").expect())[-1] == "end"
     ambiguous = place.rscoop("fork", "--at-checkpoint", "last", "last")

@@ -1,4 +1,4 @@
-"""Futures that outlive commits: whatever user code can still reach yields its result."""
+"""Futures that outlive commits: each future that user code can still reach gives its result."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ if __name__ == "__main__":
 
 
 def test_an_older_generation_finds_the_results_of_its_futures(place: Place) -> None:
-    """The newest one, which has read them, is damaged: the one before waits for them still."""
+    """The newest generation, which has read them, is damaged; the one before still waits for them."""
     killed_at(place, COMMON + BACK, "now", "wait", workers=3)
     files = (place.runs()[-1] / "checkpoints").iterdir()
     max(files, key=lambda each: each.stat().st_mtime_ns).write_bytes(b"nothing")
@@ -198,7 +198,7 @@ if __name__ == "__main__":
 
 
 def test_failures_that_a_checkpoint_covers_are_not_computed_again(place: Place) -> None:
-    """Except for those that came after it: of the last future in the state, and after the block."""
+    """Except failures after it: of the last future in the state, and of calls after the block."""
     place.run(COMMON + RETRIED).expect(1)
     (place.folder / "ledger").unlink()
     (place.folder / "mended").touch()
@@ -235,8 +235,8 @@ LAMBDAS = """
 """
 
 
-def test_callables_of_lambdas_that_differ_are_erased(place: Place) -> None:
-    # Given a loop whose callable is another one in each generation, killed on its way
+def test_different_lambdas_of_a_loop_are_erased(place: Place) -> None:
+    # Given a loop whose callable is another one in each generation, and that is killed halfway
     killed_at(place, LAMBDAS, "there")
 
     done = resumed(place)

@@ -1,4 +1,4 @@
-"""Checkpoints in real runs: killed and continued from, in the script and in its tasks."""
+"""Checkpoints in real runs: killed runs continue from them, in the script and in its tasks."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ if __name__ == "__main__":
 
 
 def masked(text: str) -> list[list[str]]:
-    """Return the lines without what depends on the order of completion."""
+    """Return the lines without the parts that depend on the order of completion."""
     return [line.split("[")[0].split() + line.split("]")[-1].split() for line in text.splitlines()]
 
 
@@ -89,7 +89,7 @@ def test_a_run_that_is_killed_at_random_moments_continues_from_its_checkpoints(
     whole = calm.rscoop("run", "-q", "-n", "2", "--seed", "7", "script.py", "60").expect()
     calm.assert_nothing_left()
 
-    # When a run is killed over and over
+    # When a run is killed repeatedly
     chance, out = random.Random(3), place.folder / "out"
     command = ["run", "-q", "-n", "2", "--seed", "7", "script.py", "60"]
     with out.open("ab") as file:
@@ -103,7 +103,7 @@ def test_a_run_that_is_killed_at_random_moments_continues_from_its_checkpoints(
         code = process.wait(60)
     place.assert_nothing_left()
 
-    # Then it ends as the undisturbed one did
+    # Then it ends like the undisturbed one
     written = "".join(
         line for line in out.read_text().splitlines(keepends=True) if "rscoop:" not in line
     )
@@ -111,7 +111,7 @@ def test_a_run_that_is_killed_at_random_moments_continues_from_its_checkpoints(
     assert masked(written) == masked(whole)
 
 
-def test_results_that_a_checkpoint_covers_leave_the_journal(place: Place) -> None:
+def test_results_that_a_checkpoint_covers_are_erased_from_the_journal(place: Place) -> None:
     place.run(LOOP, "60").expect()
     kept = [record for record in records(place) if record.parent == "0"]
 
@@ -153,7 +153,7 @@ def test_a_task_continues_from_its_checkpoint(place: Place) -> None:
     assert (place.folder / "ledger").read_text().split() == [str(n) for n in range(1, 31)]
 
 
-def test_a_task_whose_checkpoint_cannot_be_used_halts_the_run_and_keeps_it(place: Place) -> None:
+def test_a_task_whose_checkpoint_cannot_be_used_stops_the_run_and_keeps_it(place: Place) -> None:
     killed_at(place, NESTED, "now")
     folder = place.runs()[-1] / "checkpoints"
     kept = {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -1,4 +1,4 @@
-"""Checkpoints that are refused: what cannot be saved or loaded, bad use, changed classes, damage."""
+"""Refused checkpoints: states that cannot be saved or loaded, wrong use, changed classes, damage."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_an_unsavable_part_is_refused_with_path_type_and_hint(place: Place) -> N
     assert "state.pop[3].cache.lock is a _thread.lock; leave it out with __getstate__" in done.err
 
 
-def test_the_run_continues_without_a_checkpoint_if_told_so(place: Place) -> None:
+def test_the_run_continues_without_a_checkpoint_if_the_user_allows_it(place: Place) -> None:
     done = place.run(UNSAVABLE, "warn")
 
     assert done.expect() == "end\n"
@@ -64,8 +64,8 @@ if __name__ == "__main__":
 """
 
 
-def test_a_state_that_cannot_be_loaded_back_is_no_checkpoint(place: Place) -> None:
-    """It is named by its path, and the run continues from the one before."""
+def test_a_state_that_cannot_be_loaded_back_does_not_count_as_a_checkpoint(place: Place) -> None:
+    """The error names its path, and the run continues from the checkpoint before."""
     done = place.run(UNLOADABLE, "raise")
     assert done.code == 70, str(done)
     assert "ValueError: no setting of me, when state.pop[1], a __main__.Odd, was loaded" in done.err
@@ -130,7 +130,7 @@ if __name__ == "__main__":
 """
 
 
-def test_an_error_of_wrong_use_says_what_to_do(place: Place) -> None:
+def test_an_error_of_wrong_use_has_advice(place: Place) -> None:
     lines = dict(line.split(" ", 1) for line in place.run(MISUSE).expect().splitlines())
 
     assert "futures.progress(done, total, resume=" in lines["leaf"]
@@ -196,7 +196,7 @@ def changed_class(place: Place, after: str) -> Done:
     return resumed(place, "--reuse-changed")
 
 
-def test_a_class_that_changed_is_refused_by_name_and_field(place: Place) -> None:
+def test_a_changed_class_is_refused_with_its_name_and_field(place: Place) -> None:
     done = changed_class(place, RENAMED)
 
     assert done.code == 70, str(done)
@@ -212,7 +212,7 @@ def test_a_class_that_changed_is_refused_by_name_and_field(place: Place) -> None
 @pytest.mark.parametrize(
     ("after", "says"), [(MIGRATING, "{'width': 101}"), (DEFAULTED, "{'size': 1, 'color': 'red'}")]
 )
-def test_a_class_that_changed_is_migrated(place: Place, after: str, says: str) -> None:
+def test_a_changed_class_is_migrated(place: Place, after: str, says: str) -> None:
     assert changed_class(place, after).expect().endswith(f"30 {says}\n")
 
 
@@ -249,7 +249,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_damaged_checkpoint_is_fallen_back_from(place: Place) -> None:
+def test_a_run_continues_from_the_checkpoint_before_a_damaged_one(place: Place) -> None:
     # Given a run whose newest checkpoint's file is damaged
     before = killed_at(place, LARGE, "now")
     files = sorted((place.runs()[-1] / "checkpoints").iterdir(), key=lambda p: p.stat().st_mtime)
@@ -262,7 +262,7 @@ def test_a_damaged_checkpoint_is_fallen_back_from(place: Place) -> None:
     # When it is resumed
     done = resumed(place)
 
-    # Then it says so, continues from the one before, and ends as if nothing had been
+    # Then it reports the damage, continues from the one before, and ends like an undisturbed run
     assert "checkpoint 20 of block 'main' of 0 cannot be used: the content of the file" in done.err
     assert "falling back to checkpoint 19" in done.err
     lines = [*(str(n) for n in range(1, 31)), f"end {sum(range(31))}.0"]

@@ -1,4 +1,4 @@
-"""Runs that are killed at each step of a compaction that continues under them (ALWAYS-OPENS)."""
+"""Runs that are killed at each step of a compaction of their journal (ALWAYS-OPENS)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from tests.integration.runs import Place
 
 pytestmark = pytest.mark.real
 
-# The payloads of a parent's calls go with its end: most of the file is free then. What follows is
-# committed while it is compacted; `wait` is over when that is done, or somebody was killed.
+# The payloads of a parent's calls are erased at its end, so that most of the file is free. Later
+# calls are committed during the compaction; `wait` returns when that is done, or when a process was
+# killed.
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
@@ -49,7 +50,7 @@ STEPS_MAX = 60
 
 
 def journal_of(place: Place) -> Path:
-    """Return a journal that is whole, and that nothing else is left of than the file that counts."""
+    """Check that a journal is sound and that only its current file is left; return it."""
     journal = place.runs()[-1] / "journal"
     assert list(journal.rglob("data.mdb")) == [data_file(journal)]
     assert len(list(journal.glob("compact-*"))) <= 1
@@ -61,8 +62,8 @@ def journal_of(place: Place) -> Path:
 @pytest.mark.parametrize("who", ["one", "all"])
 @pytest.mark.parametrize("role", list(STEPS))
 def test_a_run_may_die_at_each_step_of_a_compaction(place: Place, role: str, who: str) -> None:
-    # Given a run that compacts its journal; a folder is removed by the second compaction only. All
-    # die after each step: before the next one the disk is the same.
+    # Given a run that compacts its journal; a folder is removed only by the second compaction. All
+    # processes die after each step: before the next step the disk is the same.
     times = 2 if role == "remover" else 1
     sides = "before after" if who == "one" else "after"
     output = [x for n in range(1, times + 1) for x in (200_000, *range(9), n, *range(9))]
@@ -73,13 +74,13 @@ def test_a_run_may_die_at_each_step_of_a_compaction(place: Place, role: str, who
         killing_at_steps.install(place.folder, place.environ, role, step, who, sides)
         (place.folder / "armed").touch()
 
-        # When one or all are killed at one step after another, as long as there are some
+        # When one or all processes are killed at each step
         done = place.rscoop("run", "-q", "-n", "1", "--seed", "5", "script.py", str(times))
         at = killing_at_steps.killed_where(place.folder)
         if who == "all" and at:
             done = place.rscoop("resume", "-q", "last")
 
-        # Then it ends as if undisturbed, with one whole data file
+        # Then the run ends like an undisturbed one, with one sound data file
         assert done.expect() == f"{output}\n", f"step {step}, {at}: {done}"
         place.assert_nothing_left()
         journal = journal_of(place)

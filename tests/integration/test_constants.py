@@ -1,4 +1,4 @@
-"""Constants over several lives of a run: an equal value is the same constant, whatever it is made of."""
+"""Constants over several lives of a run: an equal value is the same constant, whatever its type."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_constants_of_all_sizes_and_kinds_are_the_same_after_a_resume(place: Pla
 
     rows = [[3 * n, 501, float(n), 160000.0, 2, 3_000_000] for n in range(3)]
     assert done.expect().splitlines() == [str(rows), "again 1 5"], str(done)
-    # And what was set again has left no file.
+    # And a constant that was set again has left no file.
     (run,) = place.runs()
     assert len(list((run / "payloads").glob("res-*"))) == 3
 

@@ -29,7 +29,7 @@ ANSWER = "[[(0, 0), (1, 0), (2, 0)], [(0, 1), (1, 1), (2, 1)], [(0, 2), (1, 2), 
 
 
 @pytest.mark.parametrize("started", [2, 4, 7])
-def test_equal_calls_of_coroutines_with_other_values_keep_their_results(
+def test_equal_calls_of_coroutines_keep_their_results_with_other_values(
     place: Place, started: int
 ) -> None:
     place.write(COROUTINES)
@@ -62,7 +62,7 @@ SCRIPT = """
 
 
 @pytest.mark.parametrize(("value", "computed"), [(1, 0), (5, 3)])
-def test_a_resume_computes_again_what_used_another_value(
+def test_a_resume_computes_calls_again_that_used_another_value(
     place: Place, value: int, computed: int
 ) -> None:
     place.run(SCRIPT.replace("VALUE", "1")).expect(9)

@@ -1,4 +1,4 @@
-"""DEAP's loops in real runs: killed, resumed from their checkpoint, equal to DEAP's own to the last bit."""
+"""DEAP's loops in real runs, killed and resumed, give the results of DEAP's own to the last bit."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def generations(place: Place) -> int:
 
 
 def answer_of(place: Place, kind: str, whose: str, ngen: int) -> str:
-    """Return what the script prints, undisturbed, and forget that it ran."""
+    """Return what the script prints without a kill, and remove that run."""
     args = ("run", "-q", "-n", "2", "--seed", "3", "script.py", kind, whose, str(ngen), "0")
     answer = place.rscoop(*args).expect()
     (place.folder / "ledger").unlink()
@@ -95,7 +95,7 @@ def answer_of(place: Place, kind: str, whose: str, ngen: int) -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loop_that_is_killed_continues_from_its_checkpoint(kind: str, place: Place) -> None:
-    # Given what DEAP's own loop prints, and a run of ours in the middle of its generations
+    # Given the output of DEAP's own loop, and a run of ours in the middle of its generations
     expected = answer_of(place, kind, "theirs", NGEN)
     args = ("run", "-q", "-n", "2", "--seed", "3", "script.py", kind, "contrib", str(NGEN), "0.05")
     process = place.start(*args)
@@ -111,7 +111,7 @@ def test_a_loop_that_is_killed_continues_from_its_checkpoint(kind: str, place: P
     before = generations(place)
     done = place.rscoop("resume", "-q", "last").expect()
 
-    # Then all lines are DEAP's, and only what was left was done again
+    # Then all lines are those of DEAP, and only the rest was computed again
     assert printed + done == expected, (printed, done)
     assert generations(place) - before <= NGEN + 1 - before + 2
     place.assert_nothing_left()
@@ -132,7 +132,7 @@ def test_two_loops_in_one_script_have_a_checkpoint_each(place: Place) -> None:
 
 
 @pytest.mark.parametrize("kind", ["simple", "generate"])
-def test_without_rscoop_the_loops_are_deap_s(kind: str, place: Place) -> None:
+def test_the_loops_without_rscoop_are_deap_s(kind: str, place: Place) -> None:
     outputs = [
         subprocess.run(
             [sys.executable, "-W", "ignore", "script.py", kind, whose, "10", "0"],

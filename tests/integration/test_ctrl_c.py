@@ -1,4 +1,4 @@
-"""Ctrl-C in a script: KeyboardInterrupt as in Python, last things, and no trace of it in a resume."""
+"""Ctrl-C in a script: KeyboardInterrupt as in Python, clean-up, and no trace of it in a resume."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def interrupted(place: Place, text: str, *args: str) -> str:
     return done.expect(130)
 
 
-def test_an_interrupted_script_cleans_up_and_the_resume_does_not_replay_that(
+def test_an_interrupted_script_cleans_up_and_a_resume_does_not_replay_the_clean_up(
     place: Place,
 ) -> None:
     assert interrupted(place, HEAD + WAITING).splitlines() == [
@@ -93,7 +93,7 @@ def test_an_interrupted_script_cleans_up_and_the_resume_does_not_replay_that(
         ("while not stop: time.sleep(0.01)", "flag"),
     ],
 )
-def test_a_script_gets_the_interrupt_wherever_it_is(place: Place, how: str, output: str) -> None:
+def test_a_script_gets_the_interrupt_at_any_point(place: Place, how: str, output: str) -> None:
     text = f"""
     if __name__ == "__main__":
         print(futures.submit(abs, -1).result(), end=" ")
@@ -134,7 +134,7 @@ def test_a_script_that_does_not_end_after_ctrl_c_is_killed(place: Place) -> None
     assert out == "and again\n"
 
 
-def test_a_script_interrupts_itself_as_in_python(place: Place) -> None:
+def test_a_script_that_interrupts_itself_behaves_as_in_python(place: Place) -> None:
     done = place.run("""
         import os, signal
         from resilient_scoop import futures
@@ -201,7 +201,7 @@ ALARMS = """
 """
 
 
-def test_alarms_whose_handlers_raise_break_no_state(place: Place) -> None:
+def test_alarms_whose_handlers_raise_leave_the_state_correct(place: Place) -> None:
     done = place.run(ALARMS, timeout_s=60.0)
     assert done.expect().split("\n")[1:-1] == [f"{[(n, 40425)] * 3}" for n in (200, 50)]
     assert done.out.split("\n")[0] == "." * 600

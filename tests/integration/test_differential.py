@@ -1,4 +1,4 @@
-"""Programs drawn at random print under `rscoop` what they print under `python`."""
+"""Random programs print the same under `rscoop` as under `python`."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ pytestmark = pytest.mark.real
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_programs_print_what_python_prints(place: Place, seed: int) -> None:
+def test_random_programs_print_the_same_as_under_python(place: Place, seed: int) -> None:
     assert differences(place, seed) == []  # ten programs each

@@ -1,4 +1,4 @@
-"""The programs in the pages for users, run as they stand there: they print what the page says."""
+"""The programs in the pages for users run as written and print what the page says."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROGRAMS = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", PAGE.read_tex
 
 
 @pytest.mark.parametrize(("program", "output"), PROGRAMS, ids=range(len(PROGRAMS)))
-def test_a_program_of_the_page_prints_what_the_page_says(
+def test_a_program_of_a_user_page_prints_the_output_on_the_page(
     program: str, output: str, tmp_path: Path, state_dir: Path
 ) -> None:
     place = Place(tmp_path, state_dir)
@@ -48,7 +48,7 @@ def test_the_program_of_the_readme_prints_what_python_prints(place: Place) -> No
     place.assert_nothing_left()
 
 
-def test_the_program_that_reads_a_run_prints_what_the_run_has_done(place: Place) -> None:
+def test_the_program_that_reads_a_run_prints_the_results_of_the_run(place: Place) -> None:
     [program] = re.findall(
         r"```python\n(.*?)```", (PAGE.parent / "tools.md").read_text(), re.DOTALL
     )
@@ -69,12 +69,12 @@ def test_the_program_that_reads_a_run_prints_what_the_run_has_done(place: Place)
 
 
 def programs_about_sessions() -> list[tuple[str, str]]:
-    """Return the programs of the page about sessions, and what they print."""
+    """Return the programs of the page about sessions, and their output."""
     text = (PAGE.parent / "sessions.md").read_text()
     return re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL)
 
 
-def test_the_program_with_coroutines_prints_what_the_page_says(place: Place) -> None:
+def test_the_program_with_coroutines_prints_the_output_on_the_page(place: Place) -> None:
     _, (program, output) = programs_about_sessions()
     assert place.run(program).expect() == output
 

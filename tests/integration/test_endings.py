@@ -1,4 +1,4 @@
-"""The end of a script and of a worker: what Python does after the last line."""
+"""The end of a script and of a worker: the steps of Python after the last line."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_kill_during_exit_handlers_repeats_them_at_the_resume(place: Place) ->
     assert place.status()["state"] == "finished"
 
 
-def test_a_worker_ends_as_a_process_of_a_pool(place: Place) -> None:
+def test_a_worker_ends_like_a_process_of_a_pool(place: Place) -> None:
     place.write(
         """
         import atexit, os, tempfile, threading, time
@@ -224,7 +224,7 @@ def test_output_of_exit_handlers_after_a_failure_is_not_expected_again(
     ],
     ids=["exit function of threads", "audit hook without its globals"],
 )
-def test_errors_of_user_code_at_the_very_end_are_shown_as_with_python(
+def test_errors_of_user_code_during_the_shutdown_are_shown_as_with_python(
     place: Place, text: str
 ) -> None:
     place.write(text)

@@ -1,4 +1,4 @@
-"""The examples, run as a user runs them: same output on one worker, on two, and without rscoop."""
+"""The examples print the same on one worker, on two, and without rscoop."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.real
 
 
 def python(arguments: list[str], folder: Path, **environ: str) -> str:
-    """Run the interpreter in `folder` and return what it wrote to its standard output."""
+    """Run the interpreter in `folder` and return its standard output."""
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
@@ -58,7 +58,7 @@ def python(arguments: list[str], folder: Path, **environ: str) -> str:
 
 
 def needs(script: str) -> Any:
-    """Return the script as a parameter, left out where its library is not installed."""
+    """Return the script as a parameter; skip it if its library is not installed."""
     missing = script.startswith("pymoo") and importlib.util.find_spec("pymoo") is None
     return pytest.param(script, marks=pytest.mark.skipif(missing, reason="pymoo is not installed"))
 
@@ -88,7 +88,7 @@ def test_an_example_prints_the_same_when_every_parent_is_replayed_at_every_wait(
     plain = python(words, tmp_path)
     replayed = python(words, tmp_path, RSCOOP_ALWAYS_REPLAY="1")
 
-    # Who acts on the order of completion has one history per run, and another in another run.
+    # A script that depends on the order of completion has another history in each run.
     if script == "steady_state.py":
         assert replayed.splitlines()[-1].startswith("optimum found: ")
     else:
@@ -103,7 +103,7 @@ def test_an_example_prints_the_same_without_rscoop(script: str, tmp_path: Path) 
     assert together == serial
 
 
-def test_the_sweep_leaves_a_table_with_a_row_for_each_point(tmp_path: Path) -> None:
+def test_the_sweep_writes_a_table_with_a_row_for_each_point(tmp_path: Path) -> None:
     python([*RSCOOP, "-n", "2", *example("sweep.py"), "--out", "files"], tmp_path)
 
     table = (tmp_path / "files" / "sweep.csv").read_text().splitlines()
@@ -112,7 +112,7 @@ def test_the_sweep_leaves_a_table_with_a_row_for_each_point(tmp_path: Path) -> N
     assert (tmp_path / "files" / "sweep.png").stat().st_size > 0
 
 
-def test_onemax_says_what_to_do_where_deap_is_missing(tmp_path: Path) -> None:
+def test_onemax_gives_advice_if_deap_is_missing(tmp_path: Path) -> None:
     hidden = (
         "import runpy, sys; sys.modules['deap'] = None; "
         "runpy.run_path(sys.argv[1], run_name='__main__')"

@@ -1,4 +1,4 @@
-"""What breaks a pool elsewhere is an exception of one future here, and the executor works afterwards."""
+"""Calls that break other pools only fail their own future here, and the executor works afterwards."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class ExitsAtUnpickle:
 
 
 class KillsAtUnpickle:
-    """Kills the worker that loads it, and not the program that has made it."""
+    """Kills the worker that unpickles it, but not the program that has made it."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -118,7 +118,7 @@ def executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Executor]:
         pytest.param(WorkerCrashedError, id, (KillsAtUnpickle(),), id="an argument kills a worker"),
     ],
 )  # fmt: skip
-def test_the_executor_works_after(
+def test_the_executor_works_after_a_call_that_crashes(
     executor: Executor,
     error: type[BaseException],
     function: Callable[..., Any],

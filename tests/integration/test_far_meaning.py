@@ -1,6 +1,6 @@
 """The meaning of a call includes classes of its arguments, modules found in other ways, patched libraries.
 
-The oracle is `python script.py`: what it prints serially, a run prints, too.
+The oracle is `python script.py`: a run prints the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.real
 
 
 def assert_as_python(place: Place, text: str, least: int) -> None:
-    """Run a script under `rscoop`, as `python` does, and compare what they print."""
+    """Run a script under `rscoop` and under `python`, and compare the output."""
     path = place.write(text)
     plain = subprocess.run(
         [sys.executable, path.name], cwd=place.folder, capture_output=True, text=True, check=True
@@ -82,7 +82,7 @@ if __name__ == "__main__":
 """
 
 
-def test_classes_and_functions_of_arguments_are_what_the_script_has_made_of_them(
+def test_classes_and_functions_of_arguments_are_as_the_script_has_changed_them(
     place: Place,
 ) -> None:
     assert_as_python(place, ARGUMENTS, 9)
@@ -136,7 +136,7 @@ if __name__ == "__main__":
 """
 
 
-def test_modules_are_found_by_every_way_that_leads_to_them(place: Place) -> None:
+def test_modules_are_found_in_every_way_of_importing(place: Place) -> None:
     place.write("K = 2\ndef scaled(x): return x * K\n", "late.py")
     place.write("scale = 1\ndef get(x): return x + scale\n", "pack/config.py")
     place.write(
@@ -201,7 +201,7 @@ if __name__ == "__main__":
 """
 
 
-def test_libraries_are_what_the_script_has_made_of_them(place: Place) -> None:
+def test_libraries_are_as_the_script_has_patched_them(place: Place) -> None:
     assert_as_python(place, LIBRARIES, 13)
 
 
@@ -260,7 +260,7 @@ if __name__ == "__main__":
 """
 
 
-def test_settings_of_the_process_that_the_script_changes_are_those_of_its_calls(
+def test_calls_get_the_process_settings_that_the_script_has_changed(
     place: Place,
 ) -> None:
     assert_as_python(place, SETTINGS, 18)
@@ -283,7 +283,7 @@ if __name__ == "__main__":
 """
 
 
-def test_settings_are_seen_to_change_by_functions_that_the_script_took_from_their_modules(
+def test_changed_settings_are_noticed_in_functions_that_the_script_took_from_their_modules(
     place: Place,
 ) -> None:
     assert_as_python(place, TAKEN_BEFORE, 3)
@@ -360,7 +360,9 @@ if __name__ == "__main__":
 """
 
 
-def test_classes_caches_and_context_variables_are_those_of_the_moment(place: Place) -> None:
+def test_calls_see_classes_caches_and_context_variables_as_they_were_at_the_call(
+    place: Place,
+) -> None:
     assert_as_python(place, CLASSES, 10)
 
 
@@ -416,7 +418,7 @@ def test_a_class_registers_itself_once(place: Place) -> None:
         [sys.executable, path.name], cwd=place.folder, capture_output=True, text=True, check=False
     )
     assert place.run(REGISTERED).expect(3) == plain.stdout
-    place.rscoop("resume", "-q", "last").expect(3)  # and no difference is found in it
+    place.rscoop("resume", "-q", "last").expect(3)  # and no difference is found in the class
 
 
 EXECUTED: Final = """
@@ -448,7 +450,7 @@ if __name__ == "__main__":
 """
 
 
-def test_functions_with_a_namespace_of_their_own_bring_it_along(place: Place) -> None:
+def test_functions_with_a_namespace_of_their_own_are_sent_with_it(place: Place) -> None:
     assert_as_python(place, EXECUTED, 6)
 
 

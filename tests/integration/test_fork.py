@@ -1,4 +1,4 @@
-"""A fork shares what lies before a call with the run it comes from, on real runs."""
+"""A fork of a real run shares the results before a call with its source."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def test_a_fork_shares_results_before_its_point_and_computes_the_others(place: P
     place.assert_nothing_left()
 
 
-def test_a_fork_of_all_that_a_stopped_run_has_computes_nothing_again(place: Place) -> None:
+def test_a_fork_of_a_whole_stopped_run_computes_nothing_again(place: Place) -> None:
     stop_halfway(place)
     before = ledger(place)
     place.rscoop("fork", "last").expect()
     (place.folder / "go").touch()
     resumed = place.rscoop("resume", "-q", "last")
-    resumed.expect(1)  # what was in doubt in the one is in doubt in the other
+    resumed.expect(1)  # items in doubt in the source are in doubt in the fork
     assert "WorkerLostError" in resumed.err
     assert sorted(ledger(place)[len(before) :]) == ["5", "6"]
     assert ledger(place, "paid") == ["12"]
@@ -47,7 +47,7 @@ def test_a_fork_of_all_that_a_stopped_run_has_computes_nothing_again(place: Plac
 @pytest.mark.parametrize(
     ("at", "why"), [("0.9", "has made 3 batches"), ("0.1[0].0", "cannot be forked at")]
 )
-def test_a_fork_at_no_call_leaves_nothing_behind(place: Place, at: str, why: str) -> None:
+def test_a_fork_at_a_missing_call_leaves_nothing_behind(place: Place, at: str, why: str) -> None:
     place.run(STEPS).expect()
     refused = place.rscoop("fork", "--at", at, "last")
     refused.expect(2)
@@ -91,7 +91,7 @@ DROPPING = """
 """
 
 
-def test_a_fork_of_a_live_run_has_files_that_the_run_removes_meanwhile(place: Place) -> None:
+def test_a_fork_of_a_live_run_keeps_files_that_the_run_removes_meanwhile(place: Place) -> None:
     script = place.write(DROPPING)
     live = place.start("run", "-q", "-n", "2", "--name", "live", script.name)
     wait_until(lambda: len(place.runs()) == 1 and (place.runs()[0] / "payloads").is_dir(), 20)

@@ -1,4 +1,4 @@
-"""Forked children of scripts and of tasks end as those of a Python program, and take no part in the run."""
+"""Forked children of scripts and tasks end as in a Python program, and take no part in the run."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ def test_children_of_a_script_and_of_tasks_end_as_with_python(place: Place) -> N
     assert lines == [line for line in plain.stdout.splitlines() if line != "from the child"]
     assert lines[0] == "([1, 4, 5], 0, [0, 1, 4, 9], 0)"
     names = [path.name for path in place.folder.iterdir()]
-    # One in the script and one in a task, under each of the two.
+    # One child of the script and one of a task, under each of the two commands.
     assert sum(name.startswith("thread") for name in names) == 4
     assert sum(name.startswith("exit") for name in names) == 4
     assert place.rscoop("replay", "last").code == 0
 
 
-def test_futures_in_a_child_are_one_clear_error(place: Place) -> None:
+def test_futures_in_a_child_raise_one_clear_error(place: Place) -> None:
     done = place.run("""
         import os, sys
         from resilient_scoop import futures
@@ -155,7 +155,7 @@ def test_children_can_be_interrupted_unless_they_run_under_nohup(place: Place) -
     assert place.run(text).expect() == "[-2, -15, -1] [-2, -15, -1]\n"
     assert place.rscoop("replay", "last").code == 0
 
-    def ignore() -> None:  # as `nohup`
+    def ignore() -> None:  # as under `nohup`
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     process = place.start("run", "-n", "1", "script.py", preexec_fn=ignore)

@@ -1,6 +1,6 @@
 """Real file systems of a few MB that are full for a while: nothing fails, and the run reports it.
 
-The scripts fill the disk themselves; a shell makes room again when that has lasted a moment.
+The scripts fill the disk themselves; a shell frees space again after some time.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def fill():
 
 
 def run_on(place: Place, file_system: str, script: str, at_full: str = "") -> str:
-    """Run a script on a file system of its own; return its output."""
+    """Run a script on a separate file system; return its output."""
     if file_system == EXT4 and not IS_ROOT:
         pytest.skip("a loop device is for root")
     place.state.mkdir(0o700, exist_ok=True)
@@ -113,7 +113,7 @@ EVERYTHING_OUT = (
 
 
 @pytest.mark.parametrize("file_system", [TMPFS, EXT4], ids=["tmpfs", "ext4"])
-def test_everything_that_is_written_waits_for_space(place: Place, file_system: str) -> None:
+def test_every_write_waits_for_space(place: Place, file_system: str) -> None:
     assert run_on(place, file_system, EVERYTHING) == EVERYTHING_OUT
 
 
@@ -131,7 +131,7 @@ MORE_SPACE = 'mount -o remount,size=96m "$RSCOOP_STATE_DIR"'
 
 def test_a_task_whose_output_waits_for_space_is_reported(place: Place) -> None:
     assert run_on(place, TMPFS, WORDY, MORE_SPACE) == "1\n"
-    # The note is about the task's output, or about the journal, whichever has waited first.
+    # The note is about the task's output, or about the journal, whichever waits first.
     status = (place.folder / "status").read_text()
     waits = r"worker w\d \(process \d+\) waits until the disk has space for"
     assert re.search(waits, status), status
@@ -180,7 +180,9 @@ cat /dev/zero >"$RSCOOP_STATE_DIR/rest" 2>/dev/null
 """
 
 
-def test_a_run_that_stops_on_a_full_disk_says_what_is_kept_and_can_be_removed(place: Place) -> None:
+def test_a_run_that_stops_on_a_full_disk_reports_what_is_kept_and_can_be_removed(
+    place: Place,
+) -> None:
     place.state.mkdir(0o700, exist_ok=True)
     place.write(FILL + STOPPED_AT_FULL)
     apart = ["unshare", "-m"] if IS_ROOT else ["unshare", "-rm"]

@@ -1,4 +1,4 @@
-"""Journals that earlier versions left: opened, found sound, and continued with.
+"""Journals of earlier versions are opened, found sound, and resumed.
 
 See `tests/golden/make.py`, which made them.
 """
@@ -25,7 +25,7 @@ FORMATS = sorted({path.name.split("-")[1] for path in GOLDEN.glob("format-*.tar.
 
 @dataclass
 class Golden:
-    """A golden run, unpacked where its script is found, and what it had printed."""
+    """A golden run, unpacked at the path of its script, and its output."""
 
     run: RunDir
     place: Place
@@ -49,13 +49,13 @@ def unpacked(place: Place, which: str) -> Golden:
     return Golden(RunDir(run), place, told["printed"])
 
 
-def test_there_are_some() -> None:
+def test_golden_journals_exist() -> None:
     assert FORMATS
 
 
 @pytest.mark.parametrize("number", FORMATS)
 @pytest.mark.parametrize("kind", ["finished", "killed"])
-def test_it_is_whole_and_can_be_read(place: Place, kind: str, number: str) -> None:
+def test_a_golden_journal_is_sound_and_can_be_read(place: Place, kind: str, number: str) -> None:
     golden = unpacked(place, f"{number}-{kind}")
     assert check(golden.run.journal, Depth.CONTENTS).problems == []
     figures = read_status(golden.run, golden.run.load())
@@ -68,7 +68,7 @@ def test_it_is_whole_and_can_be_read(place: Place, kind: str, number: str) -> No
 
 
 @pytest.mark.parametrize("number", FORMATS)
-def test_a_finished_one_is_known_to_be_so(place: Place, number: str) -> None:
+def test_a_finished_golden_run_is_recognized_as_finished(place: Place, number: str) -> None:
     unpacked(place, f"{number}-finished")
     done = place.rscoop("resume", "last")
     assert done.expect() == ""
@@ -76,20 +76,20 @@ def test_a_finished_one_is_known_to_be_so(place: Place, number: str) -> None:
 
 
 @pytest.mark.parametrize("number", FORMATS)
-def test_a_killed_one_continues_with_all_that_it_had(place: Place, number: str) -> None:
+def test_a_killed_golden_run_continues_with_all_its_results(place: Place, number: str) -> None:
     golden = unpacked(place, f"{number}-killed")
     before = read_status(golden.run, golden.run.load()).done
     done = place.rscoop("resume", "last")
     assert done.expect() == "190\nend\n"
     assert f"{before} results recovered" in done.err
-    assert "replay:" not in done.err  # nothing was found to be other than it was
+    assert "replay:" not in done.err  # no difference was found
     assert place.rscoop("logs", "last").expect() == golden.printed + "190\nend\n"
     assert check(golden.run.journal, Depth.CONTENTS).sound
     place.assert_nothing_left()
 
 
 @pytest.mark.parametrize("number", FORMATS)
-def test_a_checkpointed_one_continues_behind_its_checkpoint(place: Place, number: str) -> None:
+def test_a_golden_run_with_a_checkpoint_continues_from_it(place: Place, number: str) -> None:
     golden = unpacked(place, f"{number}-checkpointed")
     assert check(golden.run.journal, Depth.CONTENTS).problems == []
     assert list((golden.run.path / "checkpoints").iterdir())
@@ -100,7 +100,7 @@ def test_a_checkpointed_one_continues_behind_its_checkpoint(place: Place, number
     place.assert_nothing_left()
 
 
-def test_the_file_of_a_state_is_looked_at(place: Place) -> None:
+def test_the_file_of_a_golden_state_is_checked(place: Place) -> None:
     golden = unpacked(place, f"{FORMATS[-1]}-checkpointed")
     for path in (golden.run.path / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:-1] + b"!")
@@ -108,7 +108,7 @@ def test_the_file_of_a_state_is_looked_at(place: Place) -> None:
     assert check(golden.run.journal, Depth.CONTENTS).problems_total >= 1
 
 
-def test_pickles_that_name_modules_by_former_names_are_read(place: Place) -> None:
+def test_pickles_that_name_former_modules_are_read(place: Place) -> None:
     golden = unpacked(place, "1-deap")
     before = read_status(golden.run, golden.run.load()).done
     done = place.rscoop("resume", "last")

@@ -1,4 +1,4 @@
-"""A run whose folder is taken away from under it ends, and says so."""
+"""A run whose folder is moved or deleted ends and reports it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_run_whose_folder_is_deleted_ends_within_seconds(place: Place, gone: s
     wait_until(lambda: not place.processes(), 5.0, lambda: f"left: {place.processes()}")
 
 
-def test_a_run_whose_folder_is_moved_ends_and_is_resumed_where_it_is_now(place: Place) -> None:
+def test_a_run_whose_folder_is_moved_ends_and_is_resumed_at_the_new_path(place: Place) -> None:
     path = place.write(IDLE)
     process = place.start("run", "-n", "2", path.name)
     wait_until((place.folder / "napping1").exists)

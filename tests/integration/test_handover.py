@@ -54,12 +54,12 @@ def begun(place: Place, *args: str, text: str = EA, generations: int = 8) -> sub
 
 
 def wall_clock(ahead_s: int) -> str:
-    """Return a moment as SLURM tells it."""
+    """Return a time in the notation of SLURM."""
     return str(int(time.time()) + ahead_s)  # noqa: TID251
 
 
 def assert_resumes(place: Place) -> None:
-    """Resume to the right end; of the generations, at most one is replayed."""
+    """Check that a resume ends correctly and replays at most one generation."""
     resumed = place.rscoop("resume", "-q", "last")
     assert resumed.expect() == ANSWER
     replays = lines(place, "replays")
@@ -74,7 +74,8 @@ def test_a_signal_stops_the_run_after_a_checkpoint(
 ) -> None:
     process = begun(place)
     process.send_signal(number)
-    process.send_signal(signal.SIGUSR1)  # batch systems send theirs to every process that they find
+    # batch systems send their signals to every process that they find
+    process.send_signal(signal.SIGUSR1)
     done = finish(process)
     done.expect(code)
     assert f"{number.name}: asking for checkpoints" in done.err
@@ -123,7 +124,8 @@ def test_the_command_stops_a_detached_run_after_a_checkpoint(place: Place) -> No
 
 def test_the_command_saves_and_the_run_continues(place: Place) -> None:
     process = begun(place)
-    saved = len(lines(place, "replays"))  # it saves after these, some time before we are told
+    # it saves after these, some time before the command returns
+    saved = len(lines(place, "replays"))
     asked = place.rscoop("checkpoint", "--go-on", "last")
     asked.expect()
     assert "1 of 1 parents saved; it continues" in asked.err
@@ -141,7 +143,7 @@ def test_the_command_saves_and_the_run_continues(place: Place) -> None:
     assert replayed <= before - saved + 1
 
 
-def test_a_run_that_has_just_been_started_is_not_killed_by_being_asked(place: Place) -> None:
+def test_a_request_does_not_kill_a_run_that_has_just_been_started(place: Place) -> None:
     place.write(EA)
     run = place.rscoop("run", "--detach", "-n", "2", "script.py").expect().strip()
     asked = place.rscoop("checkpoint", run)
@@ -170,7 +172,7 @@ if __name__ == "__main__":
 """
 
 
-def test_nested_parents_save_and_the_work_of_a_killed_worker_is_waited_for(place: Place) -> None:
+def test_nested_parents_save_and_a_killed_worker_s_items_are_awaited(place: Place) -> None:
     process = begun(place, text=NESTED)
     done = place.rscoop("checkpoint", "last")
     done.expect()
@@ -233,7 +235,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_parent_that_never_commits_is_waited_for_until_the_grace_ends(place: Place) -> None:
+def test_a_parent_that_never_commits_is_awaited_until_the_grace_ends(place: Place) -> None:
     place.environ["SLURM_JOB_END_TIME"] = wall_clock(15)
     process = begun(place, text=NEVER, generations=100_000)
     done = finish(process)
@@ -243,7 +245,7 @@ def test_a_parent_that_never_commits_is_waited_for_until_the_grace_ends(place: P
     place.assert_nothing_left()
 
 
-def test_a_second_sigterm_ends_everything_now(place: Place) -> None:
+def test_a_second_sigterm_ends_everything_at_once(place: Place) -> None:
     process = begun(place, text=NEVER)
     process.send_signal(signal.SIGTERM)
     assert process.stderr is not None
@@ -286,7 +288,7 @@ def test_a_failure_caused_by_a_signal_to_all_is_retried(place: Place) -> None:
     wait_until(lambda: all((place.folder / f"begun-{x}").exists() for x in (1, 2)), 20.0)
     wait_until(lambda: sum("sleep 60" in w for w in place.processes().values()) == 2, 20.0)
     for pid in place.processes():
-        with contextlib.suppress(ProcessLookupError):  # a child that has died of the one before
+        with contextlib.suppress(ProcessLookupError):  # a child that died of the signal before
             os.kill(pid, signal.SIGTERM)
     done = finish(process)
     assert done.expect(143) == "-15 -15\n", "a child of a task is not deaf"

@@ -1,4 +1,4 @@
-"""Nothing dies, hangs or is left forever: a run ends with a sentence, or says what it waits for."""
+"""No run hangs or leaves processes: it ends with a clear message, or reports what it waits for."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCRIPT_ENDS = {
 
 
 @pytest.mark.parametrize("end", SCRIPT_ENDS)
-def test_a_script_that_dies_at_the_same_place_stops_the_run_and_can_be_resumed(
+def test_a_script_that_dies_at_the_same_point_stops_the_run_and_can_be_resumed(
     place: Place, end: str
 ) -> None:
     done = place.run("import os\nfrom resilient_scoop import futures\n" + BODY.format(end=end))
@@ -101,7 +101,7 @@ def pids(place: Place, role: str) -> list[int]:
     return [pid for pid, words in place.processes().items() if f"entry {role}" in words]
 
 
-def test_a_stopped_worker_and_a_stopped_script_are_reported_and_known(place: Place) -> None:
+def test_a_stopped_worker_and_a_stopped_script_are_reported_and_shown(place: Place) -> None:
     place.write(SLOW)
     process = place.start("run", "-q", "-n", "2", "script.py")
     wait_until(lambda: len(pids(place, "worker")) == 2, 20.0)
@@ -180,7 +180,9 @@ def test_a_killed_launcher_leaves_nothing_that_tasks_have_started(place: Place) 
     wait_until(lambda: not place.processes(), 3.0, lambda: str(place.processes()))
 
 
-def test_a_killed_worker_or_agent_leaves_nothing_and_a_stopped_run_neither(place: Place) -> None:
+def test_a_killed_worker_or_agent_and_a_stopped_run_leave_nothing_that_tasks_have_started(
+    place: Place,
+) -> None:
     nap = str(500_000 + os.getpid())
     process = started(place, nap)
     for victim, path in (("worker", "started-*"), ("agent", "started-*")):
@@ -189,7 +191,7 @@ def test_a_killed_worker_or_agent_leaves_nothing_and_a_stopped_run_neither(place
         for pid in pids(place, victim):
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: len(list(place.folder.glob("started-*"))) == 2, 20.0)
-        # Who was made a session and an environment of its own is known by its adoption only.
+        # A process with its own session and environment is recognized only by its adoption.
         wait_until(lambda: naps(nap) <= 12, 5.0, lambda: str(naps(nap)))
     process.send_signal(signal.SIGINT)
     finish(process)
@@ -203,7 +205,7 @@ def test_processes_left_by_a_kill_of_everything_are_ended_by_the_resume(place: P
     ours = [pid for pid, words in place.processes().items() if "resilient_scoop" in words]
     ours.sort(
         key=lambda pid: pid not in pids(place, "agent")
-    )  # none ends what another one has started
+    )  # none ends a process that another one has started
     for end in (signal.SIGSTOP, signal.SIGKILL):
         for pid in ours:
             with suppress(ProcessLookupError):  # it died with its parent
@@ -213,7 +215,7 @@ def test_processes_left_by_a_kill_of_everything_are_ended_by_the_resume(place: P
     (place.folder / "well").touch()
     done = place.rscoop("resume", "-q", "last")
     assert done.expect() == "1\n"
-    for pid in napping(nap):  # these two were given an environment and a session of their own
+    for pid in napping(nap):  # these two have their own environment and session
         assert b"RSCOOP" not in Path(f"/proc/{pid}/environ").read_bytes()
         os.kill(pid, signal.SIGKILL)
     assert "processes that tasks of this run had started before it was killed" in done.err

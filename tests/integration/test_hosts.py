@@ -1,7 +1,7 @@
-"""Runs on other hosts: an SSH server of this program stands for each, so neither root nor sshd is needed.
+"""Runs on other hosts: an SSH server in this program represents each, so neither root nor sshd is needed.
 
-Each host has its own folder for its part of the run. What crosses the network here crosses the loopback,
-with the same sockets, keys and files as between machines.
+Each host has its own folder for its part of the run. All traffic uses the loopback, with the same
+sockets, keys and files as between machines.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TIMEOUT_S = 60.0
 
 
 class Grid:
-    """Two hosts, and the place from where runs are started."""
+    """Two hosts, and the place in which runs are started."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -59,7 +59,7 @@ class Grid:
         ]  # fmt: skip
 
     def folders(self, name: str) -> list[Path]:
-        """Return the folders that runs have on a host now."""
+        """Return the present folders of runs on a host."""
         return list((self.servers[name].home / "tmp").glob("rscoop-*/*"))
 
     def start(self, text: str, *more: str) -> subprocess.Popen[str]:
@@ -184,7 +184,7 @@ def test_a_run_on_other_hosts_prints_what_python_prints(grid: Grid) -> None:
 
 
 @pytest.mark.parametrize("more", [(), ("--tunnel",)], ids=["direct", "tunnel"])
-def test_large_values_and_checkpoints_cross_between_hosts(
+def test_large_values_and_checkpoints_are_sent_between_hosts(
     grid: Grid, more: tuple[str, ...]
 ) -> None:
     done = finish(grid.start(LARGE, *more), timeout_s=TIMEOUT_S)
@@ -207,7 +207,7 @@ def computing(grid: Grid) -> None:
 
 
 @pytest.mark.parametrize("role", ["worker", "remote-agent", "host", "broker", "places"])
-def test_a_process_of_the_grid_that_is_killed_costs_no_result(grid: Grid, role: str) -> None:
+def test_a_killed_process_of_the_grid_costs_no_result(grid: Grid, role: str) -> None:
     process = grid.start(SLOW)
     computing(grid)
     os.kill(grid.agents(role)[0], signal.SIGKILL)
@@ -238,14 +238,14 @@ def states(grid: Grid) -> dict[str, str]:
     return {} if live is None else {name: host.state for name, host in live.hosts.items()}
 
 
-def test_an_agent_that_is_killed_is_missed_at_once(grid: Grid) -> None:
+def test_a_killed_agent_is_noticed_at_once(grid: Grid) -> None:
     # Given a host that has computed something, and its agent is killed
     process = grid.start(GATED)
     computing(grid)
     first, other = grid.agents()
     os.kill(first, signal.SIGKILL)
 
-    # Then the broker need not wait for ten seconds of silence, and it is started again
+    # Then the broker does not wait for ten seconds of silence, and the agent is started again
     wait_until(lambda: "lost" in states(grid).values(), 4.0, lambda: f"{states(grid)}")
     wait_until(lambda: list(states(grid).values()) == ["up", "up"], 20.0)
     assert other in grid.agents()
@@ -259,7 +259,7 @@ def test_an_agent_that_is_killed_is_missed_at_once(grid: Grid) -> None:
 
 
 class Way:
-    """The way from the hosts to the broker, through this program, which can lose what they send."""
+    """A relay between the hosts and the broker, which can lose their messages."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -284,7 +284,7 @@ class Way:
             while data := source.recv(65536):
                 if not (is_up and self.is_mute):
                     target.sendall(data)
-            if not (is_up and self.is_mute):  # else the broker does not learn of the end either
+            if not (is_up and self.is_mute):  # otherwise the broker does not learn of the end
                 target.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
@@ -294,7 +294,7 @@ class Way:
             each.close()
 
 
-def test_a_run_ends_at_once_although_the_last_messages_of_its_hosts_are_lost(grid: Grid) -> None:
+def test_a_run_ends_at_once_if_the_last_messages_of_its_hosts_are_lost(grid: Grid) -> None:
     way = Way(grid.place)
     at = grid.options.index("--external-address") + 1
     grid.options[at] = f"127.0.0.1:{way.port}"
@@ -315,9 +315,9 @@ def test_a_run_ends_at_once_although_the_last_messages_of_its_hosts_are_lost(gri
     grid.assert_nothing_left()
 
 
-def test_results_reach_the_next_broker_if_their_workers_die_without_a_broker(grid: Grid) -> None:
+def test_results_reach_the_next_broker_if_their_workers_die_while_there_is_none(grid: Grid) -> None:
     for server in grid.servers.values():
-        server.environment["RSCOOP_KEPT_MIB"] = "0"  # each copy is a file, which the test sees
+        server.environment["RSCOOP_KEPT_MIB"] = "0"  # each copy is a file, so that the test sees it
     go, begun = grid.place.folder / "go", grid.place.folder / "begun"
     process = grid.start(
         f"""
@@ -342,7 +342,7 @@ def test_results_reach_the_next_broker_if_their_workers_die_without_a_broker(gri
         return live is not None and [host.state for host in live.hosts.values()] == ["up", "up"]
 
     wait_until(are_known, 10.0)  # the next broker waits for these hosts
-    process.send_signal(signal.SIGSTOP)  # else it starts another broker
+    process.send_signal(signal.SIGSTOP)  # otherwise it starts another broker
     try:
         for pid in grid.agents("broker"):
             os.kill(pid, signal.SIGKILL)
@@ -390,7 +390,7 @@ def test_a_resume_finds_the_hosts_of_a_launcher_that_was_killed(grid: Grid) -> N
     grid.assert_nothing_left()
 
 
-def test_agents_end_when_no_broker_comes_back(grid: Grid) -> None:
+def test_agents_end_if_no_broker_comes_back(grid: Grid) -> None:
     process = grid.start(SLOW, "--orphan-timeout", "3s")
     computing(grid)
     process.kill()
@@ -410,7 +410,7 @@ def test_ctrl_c_ends_the_agents_of_all_hosts(grid: Grid) -> None:
     grid.assert_nothing_left()
 
 
-def test_a_host_that_is_drained_leaves_and_loses_nothing(grid: Grid) -> None:
+def test_a_drained_host_leaves_and_loses_nothing(grid: Grid) -> None:
     process = grid.start(SLOW)
     computing(grid)
     grid.place.rscoop("drain", "alice").expect()
@@ -437,7 +437,7 @@ def test_agents_that_are_not_enrolled_yet_end_at_once(grid: Grid) -> None:
     grid.assert_nothing_left()
 
 
-def test_a_run_whose_hosts_were_all_taken_out_says_so_and_continues_on_an_invited_one(
+def test_a_run_whose_hosts_were_all_taken_out_reports_it_and_continues_on_an_invited_host(
     grid: Grid,
 ) -> None:
     process = grid.start(SLOW)
@@ -503,8 +503,8 @@ def test_a_host_joins_a_run_of_one_machine_with_a_ticket(grid: Grid) -> None:
     grid.place.assert_nothing_left()
 
 
-def test_a_folder_that_a_host_does_not_have_is_shipped_to_it(grid: Grid) -> None:
-    """The script's folder is seen by no host: each works in a copy of its own."""
+def test_a_folder_that_a_host_lacks_is_shipped_to_it(grid: Grid) -> None:
+    """No host can see the script's folder: each works in its own copy."""
     text = """
         import pathlib
         from resilient_scoop import futures
@@ -637,7 +637,7 @@ def test_a_host_that_cannot_be_reached_is_left_out(grid: Grid) -> None:
 
 
 def test_too_few_hosts_stop_the_run(grid: Grid) -> None:
-    """The servers take no logins of this user at all."""
+    """The servers refuse all logins of this user."""
     for server in grid.servers.values():
         server.user_keys = []
     path = grid.place.write(SLOW)
@@ -652,7 +652,7 @@ def test_too_few_hosts_stop_the_run(grid: Grid) -> None:
     grid.assert_nothing_left()
 
 
-def test_new_keys_reach_the_hosts_and_cost_nothing(grid: Grid) -> None:
+def test_new_keys_reach_the_hosts_and_no_work_is_lost(grid: Grid) -> None:
     process = grid.start(SLOW)
     computing(grid)
     before = (grid.place.runs()[0] / KEYS / "server").read_bytes()
@@ -693,8 +693,8 @@ def test_a_host_whose_agent_and_guardian_were_killed_starts_again(grid: Grid) ->
 
 
 @pytest.mark.parametrize("ships", [False, True], ids=["shared", "shipped"])
-def test_hosts_that_a_resume_finds_run_the_edited_script(grid: Grid, *, ships: bool) -> None:
-    """They have loaded the script as it was, and outlived the launcher."""
+def test_hosts_found_by_a_resume_run_the_edited_script(grid: Grid, *, ships: bool) -> None:
+    """They have loaded the script before the edit, and have outlived the launcher."""
     process = grid.start(SLOW, *["--ship"] * ships)
     computing(grid)
     process.kill()
@@ -708,7 +708,7 @@ def test_hosts_that_a_resume_finds_run_the_edited_script(grid: Grid, *, ships: b
     grid.assert_nothing_left()
 
 
-def test_a_run_that_starts_outside_of_the_shipped_folder_is_refused(grid: Grid) -> None:
+def test_a_run_that_starts_outside_the_shipped_folder_is_refused(grid: Grid) -> None:
     grid.place.write(SLOW, "project/script.py")
     done = grid.place.rscoop("run", *grid.options, "--ship", "project/script.py")
     assert done.code == 2
@@ -753,7 +753,7 @@ PRINTING = """
 """
 
 
-def test_the_log_of_a_host_has_what_tasks_print_under_the_agent_that_replaces_another(
+def test_the_log_of_a_host_has_the_output_of_tasks_under_a_replaced_agent_and_its_successor(
     grid: Grid,
 ) -> None:
     path = grid.place.write(PRINTING)
@@ -784,7 +784,7 @@ AUDITED = """
 """
 
 
-def test_an_audit_tells_what_tasks_on_other_hosts_do(grid: Grid) -> None:
+def test_an_audit_reports_actions_of_tasks_on_other_hosts(grid: Grid) -> None:
     done = finish(grid.start(AUDITED, "--audit"), timeout_s=TIMEOUT_S)
     assert done.expect() == f"{[sum(n * n for n in range(m)) for m in range(8)]}\n"
     assert done.err.count("in parent: time.time reads the clock") == 1

@@ -1,4 +1,4 @@
-"""A standard input that a crash cut short: a resume is given the rest, or stops, and says so."""
+"""A standard input that a crash interrupted: a resume gets the rest, or stops and reports it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def killed(place: Place, stdin: int, data: bytes = b"", *, whole: bool = False) 
         process.stdin.write(data)
         process.stdin.flush()
     wait_until((place.folder / "go").exists, 20)
-    if whole:  # the launcher looks about once a second whether an input has ended
+    if whole:  # the launcher checks about once a second whether an input has ended
         wait_until(lambda: any((run / "input.json").exists() for run in place.runs()))
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -50,7 +50,7 @@ def killed(place: Place, stdin: int, data: bytes = b"", *, whole: bool = False) 
 
 
 def resumed(place: Place, *args: str, stdin: bytes | Path = b"") -> Done:
-    """Resume with an input: what is written to a pipe, or a file; nothing stands for /dev/null."""
+    """Resume with an input: bytes for a pipe, or a file; None means /dev/null."""
     path = stdin if isinstance(stdin, Path) else Path(os.devnull)
     with path.open("rb") as file:
         process = subprocess.Popen(
@@ -63,7 +63,9 @@ def resumed(place: Place, *args: str, stdin: bytes | Path = b"") -> Done:
     return done
 
 
-def test_a_pipe_that_was_cut_short_is_asked_for_and_never_ends_by_itself(place: Place) -> None:
+def test_the_rest_of_an_interrupted_pipe_is_requested_and_no_end_of_file_is_assumed(
+    place: Place,
+) -> None:
     place.write(ADDING)
     killed(place, subprocess.PIPE, b"1\n2\n")
 
@@ -74,7 +76,7 @@ def test_a_pipe_that_was_cut_short_is_asked_for_and_never_ends_by_itself(place: 
         assert "cut short after 4 bytes, and this resume's standard input is empty" in empty.err
         assert "total" not in empty.out
 
-    # The rest is the rest
+    # A resume with the rest completes the input
     given = resumed(place, stdin=b"10\n")
     assert given.expect().split("\n")[-3:] == ["now 26", "total 26", ""]
     assert "the rest is read from this resume's standard input" in given.err
@@ -114,7 +116,7 @@ def test_an_input_that_had_ended_needs_no_rest(place: Place) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "pipe"])
-def test_an_input_of_a_resume_is_not_read_after_the_end_of_the_script_s_input(
+def test_an_input_of_a_resume_is_not_read_if_the_input_of_the_script_had_ended(
     place: Place, kind: str
 ) -> None:
     place.write(ADDING)
@@ -127,7 +129,7 @@ def test_an_input_of_a_resume_is_not_read_after_the_end_of_the_script_s_input(
     assert "had ended after 6 bytes: the standard input of this resume is not read" in done.err
 
 
-def test_a_script_that_had_ended_reads_on_from_another_file_and_that_is_reported(
+def test_a_script_whose_file_had_ended_continues_to_read_another_file_and_this_is_reported(
     place: Place,
 ) -> None:
     place.write(ADDING.replace("time.sleep(60)", "raise SystemExit(5)"))

@@ -1,4 +1,4 @@
-"""A data file that is replaced by a compact copy, while it is written and read (ALWAYS-OPENS)."""
+"""A compacted copy replaces a data file while it is written and read (ALWAYS-OPENS)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def key(turn: int, index: int) -> bytes:
 
 
 def filled(directory: Path, turns: int = 60, kept: int = 20, size_bytes: int = 700) -> Journal:
-    """Return a journal of which a third is in use, with files of large payloads."""
+    """Return a journal with a third of its space in use, and files of large payloads."""
     journal = Journal.create(directory, RUN)
     for turn in range(turns):
         journal.commit([Put(Table.LOG, key(turn, i), b"%d" % turn * size_bytes) for i in range(50)])
@@ -60,8 +60,11 @@ def _small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upkeep, "COMPACT_BYTES_MIN", 1 << 16)
 
 
-def test_half_free_it_is_compacted_by_itself_and_keeps_every_commit(tmp_path: Path) -> None:
-    # Given a journal that is mostly free space, a view of it, and a double of what it should hold
+def test_a_half_empty_journal_is_compacted_automatically_and_keeps_every_commit(
+    tmp_path: Path,
+) -> None:
+    # Given a journal that is mostly free space, a view of it, and a double with the expected
+    # content
     directory, chance = tmp_path / "journal", random.Random(1)
     journal = filled(directory)
     before_bytes = journal.size_bytes()
@@ -87,12 +90,12 @@ def test_half_free_it_is_compacted_by_itself_and_keeps_every_commit(tmp_path: Pa
             changes += [Erase(Table.ARGS, b""), Put(Table.ARGS, b"b", b"b" * (BLOB_BYTES_MIN + 1))]
         commit(changes)
 
-    # When it is tended between commits of all kinds
+    # When upkeep runs between commits of all kinds
     with Journal.view(directory) as view:
         tend_until(journal, lambda: journal.data == "compact-1", some_commit)
         some_commit()
 
-        # Then the small new file holds exactly what the old one would, and the view has followed
+        # Then the small new file has exactly the expected content, and the view uses it
         expected[Table.META, b"generation"] = journal.get(Table.META, b"generation") or b""
         assert content(journal) == expected
         assert {(Table.LOG, k): v for k, v in view.scan(Table.LOG)} == {
@@ -133,7 +136,7 @@ def test_a_small_or_mostly_used_journal_is_not_compacted(
     journal.close(clean=True)
 
 
-def test_a_compaction_request_is_served_or_gets_the_reason(
+def test_a_compaction_request_is_carried_out_or_answered_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = tmp_path / "journal"
@@ -168,15 +171,15 @@ def test_a_journal_closed_during_a_compaction_leaves_no_copy(tmp_path: Path) -> 
     assert check(directory, Depth.CONTENTS).sound
 
 
-def test_damage_is_never_copied_over_what_could_be_repaired(tmp_path: Path) -> None:
+def test_damage_that_could_be_repaired_is_never_copied(tmp_path: Path) -> None:
     # Given records with a flipped bit
     directory = tmp_path / "journal"
     filled(directory).close(clean=True)
     data = (directory / "data.mdb").read_bytes()
     (directory / "data.mdb").write_bytes(data.replace(b"59" * 300, b"59" * 299 + b"58"))
-    journal = Journal.open(directory)  # small and closed in order: records are not looked at
+    journal = Journal.open(directory)  # small and closed normally: records are not checked
 
-    # When it is to be compacted, then that is given up, and said once
+    # When it should be compacted, then this is given up, and reported once
     until = time.monotonic() + LIMIT_S
     while not journal.notes:
         assert time.monotonic() < until
@@ -196,7 +199,7 @@ def test_damage_is_never_copied_over_what_could_be_repaired(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("renamed", [False, True])
-def test_a_failed_swap_is_given_up_only_if_the_old_file_is_the_valid_one(
+def test_a_failed_swap_is_given_up_only_if_the_old_file_is_the_current_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, renamed: bool
 ) -> None:
     directory = tmp_path / "journal"
@@ -228,7 +231,7 @@ def test_a_failed_swap_is_given_up_only_if_the_old_file_is_the_valid_one(
     journal.close(clean=True)
 
 
-def test_threads_and_processes_read_on_while_files_are_swapped(tmp_path: Path) -> None:
+def test_threads_and_processes_continue_to_read_while_files_are_swapped(tmp_path: Path) -> None:
     # Given readers in this process and in another one
     directory = tmp_path / "journal"
     journal = filled(directory)
@@ -250,7 +253,7 @@ def test_threads_and_processes_read_on_while_files_are_swapped(tmp_path: Path) -
     assert child.stdout is not None
     assert child.stdout.readline() == "begin\n"
 
-    # When the file is swapped a few times
+    # When the file is swapped several times
     for number in range(8):
         journal.compact()
         journal.commit([Put(Table.EVENT, b"%d" % number, b"v")])
@@ -259,7 +262,7 @@ def test_threads_and_processes_read_on_while_files_are_swapped(tmp_path: Path) -
     for thread in threads:
         thread.join()
 
-    # Then all have read whole data throughout, and the other process saw the last commit
+    # Then all reads were consistent, and the other process saw the last commit
     out, _ = child.communicate(timeout=LIMIT_S)
     assert child.returncode == 0, out
     assert out == "end\n"

@@ -1,4 +1,4 @@
-"""A compaction of the data file that is killed or cut off from its power loses nothing (ALWAYS-OPENS)."""
+"""A compaction loses nothing if a kill or a power cut interrupts it (ALWAYS-OPENS)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def missing(journal: Journal, last: int) -> list[int]:
 
 
 def checked(directory: Path, acknowledged: int) -> tuple[int, str]:
-    """Open what a kill or a power cut left; return the last turn and the folder of the data."""
+    """Open the journal after a kill or a power cut; return the last turn and the folder of the data."""
     journal = Journal.open(directory, run=RUN)
     try:
         records = journal.read(Table.LOG)
@@ -71,11 +71,11 @@ def checked(directory: Path, acknowledged: int) -> tuple[int, str]:
         journal.close(clean=False)
 
 
-def test_kill_nine_at_any_moment_of_a_compaction_loses_nothing(tmp_path: Path) -> None:
+def test_a_kill_at_any_moment_of_a_compaction_loses_nothing(tmp_path: Path) -> None:
     directory, chance = tmp_path / "journal", random.Random(2)
     Journal.create(directory, RUN).close(clean=True)
     acknowledged, seen, rounds = 0, set[str](), 0
-    while rounds < 25 or len(seen) <= 3:  # a slow machine comes to the end of fewer compactions
+    while rounds < 25 or len(seen) <= 3:  # a slow machine completes fewer compactions
         rounds += 1
         assert rounds < 150, f"no compaction ended: {seen}"
         command = [sys.executable, "-c", WRITER, str(directory), str(acknowledged), "1000000"]
@@ -118,7 +118,7 @@ os.write(1, b"END\\n")
 
 
 def mostly_free(directory: Path) -> int:
-    """Make a journal of which most is free space; return its last turn."""
+    """Make a journal that is mostly free space; return its last turn."""
     journal = Journal.create(directory, RUN)
     for turn in range(1, 61):
         value = b"%d " % turn * 500
@@ -137,8 +137,10 @@ needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs 
     "call", ["write", "pwrite64", "writev", "fsync", "fdatasync", "rename", "unlink", "mkdir",
              "rmdir", "unlinkat", "vfork,clone,clone3,fork", "flock"],
 )  # fmt: skip
-def test_kill_nine_after_each_system_call_leaves_a_whole_journal(tmp_path: Path, call: str) -> None:
-    """Covers what the main thread of a lone writer calls: not its remover's thread, nor the child."""
+def test_a_kill_after_each_system_call_of_a_compaction_leaves_a_sound_journal(
+    tmp_path: Path, call: str
+) -> None:
+    """Covers the main thread of a single writer, not its remover thread or the child."""
     original = tmp_path / "original"
     last = mostly_free(original)
     for number in range(1, 400):
@@ -163,8 +165,8 @@ def test_kill_nine_after_each_system_call_leaves_a_whole_journal(tmp_path: Path,
 
 @needs_strace
 @pytest.mark.timeout(600)
-def test_a_power_cut_after_any_write_of_a_compaction_leaves_a_whole_journal(tmp_path: Path) -> None:
-    # Given all that a compaction writes, its child's part too, and its commits meanwhile
+def test_a_power_cut_after_any_write_of_a_compaction_leaves_a_sound_journal(tmp_path: Path) -> None:
+    # Given all writes of a compaction, of its child, and of the commits meanwhile
     directory, log, chance = tmp_path / "journal", tmp_path / "trace", random.Random(3)
     last = mostly_free(directory)
     disk = powercut.Disk.of(directory)
@@ -174,13 +176,13 @@ def test_a_power_cut_after_any_write_of_a_compaction_leaves_a_whole_journal(tmp_
         pytest.skip("strace may not trace here")
     assert status == 0
 
-    # When the power goes at any of these moments, with any part of what was not synced on disk
+    # When the power fails at any of these moments, with any part of the unsynced data on disk
     seen = set()
     for number, _call in enumerate(powercut.replay(disk, log)):
         image = tmp_path / f"image-{number}"
         disk.image(chance, chance.choice((0.0, 0.5, 1.0)), image)
 
-        # Then the journal opens and holds what was acknowledged
+        # Then the journal opens and has every acknowledged record
         seen.add(checked(image, disk.acknowledged)[1])
         shutil.rmtree(image)
     assert seen == {"", "compact-1"}

@@ -1,4 +1,4 @@
-"""A run's journal made smaller, sound again, saved and brought back, by the commands."""
+"""The commands that compact, repair, back up and restore a journal."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def killed(place: Place) -> Path:
     while not process.stdout.readline().startswith("3 "):
         assert process.poll() is None
     for pid in place.processes():
-        with contextlib.suppress(ProcessLookupError):  # it went with the launcher
+        with contextlib.suppress(ProcessLookupError):  # it ended with the launcher
             os.kill(pid, signal.SIGKILL)
     process.communicate()
     wait_until(lambda: not place.processes())
@@ -73,27 +73,27 @@ def killed(place: Place) -> Path:
 
 
 def undisturbed(place: Place) -> str:
-    """Return what a run prints that nothing happens to."""
+    """Return what an undisturbed run prints."""
     (place.folder / "go").touch()
     other = Place(place.folder, place.folder / "other", place.environ)
     out = other.rscoop("run", "-q", "-n", "2", "--seed", "5", "script.py", str(place.folder / "go"))
     return out.expect()
 
 
-def test_a_saved_run_comes_back_elsewhere_and_continues(place: Place) -> None:
+def test_a_run_restored_from_a_backup_elsewhere_continues(place: Place) -> None:
     # Given a run that was killed, and two copies of it
     run = killed(place)
     for target in ("copy.tar", "copy"):
         report = json.loads(place.rscoop("journal", "backup", "last", target, "--json").expect())
         assert report["id"] == run.name
-        assert report["files"] >= 7  # the journal's two, run.json, shown, four results
+        assert report["files"] >= 7  # two files of the journal, run.json, shown, four results
     again = place.rscoop("journal", "backup", "last", "copy")
     assert again.code == 74
     assert "there already" in again.err
     key = place.folder / "config" / "rscoop" / "backup.key"
     assert key.stat().st_mode & 0o777 == 0o600
 
-    # When they are brought back in other places, then they continue as if nothing had happened
+    # When they are restored at other places, then they continue like an undisturbed run
     expected = undisturbed(place)
     done_lines = expected.splitlines(keepends=True)
     for number, target in enumerate(("copy.tar", "copy")):
@@ -102,15 +102,15 @@ def test_a_saved_run_comes_back_elsewhere_and_continues(place: Place) -> None:
         assert other.rscoop("journal", "restore", target).code == 2
         done = other.rscoop("resume", "last")
         assert "400 results recovered" in done.err
-        shown = done.expect()  # what had not been shown when everything was killed, and no more
+        shown = done.expect()  # only the output that had not been shown when everything was killed
         assert expected.endswith(shown)
         assert shown in {"".join(done_lines[-1:]), "".join(done_lines[-2:])}
         assert other.rscoop("logs", "last").expect() == expected
         other.assert_nothing_left()
 
 
-def test_a_copy_that_continues_leaves_the_living_run_alone(place: Place) -> None:
-    # Given a run that computes, and a copy of it with its id
+def test_a_copy_that_continues_does_not_affect_the_live_run(place: Place) -> None:
+    # Given a live run, and a copy of it with the same id
     place.write(SCRIPT)
     words = ("run", "-q", "-n", "2", "--seed", "5", "script.py", str(place.folder / "go"))
     process = place.start(*words)
@@ -133,11 +133,11 @@ def test_a_copy_that_continues_leaves_the_living_run_alone(place: Place) -> None
     other.rscoop("resume", "last").expect()
     other.assert_nothing_left()
 
-    # Then the run has all of its processes, and ends as it would have
+    # Then the run still has all its processes, and ends normally
     assert place.processes() == alive
     for pid, words_of in alive.items():
         if " worker " in words_of:
-            os.kill(pid, signal.SIGKILL)  # they sleep; what comes after goes at once
+            os.kill(pid, signal.SIGKILL)  # they sleep; later calls end at once
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert out.startswith("4 ")
@@ -145,7 +145,7 @@ def test_a_copy_that_continues_leaves_the_living_run_alone(place: Place) -> None
 
 
 class Elsewhere(Place):
-    """A place to which copies are brought back."""
+    """A place at which copies are restored."""
 
     def assert_refused(self, target: str, word: str, code: int = 74) -> None:
         done = self.rscoop("journal", "restore", target)
@@ -155,7 +155,7 @@ class Elsewhere(Place):
         assert not list(self.state.glob("runs/.*"))
 
 
-def test_a_changed_copy_is_refused_before_anything_in_it_is_opened(place: Place) -> None:
+def test_a_changed_copy_is_refused_before_any_file_in_it_is_opened(place: Place) -> None:
     run = killed(place)
     place.rscoop("journal", "backup", "last", "copy").expect()
     place.rscoop("journal", "backup", "last", "copy.tar").expect()
@@ -181,7 +181,8 @@ def test_a_changed_copy_is_refused_before_anything_in_it_is_opened(place: Place)
     refused("copy", "signature does not match")
     manifest.write_bytes(before)
 
-    with tarfile.open(place.folder / "copy.tar", "a") as tar:  # what it does not name is left out
+    # files that it does not name are left out
+    with tarfile.open(place.folder / "copy.tar", "a") as tar:
         tar.add(place.folder / "script.py", "../../evil.py")
     elsewhere.rscoop("journal", "restore", "copy.tar").expect()
     assert not list(elsewhere.state.rglob("evil.py"))
@@ -214,7 +215,7 @@ def test_a_repaired_run_continues_to_the_same_answer(place: Place) -> None:
             data[at : at + 4096] = b"\x5a" * 4096
     data_file(run / "journal").write_bytes(data)
 
-    # Then that is said, with what to do
+    # Then this is reported, with advice
     refused = place.rscoop("resume", "last")
     assert refused.code == 74
     assert "journal repair" in refused.err
@@ -234,7 +235,7 @@ def test_a_repaired_run_continues_to_the_same_answer(place: Place) -> None:
     place.assert_nothing_left()
 
 
-def test_a_sound_run_is_repaired_without_a_loss_also_where_its_second_file_is_lost(
+def test_a_repair_of_a_sound_run_loses_nothing_even_without_its_second_file(
     place: Place,
 ) -> None:
     run = killed(place)
@@ -276,7 +277,7 @@ def observed(number: int, *, parent: str = "0") -> bytes:
 
 
 def test_observations_are_kept_up_to_a_gap_or_after_a_checkpoint(tmp_path: Path) -> None:
-    # Given parents that were told this and that: one with a gap, one trimmed, one checkpointed
+    # Given parents with observations: one with a gap, one trimmed, one with a checkpoint
     checkpoint = Checkpoint("0.2[0]", Attempt(1, 1), "c", 0, 1, 0, 0, 0, 5, 5, b"state")
     records = {
         "gap": [observed(0), observed(1), observed(3), observed(4)],
@@ -299,7 +300,7 @@ def test_observations_are_kept_up_to_a_gap_or_after_a_checkpoint(tmp_path: Path)
     )
     journal.close(clean=True)
 
-    # When the journal is repaired, then what cannot be used any more is left out, and said
+    # When the journal is repaired, then unusable records are left out, and reported
     found = repair(tmp_path / "journal", tmp_path / "new")
     assert sorted(text[:60] for text in found.lost) == [
         "table log: the answers that 0 got before number 3 are incomp",
@@ -313,7 +314,7 @@ def test_observations_are_kept_up_to_a_gap_or_after_a_checkpoint(tmp_path: Path)
     ]  # fmt: skip
 
 
-def test_a_live_run_is_asked_to_compact_and_not_repaired(place: Place) -> None:
+def test_a_live_run_can_be_compacted_and_not_repaired(place: Place) -> None:
     place.write(SCRIPT)
     process = place.start("run", "-q", "-n", "2", "script.py", str(place.folder / "go"))
     assert process.stdout is not None
@@ -328,7 +329,7 @@ def test_a_live_run_is_asked_to_compact_and_not_repaired(place: Place) -> None:
     (place.folder / "go").touch()
     for pid, words in place.processes().items():
         if " worker " in words:
-            os.kill(pid, signal.SIGKILL)  # they sleep; what comes after goes at once
+            os.kill(pid, signal.SIGKILL)  # they sleep; later calls end at once
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert out.startswith("4 ")

@@ -1,4 +1,4 @@
-"""Numbers, lines of JSON and copies of a journal."""
+"""Figures, lines of JSON and copies of a journal."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_each_record_is_a_line_with_its_fields_by_name(journal: Journal) -> None
     assert by_table["event"]["type"] == "bytes"
 
 
-def test_the_numbers_add_up(journal: Journal) -> None:
+def test_the_figures_add_up(journal: Journal) -> None:
     with Journal.view(journal.directory) as view:
         found = stats(view)
     assert found.run == (b"r" * 16).hex()
@@ -69,7 +69,7 @@ def test_the_numbers_add_up(journal: Journal) -> None:
     assert 0 <= found.free_pages < found.pages
 
 
-def test_a_copy_of_a_live_journal_opens_as_one(journal: Journal, tmp_path: Path) -> None:
+def test_a_copy_of_a_live_journal_can_be_opened(journal: Journal, tmp_path: Path) -> None:
     journal.commit([Put(Table.ARGS, b"%d" % i, bytes(3000)) for i in range(500)])
     journal.commit([Erase(Table.ARGS, b"")])
     with Journal.view(journal.directory) as view:

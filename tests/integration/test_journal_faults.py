@@ -1,4 +1,4 @@
-"""The journal on a real disk: killed, cut, flipped, swapped (ALWAYS-OPENS)."""
+"""The journal on a real disk: kills, cut files, flipped bits, swapped records (ALWAYS-OPENS)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ while True:
 
 
 def missing(journal: Journal, last: int) -> list[int]:
-    """Return the turns up to `last`, of those that were not erased, that are not there whole."""
+    """Return the turns up to `last` that are missing or incomplete although they were not erased."""
     return [
         turn
         for turn in range(max(1, last - 199), last + 1)
@@ -68,7 +68,7 @@ def missing(journal: Journal, last: int) -> list[int]:
     ]
 
 
-def test_kill_nine_at_any_moment_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+def test_a_kill_at_any_moment_loses_no_acknowledged_turn(tmp_path: Path) -> None:
     directory, chance = tmp_path / "journal", random.Random(1)
     Journal.create(directory, RUN).close(clean=True)
     acknowledged = 0
@@ -84,7 +84,7 @@ def test_kill_nine_at_any_moment_loses_nothing_that_was_acknowledged(tmp_path: P
         assert child.wait() == -signal.SIGKILL
         acknowledged = int(heard.splitlines()[-1])
 
-        # Then the next opening finds every acknowledged turn, whole, and none in part
+        # Then the next opening finds every acknowledged turn complete, and no incomplete turn
         journal = Journal.open(directory, run=RUN)
         assert journal.generation == 2 * kill + 3
         last = int(journal.read(Table.LOG)[-1][0].partition(b".")[0])
@@ -103,7 +103,7 @@ def test_kill_nine_at_any_moment_loses_nothing_that_was_acknowledged(tmp_path: P
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A journal of 1.5 MB whose writer was killed, as it were."""
+    """A journal of 1.5 MB in the state that a killed writer leaves."""
     directory = tmp_path_factory.mktemp("original") / "journal"
     journal = Journal.create(directory, RUN)
     for turn in range(1, 400):
@@ -159,10 +159,10 @@ except JournalError as error:
 
 
 @pytest.mark.parametrize(("damage", "seed"), DAMAGES)
-def test_damage_is_named_never_wrong_data_never_a_crash(
+def test_damage_is_reported_and_never_gives_wrong_data_or_a_crash(
     original: Path, tmp_path: Path, damage: Callable[[bytearray, random.Random], None], seed: int
 ) -> None:
-    # Given a data file that a disk, or someone, has changed
+    # Given a data file that was changed outside
     whole = output_of(READ_ALL, shutil.copytree(original, tmp_path / "whole"), "view")
     assert whole[-2:] == ["fine", "exit 0"]
     data = bytearray((original / "data.mdb").read_bytes())
@@ -171,7 +171,7 @@ def test_damage_is_named_never_wrong_data_never_a_crash(
         directory = shutil.copytree(original, tmp_path / way)
         (directory / "data.mdb").write_bytes(data)
 
-        # When it is opened, then that is said, or every record that comes back is right
+        # When it is opened, then the damage is reported, or every returned record is correct
         output = output_of(READ_ALL, directory, way)
         assert output[-1] == "exit 0"
         if output[-2] == "fine":
@@ -183,7 +183,7 @@ def test_damage_is_named_never_wrong_data_never_a_crash(
 
 
 def raw_swap(directory: Path, first: bytes, second: bytes) -> None:
-    """Exchange the values of two records, as a misdirected write would: LMDB sees nothing."""
+    """Exchange the values of two records, as a misdirected write would; LMDB does not notice it."""
     with lmdb.open(str(directory), max_dbs=20, lib_version=0) as env:
         table = env.open_db(b"log")
         with env.begin(write=True) as txn:
@@ -236,7 +236,7 @@ def test_an_older_copy_and_the_file_of_another_run_are_refused(
             opening(directory)
 
 
-def test_a_closed_file_that_is_sixty_bytes_shorter_is_reported_as_cut(
+def test_a_closed_file_that_is_sixty_bytes_shorter_is_reported_as_shortened(
     original: Path, tmp_path: Path
 ) -> None:
     directory = shutil.copytree(original, tmp_path / "journal")
@@ -246,7 +246,7 @@ def test_a_closed_file_that_is_sixty_bytes_shorter_is_reported_as_cut(
         Journal.open(directory)
 
 
-def test_a_meta_page_that_names_an_older_state_is_seen(original: Path, tmp_path: Path) -> None:
+def test_a_meta_page_that_names_an_older_state_is_detected(original: Path, tmp_path: Path) -> None:
     directory = shutil.copytree(original, tmp_path / "journal")
     newest = read_meta(directory).txn
     data = bytearray((directory / "data.mdb").read_bytes())
@@ -263,7 +263,7 @@ def test_a_meta_page_that_names_an_older_state_is_seen(original: Path, tmp_path:
 def test_a_repair_keeps_every_record_that_can_be_read(
     original: Path, tmp_path: Path, damage: Callable[[bytearray, random.Random], None], seed: int
 ) -> None:
-    # Given a journal with damage in one place that matters
+    # Given a journal with damage at one relevant position
     directory = shutil.copytree(original, tmp_path / "journal")
     data = bytearray((directory / "data.mdb").read_bytes())
     head = data[: 2 * PAGE_BYTES]
@@ -273,7 +273,8 @@ def test_a_repair_keeps_every_record_that_can_be_read(
     with pytest.raises(JournalDamagedError):
         Journal.open(directory)
 
-    # When it is repaired, then the new one is sound and holds nothing that was not there
+    # When it is repaired, then the new journal is sound and has no record that the old one did not
+    # have
     found = repair(directory, tmp_path / "repaired")
     assert check(tmp_path / "repaired", Depth.CONTENTS).sound
     assert found.lost

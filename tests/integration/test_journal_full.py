@@ -1,4 +1,4 @@
-"""The journal where there is no room, no working disk or no memory to map (ALWAYS-OPENS)."""
+"""The journal without disk space, without a working disk, or without memory to map (ALWAYS-OPENS)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ FILLED = [
 ]
 
 
-def test_a_journal_that_has_no_room_to_be_opened_says_so(
+def test_an_opening_without_disk_space_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "journal"
@@ -127,10 +127,11 @@ except JournalError as error:
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace to make fdatasync fail")
-def test_after_a_failed_sync_nothing_more_is_acknowledged(tmp_path: Path) -> None:
+def test_nothing_is_acknowledged_after_a_failed_sync(tmp_path: Path) -> None:
     directory = tmp_path / "journal"
     Journal.create(directory, RUN).close(clean=True)
-    fault = "inject=fdatasync:error=EIO:when=20"  # counted per thread: the committer's twentieth
+    # counted per thread: the twentieth of the committer
+    fault = "inject=fdatasync:error=EIO:when=20"
     command = ["strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=fdatasync", "-e", fault]
     done = subprocess.run(
         [*command, sys.executable, "-c", PRELUDE + EIO, str(directory)],
@@ -148,7 +149,7 @@ def test_after_a_failed_sync_nothing_more_is_acknowledged(tmp_path: Path) -> Non
     journal.close(clean=True)
 
 
-def test_a_journal_works_where_memory_may_not_be_mapped(tmp_path: Path) -> None:
+def test_a_journal_works_if_memory_may_not_be_mapped(tmp_path: Path) -> None:
     code = """
 import resource
 Journal.create(directory, b"r" * 16).close(clean=True)

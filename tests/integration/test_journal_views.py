@@ -1,4 +1,4 @@
-"""A journal read by others: while it is written, when all is dead, from where one may only read."""
+"""A journal read by others: while it is written, after its processes died, without write permission."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def ask(child: subprocess.Popen[str]) -> str:
 def test_a_viewer_in_another_process_sees_each_commit_through_growth(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a journal whose map is soon too small, and a viewer
+    # Given a journal whose memory map soon becomes too small, and a viewer
     monkeypatch.setattr(store, "MAP_BYTES", 1 << 20)
     journal = Journal.create(tmp_path / "journal", RUN)
     command = [sys.executable, "-c", VIEWER, str(tmp_path / "journal")]
@@ -70,7 +70,7 @@ def test_a_viewer_in_another_process_sees_each_commit_through_growth(
             if start % 500 == 0:
                 assert ask(child) == f"{start + 100} {start + 100} {os.getpid()}"
 
-        # Then the viewer has seen it all, and sees the end
+        # Then the viewer has seen every commit, also the last one
         journal.close(clean=True)
         assert ask(child) == "3000 3000 None"
         child.communicate(timeout=30)
@@ -117,7 +117,7 @@ def test_views_in_the_writers_own_process_share_its_environment(tmp_path: Path) 
 
 @contextlib.contextmanager
 def only_readable(directory: Path) -> Iterator[None]:
-    """Take the right to write; from root, who may write anywhere, by a read-only mount."""
+    """Remove the write permission; for root, who may write anywhere, with a read-only mount."""
     if os.geteuid() != 0:
         directory.chmod(0o500)
         yield
@@ -133,8 +133,8 @@ def only_readable(directory: Path) -> Iterator[None]:
         subprocess.run(["umount", "-l", place], check=True)
 
 
-def test_a_folder_that_may_only_be_read_is_read_from_a_copy(tmp_path: Path) -> None:
-    # Given the journal of a dead run, in a folder without the right to write
+def test_a_read_only_folder_is_read_from_a_copy(tmp_path: Path) -> None:
+    # Given the journal of a dead run, in a folder without write permission
     directory = tmp_path / "journal"
     journal = Journal.create(directory, RUN)
     journal.commit([Put(Table.LOG, number(i), b"v") for i in range(10)])
@@ -143,7 +143,7 @@ def test_a_folder_that_may_only_be_read_is_read_from_a_copy(tmp_path: Path) -> N
     (directory / "lock.mdb").unlink()
     before = sorted(file.name for file in directory.iterdir())
 
-    # When it is viewed, then all is there and nothing was written
+    # When it is viewed, then all records are there and nothing was written
     with only_readable(directory), Journal.view(directory) as view:
         assert view.count(Table.LOG) == 10
         assert view.get(Table.CONST, b"large") == LARGE
@@ -152,7 +152,7 @@ def test_a_folder_that_may_only_be_read_is_read_from_a_copy(tmp_path: Path) -> N
     assert sorted(file.name for file in directory.iterdir()) == before
 
 
-def test_files_of_large_payloads_go_with_their_last_record(tmp_path: Path) -> None:
+def test_files_of_large_payloads_are_removed_with_their_last_record(tmp_path: Path) -> None:
     files = tmp_path / "journal" / "blobs"
     journal = Journal.create(tmp_path / "journal", RUN)
     journal.commit([Put(Table.ARGS, b"a", LARGE), Put(Table.LOG, b"b", LARGE)])
@@ -183,7 +183,7 @@ def test_files_that_no_commit_names_are_removed_at_the_next_opening(tmp_path: Pa
     journal.close(clean=True)
 
 
-def test_only_what_was_not_closed_in_order_is_verified_in_a_child(
+def test_only_a_file_that_was_not_closed_normally_is_verified_in_a_child(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked: list[str] = []
@@ -218,10 +218,10 @@ def test_a_forked_child_may_not_write(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pages", [1, 10, 250])
 @pytest.mark.parametrize("clean", [True, False])
-def test_a_file_cut_by_whole_pages_does_not_kill_its_reader(
+def test_a_file_shortened_by_whole_pages_does_not_kill_its_reader(
     tmp_path: Path, *, pages: int, clean: bool
 ) -> None:
-    # Given a journal too large to be looked at as bytes, which was cut by whole pages
+    # Given a journal too large to be checked byte by byte, which was shortened by whole pages
     directory = tmp_path / "journal"
     journal = Journal.create(directory, RUN)
     for start in range(0, 4000, 500):
@@ -241,7 +241,7 @@ try:
 except JournalDamagedError as error: print(error)
 """
 
-    # When it is viewed, then all is there, or the damage is named with what to do
+    # When it is viewed, then all records are there, or the damage is reported with advice
     command = [sys.executable, "-c", look, str(directory)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done
@@ -250,7 +250,7 @@ except JournalDamagedError as error: print(error)
         "the last page is one of the list of free ones"
     )
 
-    # And opening it to write refuses it, and leaves it as it is
+    # And opening it for writing is refused, and changes nothing
     with pytest.raises(JournalDamagedError):
         Journal.open(directory)
     assert data.stat().st_size == size_bytes

@@ -1,4 +1,4 @@
-"""Real runs under `kill -9`: a few rounds of `python -m chaos` as tests, many when asked."""
+"""Real runs under `kill -9`: a few rounds of `python -m chaos` as tests, many on request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def references() -> list[Reference]:
 
 @pytest.mark.real
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_run_that_is_killed_gives_the_same_answer_and_leaves_nothing(
+def test_a_killed_run_gives_the_same_answer_and_leaves_nothing(
     seed: int, references: list[Reference], tmp_path: Path
 ) -> None:
     result = rounds.play(seed, references, tmp_path)
@@ -45,9 +45,7 @@ def test_a_run_survives_the_death_of_any_part(
 
 @pytest.mark.real
 @pytest.mark.parametrize("name", rounds.LOOPS)
-def test_a_checkpointed_loop_that_is_killed_gives_the_same_answer(
-    name: str, tmp_path: Path
-) -> None:
+def test_a_killed_loop_with_checkpoints_gives_the_same_answer(name: str, tmp_path: Path) -> None:
     reference = rounds.measure(rounds.script_of(name))
     result = rounds.play_kills(0, reference, [Kill(Role.POWER, Moment.ANY, 0.6, 0)], tmp_path)
     assert not result.violations, str(result)
@@ -80,7 +78,7 @@ def test_a_seed_draws_the_same_kills_each_time() -> None:
     assert nemesis.draw(random.Random(5)) == nemesis.draw(random.Random(5))
 
 
-def test_the_checker_sees_an_acknowledged_item_that_starts_again(tmp_path: Path) -> None:
+def test_the_checker_finds_an_acknowledged_item_that_starts_again(tmp_path: Path) -> None:
     file = tmp_path / "ledger"
     file.write_text("start 0.1[0] 7 1.0\nend 0.1[0] 7 2.0\nstart 0.1[0].0[3] 8 3.0\n")
     snapshot = Snapshot(frozenset({"0.1[0]"}), 2)
@@ -89,7 +87,7 @@ def test_the_checker_sees_an_acknowledged_item_that_starts_again(tmp_path: Path)
     assert "0.1[0].0[3]" in violation.text
 
 
-def test_the_checker_sees_a_side_effect_that_happens_twice(tmp_path: Path) -> None:
+def test_the_checker_finds_a_side_effect_that_happens_twice(tmp_path: Path) -> None:
     file = tmp_path / "ledger"
     file.write_text("once 0.2[0] 7 1.0\nonce 0.2[0] 8 2.0\n")
     (violation,) = checker.check_ledger(Ledger(file), [], kills=1)
@@ -97,6 +95,6 @@ def test_the_checker_sees_a_side_effect_that_happens_twice(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("output", [b"a\nb\n", b"a\nb\nb\nc\n", b"a\nc\nb\n"])
-def test_the_checker_sees_lines_that_are_missing_doubled_or_swapped(output: bytes) -> None:
+def test_the_checker_finds_lines_that_are_missing_doubled_or_swapped(output: bytes) -> None:
     assert checker.check_output(b"a\nb\nc\n", b"a\nb\nc\n") == []
     assert checker.check_output(output, b"a\nb\nc\n")

@@ -1,7 +1,7 @@
-"""What the system refuses: each refusal is a sentence, nothing hangs or is left, a resume finishes it.
+"""Limits of the system: each gives a clear message, nothing hangs or is left, and a resume finishes.
 
-Root may do anything, so as root the commands run without the rights that make it so, or as a user
-that does not exist; as anyone else they run as they are.
+Root may do anything, so the tests of root run the commands without root's capabilities, or as a
+user that does not exist; other users run them directly.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ANSWER: Final = f"{sum(x * x for x in range(100))}\n"
 
 
 def bound_by_modes() -> None:
-    """Have file modes hold for this process, though it may be root's."""
+    """Make file modes apply to this process, also if it runs as root."""
     if IS_ROOT:
         for capability in _CAPABILITIES:
             ctypes.CDLL(None).prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
@@ -46,7 +46,7 @@ def bound_by_modes() -> None:
 def rscoop(
     place: Place, *args: str, before: Callable[[], None], prefix: tuple[str, ...] = ()
 ) -> Done:
-    """Run `rscoop ARGS` where `before` has been called in its process; it may take 30 s."""
+    """Run `rscoop ARGS` after a call of `before` in its process; it may take 30 s."""
     done = subprocess.run(
         [*prefix, *RSCOOP, *args], cwd=place.folder, env=place.env(), capture_output=True,
         text=True, timeout=30, check=False, stdin=subprocess.DEVNULL, preexec_fn=before,
@@ -60,7 +60,7 @@ def rscoop(
 
 
 @pytest.mark.parametrize("mode", [0o500, 0o000])
-def test_a_state_folder_without_rights_is_named_and_another_advised(
+def test_a_state_folder_without_permissions_is_named_and_another_is_recommended(
     place: Place, mode: int
 ) -> None:
     place.write(SCRIPT)
@@ -78,7 +78,7 @@ def test_a_state_folder_without_rights_is_named_and_another_advised(
     [(".", 0o500), (".", 0o000), ("journal", 0o500), ("journal/data.mdb", 0o400),
      ("journal/data.mdb", 0o000), ("..", 0o000), ("logs", 0o500), ("lock", 0o000)],
 )  # fmt: skip
-def test_a_run_without_rights_is_not_called_damaged_and_continues_when_they_are_back(
+def test_a_run_without_permissions_is_not_reported_as_damaged_and_continues_when_they_are_back(
     place: Place, where: str, mode: int
 ) -> None:
     (place.folder / "again").touch()
@@ -98,7 +98,7 @@ def test_a_run_without_rights_is_not_called_damaged_and_continues_when_they_are_
     finally:
         path.chmod(before)
     resumed = found[-1]
-    if resumed.code:  # as `logs` may not matter
+    if resumed.code:  # because `logs` may be irrelevant
         assert "ermission denied" in resumed.err
         assert "damaged" not in resumed.err
         assert resumed.code in (2, 74, 75)
@@ -122,7 +122,7 @@ def tasks_of(uid: int) -> int:
 
 
 @pytest.mark.parametrize("more", [2, 3, 5, 8, 12])
-def test_a_limit_of_processes_stops_the_run_with_a_sentence(place: Place, more: int) -> None:
+def test_a_limit_of_processes_stops_the_run_with_a_clear_message(place: Place, more: int) -> None:
     uid = 100_000 + os.getpid() % 50_000 if IS_ROOT else os.geteuid()
     prefix: tuple[str, ...] = ()
     if IS_ROOT:
@@ -164,7 +164,7 @@ def test_a_limit_of_processes_stops_the_run_with_a_sentence(place: Place, more: 
         (resource.RLIMIT_FSIZE, 20_000),
     ],
 )
-def test_a_limit_that_is_met_is_named_and_a_resume_without_it_finishes(
+def test_a_reached_limit_is_named_and_a_resume_without_it_finishes(
     place: Place, kind: int, amount: int
 ) -> None:
     place.write(SCRIPT)
@@ -172,7 +172,7 @@ def test_a_limit_that_is_met_is_named_and_a_resume_without_it_finishes(
         place, "run", "-q", "-n", "2", "script.py",
         before=lambda: resource.setrlimit(kind, (amount, amount)),
     )  # fmt: skip
-    if done.code == 0:  # enough, on this system
+    if done.code == 0:  # enough on this system
         assert done.out == ANSWER
         return
     assert done.code in (74, 75), done.err
@@ -199,7 +199,7 @@ exec "$@"
 
 
 def in_own_mounts(place: Place, shell: str) -> subprocess.CompletedProcess[str]:
-    """Run a shell script that may mount, with the command for a run as its arguments."""
+    """Run a shell script that may mount file systems, with the command for a run as its arguments."""
     apart = ["unshare", "-m"] if IS_ROOT else ["unshare", "-rm"]
     return subprocess.run(
         [*apart, "bash", "-c", shell, "-", *RSCOOP, "run", "-q", "-n", "2", "script.py"],
@@ -208,7 +208,7 @@ def in_own_mounts(place: Place, shell: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_a_run_on_a_full_disk_continues_by_itself_when_there_is_room(place: Place) -> None:
+def test_a_run_on_a_full_disk_continues_by_itself_when_there_is_space(place: Place) -> None:
     place.state.mkdir(0o700)
     place.write("""
         from resilient_scoop import futures

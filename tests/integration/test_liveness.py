@@ -1,4 +1,4 @@
-"""A broker or an agent that says nothing more: stopped by hand, or in a loop."""
+"""A broker or an agent that has become silent: stopped by a signal, or in a loop."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ if "agent" in sys.orig_argv:
 
 @pytest.fixture
 def place(tmp_path: Path, state_dir: Path) -> Place:
-    """A place whose processes can be made to loop, and are thought dead sooner."""
+    """A place whose processes can be made to loop, and count as dead sooner."""
     found = Place(tmp_path, state_dir)
     found.write(QUICK, "site/sitecustomize.py")
     path = [str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]
@@ -84,7 +84,7 @@ def test_a_stopped_broker_is_reported_and_continues_unharmed(place: Place) -> No
     process = begun(place)
     broker = pid_of(place, "broker")
     os.kill(broker, signal.SIGSTOP)
-    time.sleep(6.0)  # twice the time after which one that loops is killed
+    time.sleep(6.0)  # twice the time after which a looping process is killed
     os.kill(broker, signal.SIGCONT)
     done = finish(process)
     assert done.expect() == ANSWER
@@ -120,7 +120,7 @@ def test_a_process_in_an_endless_loop_is_killed_and_started_again(place: Place, 
     place.assert_nothing_left()
 
 
-def test_a_broker_that_always_loops_is_given_up_and_nothing_is_lost(place: Place) -> None:
+def test_a_broker_that_always_loops_is_given_up_and_no_result_is_lost(place: Place) -> None:
     process = begun(place)
     (place.folder / "for-ever").touch()
     (place.folder / "loop-broker").touch()
@@ -147,7 +147,7 @@ if __name__ == "__main__":
 
 
 def _unread(pipe: int) -> int:
-    """Return how many bytes wait in a pipe, of 65,536 that it holds."""
+    """Return how many bytes wait in a pipe; its capacity is 65,536."""
     return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 

@@ -1,4 +1,4 @@
-"""A lock that is held over a `map` keeps its meaning: whoever wants it waits, and the holder continues."""
+"""A lock that is held during a `map` works as usual: other tasks wait, and the holder continues."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ HELD_OVER_A_MAP = """
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_tasks_that_want_a_lock_wait_while_its_holder_continues(place: Place, workers: int) -> None:
+def test_tasks_that_request_a_lock_wait_while_its_holder_continues(
+    place: Place, workers: int
+) -> None:
     script = place.write(HELD_OVER_A_MAP).name
     done = place.rscoop("run", "-q", "-n", str(workers), script, timeout_s=90.0)
 
@@ -76,7 +78,7 @@ def test_tasks_that_want_a_lock_wait_while_its_holder_continues(place: Place, wo
 
 
 def test_a_worker_blocked_by_locks_is_restarted_and_no_item_is_blamed(place: Place) -> None:
-    """Each of both holds what the other one wants: in plain Python they run one after another."""
+    """Each task holds the lock that the other one requests: in plain Python they run one after another."""
     script = place.write(
         """
         import threading, time
@@ -194,7 +196,7 @@ OF_A_TASK = """
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_locks_of_a_process_and_data_of_a_thread_are_a_tasks_own(
+def test_each_task_has_its_own_locks_of_the_process_and_thread_local_data(
     place: Place, workers: int
 ) -> None:
     script = place.write(OF_A_TASK).name

@@ -1,4 +1,4 @@
-"""Maps that are left halfway: what is not begun is canceled, what is begun ends, and nothing is kept."""
+"""Maps that are left halfway: items that have not begun are canceled, begun items end, nothing is kept."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ if __name__ == "__main__":
 """
 
 
-def test_the_rest_of_a_map_is_not_computed_however_the_map_is_left(place: Place) -> None:
+def test_the_rest_of_a_map_is_not_computed_in_whatever_way_the_map_is_left(place: Place) -> None:
     done = place.run(WAYS)
 
     output, nested, quick = done.expect().splitlines()
@@ -67,7 +67,7 @@ def test_the_rest_of_a_map_is_not_computed_however_the_map_is_left(place: Place)
     assert (nested, quick) == ("20000 30007", "True")
     begun = Counter(int(line) // 1000 for line in ledger(place))
     assert len(begun) == 8
-    assert max(begun.values()) <= 12, begun  # of 40: some of each were with the workers
+    assert max(begun.values()) <= 12, begun  # of 40: the workers held some of each
     assert place.status()["in_flight"] == 0
     assert "0.1[39] nap: given up\n" in place.rscoop("why", "last", "0.1[39]").expect()
     assert "other items were not computed" in place.rscoop("why", "last", "0.1").expect()
@@ -137,7 +137,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_resume_recomputes_nothing_whenever_the_garbage_collector_comes(place: Place) -> None:
+def test_a_resume_recomputes_nothing_whenever_the_garbage_collector_runs(place: Place) -> None:
     killed_at(place, COLLECTED_ELSEWHERE, "enough")
     before = Counter(ledger(place))
     (place.folder / "go").touch()
@@ -174,7 +174,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_script_that_is_changed_and_reads_on_gets_the_values(place: Place) -> None:
+def test_a_changed_script_that_continues_to_read_a_map_gets_the_values(place: Place) -> None:
     killed_at(place, "STOP = True" + READS_ON, "enough")
     place.write("STOP = False" + READS_ON)
 

@@ -1,4 +1,4 @@
-"""Futures where they cannot be used, and waits that are over before they begin: one clear error."""
+"""Futures where they cannot be used, and waits whose timeout is negative: one clear error."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_threads_of_the_script_make_calls_and_those_of_a_task_are_refused(place:
     )
 
 
-def test_another_parents_future_is_refused_by_name(place: Place) -> None:
+def test_a_future_of_another_parent_is_refused_with_its_name(place: Place) -> None:
     done = place.run(
         """
         import threading
@@ -188,7 +188,7 @@ def test_an_error_of_an_iterable_is_raised_after_the_results_before_it(place: Pl
     assert output == plain.stdout + "0\n"
 
 
-def test_a_future_that_is_sent_is_named_with_what_to_do(place: Place) -> None:
+def test_a_future_that_is_sent_is_named_with_advice(place: Place) -> None:
     done = place.run("""
         from resilient_scoop import futures
         def square(x): return x * x

@@ -45,30 +45,30 @@ if __name__ == "__main__":
 
 
 def executed(place: Place) -> dict[str, int]:
-    """Return how many items each function has done in all lives of the run, as its status counts them."""
+    """Return how many items each function has done in all lives of the run, according to its status."""
     return {each["name"]: each["done"] for each in place.status()["functions"]}
 
 
 def test_a_sweep_keeps_its_results_when_values_and_a_call_are_added(place: Place) -> None:
-    # Given a run of a sweep that is not over
+    # Given an unfinished run of a sweep
     path = place.write(SWEEP)
     assert place.rscoop("run", "-q", "-n", "2", path.name).code == 3
     text = path.read_text()
 
-    # When it gets a value at its front and one in its middle, and a call in front of all
+    # When the sweep gets a new first value, one in its middle, and a call before all others
     text = text.replace("# VALUES", "xs = [9.5, 0.5, 1.5, 8.5, 2.5, 3.5]")
     text = text.replace("# ADDED FIRST", "print(futures.submit(len, 'abc').result())")
     path.write_text(text)
     foretold = place.rscoop("resume", "--dry-run", "last").expect()
     done = place.rscoop("resume", "last")
 
-    # Then the answer is that of the script as it is now
+    # Then the answer is that of the present script
     xs = [9.5, 0.5, 1.5, 8.5, 2.5, 3.5]
     lines = done.expect().splitlines()[-5:]
     assert lines == [
         "3", "True 6", str([f"{x:.2f}/{n}" for n, x in enumerate(xs)]), str(xs), str([True] * 6),
     ], str(done)  # fmt: skip
-    # And what has only moved was not computed again
+    # And calls that have only moved were not computed again
     assert "0.1 (cost): 4 results found by function and arguments, and reused" in done.err
     assert "(configured): 4 results found" in done.err
     found = [line for line in done.err.splitlines() if "found by function and arguments" in line]
@@ -90,7 +90,7 @@ def test_a_fork_uses_results_of_calls_after_its_point(place: Place) -> None:
     assert "0.0 (cost): 4 results found by function and arguments, and reused" in done.err
 
 
-def test_a_call_with_a_side_effect_is_computed_again_at_its_new_place(place: Place) -> None:
+def test_a_call_with_a_side_effect_is_computed_again_at_its_new_position(place: Place) -> None:
     path = place.write(
         """
         import sys

@@ -1,4 +1,4 @@
-"""Programs that put other things than modules into `sys.modules`."""
+"""Programs that put objects other than modules into `sys.modules`."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ SCRIPT = """
 ANSWER = "[4, 5, 6, 7]\n[3, 4, 5, 6]\n[10, 11, 12, 13]\n[1, 2]\n"
 
 
-def test_entries_that_are_no_modules_change_no_answer(place: Place) -> None:
+def test_entries_that_are_not_modules_do_not_change_the_answer(place: Place) -> None:
     assert place.run(SCRIPT).expect() == ANSWER
 
 
-def test_a_resume_compares_code_beside_entries_that_are_no_modules(place: Place) -> None:
+def test_a_resume_compares_code_beside_entries_that_are_not_modules(place: Place) -> None:
     text = SCRIPT + "        if not __import__('os').path.exists('go'): raise SystemExit(3)\n"
     assert place.run(text).expect(3) == ANSWER
     (place.folder / "go").touch()
@@ -128,7 +128,7 @@ def test_a_function_that_uses_a_module_made_under_the_guard_is_refused(place: Pl
 
     assert first.startswith("by_import ModuleNotFoundError")  # as in the script
     assert early == "by_early 7 7"
-    assert late == "by_late 10 10"  # a worker that imports it has it, too
+    assert late == "by_late 10 10"  # a worker that imports it has it too
     names = {
         "by_import": "made", "by_from": "made.sub", "by_name": "made", "by_entry": "made",
         "by_text": "made", "by_dict": "made", "by_unnamed": "unnamed", "by_object": "space",

@@ -1,4 +1,4 @@
-"""`once` in real runs: what was told is told again, whatever its function did and whenever it died."""
+"""`once` in real runs: the same answer again, whatever its function did and whenever it died."""
 
 from __future__ import annotations
 

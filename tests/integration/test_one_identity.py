@@ -1,4 +1,4 @@
-"""What a script defines is one thing for tasks, the files and processes that they make, and `python`."""
+"""The definitions of a script are the same for tasks, their files and processes, and `python`."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ LOCAL = """
 
 def test_a_class_made_in_a_function_is_one_class_in_each_process(place: Place) -> None:
     place.write(LOCAL)
-    # Without `rscoop` it is the same class by nature: what is printed is what is right.
+    # Without `rscoop` there is only one class, so its output is the expected one.
     output = python(place, "script.py")
     assert "too big" in output
     assert place.run(LOCAL).expect() == output
@@ -213,7 +213,7 @@ EDITED = """
 """
 
 
-def test_a_script_edited_while_it_runs_keeps_its_code_in_the_launch(place: Place) -> None:
+def test_a_script_edited_while_it_runs_keeps_its_code_during_the_launch(place: Place) -> None:
     for name in ("helper.py", "package/__init__.py", "package/late.py"):
         place.write('VERSION = "old"\n', name)
     done = place.run(EDITED)

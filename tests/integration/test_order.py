@@ -1,4 +1,4 @@
-"""Cancellation and priority over everything that a worker has not begun, and long items' neighbors."""
+"""Cancellation and priority of items that a worker has not begun, and items queued after long ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.real
 
 
 def test_calls_that_have_not_begun_can_be_cancelled(place: Place) -> None:
-    """One worker holds the first items; only the one that it is in is beyond reach."""
+    """One worker holds the first items; only the one that it is executing cannot be cancelled."""
     done = place.run(
         """
         import time, pathlib
@@ -64,7 +64,7 @@ def test_a_cancelled_item_in_the_middle_of_a_running_slice_is_left_out(place: Pl
     assert done.expect().splitlines() == ["True 1000", "True 40"]
 
 
-def test_cancel_in_a_task_and_of_a_call_that_must_not_run_twice(place: Place) -> None:
+def test_cancel_works_in_a_task_and_for_a_call_that_must_not_run_twice(place: Place) -> None:
     done = place.run(
         """
         import time
@@ -114,7 +114,7 @@ def test_calls_of_higher_priority_run_before_all_that_have_not_begun(place: Plac
 
 
 def test_items_queued_after_a_long_one_move_to_an_idle_worker_at_once(place: Place) -> None:
-    """Two items of an unknown function are with each worker; one of them takes long."""
+    """Each worker holds two items of an unknown function; one of them takes long."""
     done = place.run(
         """
         import json, time
@@ -135,8 +135,8 @@ def test_items_queued_after_a_long_one_move_to_an_idle_worker_at_once(place: Pla
     assert max(waited) < 1.0, waited
 
 
-def test_cancelling_one_call_after_the_other_is_faster_than_the_workers(place: Place) -> None:
-    """A worker answers during an item: else each question would be about the item that runs by then."""
+def test_cancelling_calls_one_by_one_is_faster_than_the_workers(place: Place) -> None:
+    """A worker answers during an item: otherwise each question would arrive when its item already runs."""
     done = place.run("""
         import time
         from resilient_scoop import futures

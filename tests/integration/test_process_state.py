@@ -1,4 +1,4 @@
-"""Each task has its own state of the process, whatever else runs on its worker."""
+"""Each task has its own process state, whatever else runs on its worker."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ EACH_HAS_ITS_OWN = """
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_task_that_waits_finds_the_process_as_it_left_it(place: Place, workers: int) -> None:
+def test_a_task_that_waited_finds_the_process_state_unchanged(place: Place, workers: int) -> None:
     done = place.run(EACH_HAS_ITS_OWN, workers=workers)
 
     mine = [[True, f"mine {x}\n", [f"warned {x}"]] for x in range(4)]
@@ -114,7 +114,7 @@ def test_a_task_that_waits_finds_the_process_as_it_left_it(place: Place, workers
 
 
 def test_changes_by_an_import_apply_to_all_tasks(place: Place) -> None:
-    """The first task on a worker imports the module; the others must not lack what that did."""
+    """The first task on a worker imports the module; the others must see its changes too."""
     place.write(
         """
         import os, warnings
@@ -147,7 +147,9 @@ def test_changes_by_an_import_apply_to_all_tasks(place: Place) -> None:
     ]
 
 
-def test_signals_that_a_task_blocks_wait_for_it_and_its_trace_function_stays(place: Place) -> None:
+def test_signals_that_a_task_blocks_wait_for_it_and_its_trace_function_is_kept(
+    place: Place,
+) -> None:
     done = place.run("""
         import os, signal, sys
         from resilient_scoop import futures
@@ -173,7 +175,9 @@ def test_signals_that_a_task_blocks_wait_for_it_and_its_trace_function_stays(pla
     assert done.expect() == f"{signals}\n"
 
 
-def test_what_is_each_task_s_own_in_sys_is_not_sent_with_a_function(place: Place) -> None:
+def test_the_attributes_of_sys_that_belong_to_each_task_are_not_sent_with_a_function(
+    place: Place,
+) -> None:
     """The output that a task redirects stays redirected while functions run that write to `sys.stdout`."""
     done = place.run(
         """

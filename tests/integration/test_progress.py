@@ -1,4 +1,4 @@
-"""Long calls: what they keep with `progress(resume=…)` survives every kind of death."""
+"""Long calls: the state that they save with `progress(resume=…)` survives every kind of death."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def step_of(place: Place, x: int) -> int:
 
 
 def undisturbed(place: Place, text: str) -> str:
-    """Return what the script prints when nothing happens, and forget that it ran."""
+    """Return what the script prints without a kill, and remove that run."""
     place.write(text)
     answer = place.rscoop("run", "-q", "-n", "2", "--seed", "5", "script.py").expect()
     for path in place.folder.glob("at*"):
@@ -63,7 +63,7 @@ def started(place: Place) -> subprocess.Popen[str]:
     return process
 
 
-def test_a_worker_killed_in_a_long_call_costs_a_second_of_it(place: Place) -> None:
+def test_a_worker_killed_in_a_long_call_costs_one_second_of_it(place: Place) -> None:
     answer = undisturbed(place, LONG)
     process = started(place)
     victim, *_ = [
@@ -76,10 +76,10 @@ def test_a_worker_killed_in_a_long_call_costs_a_second_of_it(place: Place) -> No
     assert finish(process).expect() == answer
     again = [line for line in starts(place) if line[1] == "2"]
     assert len(again) == 1
-    assert int(again[0][2]) >= 4  # at step 15 of 0.1 s, a word a second
+    assert int(again[0][2]) >= 4  # at step 15 of 0.1 s, with one report per second
 
 
-def test_a_run_of_which_everything_was_killed_continues_inside_its_long_calls(place: Place) -> None:
+def test_a_run_continues_inside_its_long_calls_after_everything_was_killed(place: Place) -> None:
     answer = undisturbed(place, LONG)
     process = started(place)
 
@@ -98,7 +98,7 @@ def test_a_run_of_which_everything_was_killed_continues_inside_its_long_calls(pl
     first, again = starts(place)[:2], starts(place)[2:]
     assert [int(line[2]) >= 4 for line in again] == [True, True], again
     assert [line[1] for line in again] == ["2", "2"]
-    # The key and the run's id are the same ones, and no other item's
+    # The key and the run's id are the same, and belong to no other item
     assert {(line[0], line[3], line[4]) for line in again} == {
         (line[0], line[3], line[4]) for line in first
     }
@@ -155,7 +155,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_retry_in_the_same_worker_continues_too(place: Place) -> None:
+def test_a_retry_in_the_same_worker_also_continues(place: Place) -> None:
     assert place.run(RETRY, workers=1).expect() == "(2, 3)\n"
 
 

@@ -1,4 +1,4 @@
-"""Random streams of long calls that continue from what they kept, whatever way they obtain them."""
+"""Random streams of long calls continue from the saved state, in whatever way the calls obtain them."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("text", [SCRIPT, LATE], ids=["streams", "numpy imported late"])
-def test_all_streams_continue_where_the_payload_was_kept(place: Place, text: str) -> None:
+def test_all_streams_continue_from_the_saved_payload(place: Place, text: str) -> None:
     place.write(text)
     disturbed = place.rscoop("run", "-q", "-n", "2", "--seed", "3", "script.py").expect()
     (place.folder / "calm").touch()

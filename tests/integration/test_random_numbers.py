@@ -1,4 +1,4 @@
-"""Random numbers come from the run's seed and the task's place, however they are drawn."""
+"""Random numbers depend on the run's seed and the task's position, however they are drawn."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ DRAWS = """
     """
 
 
-def test_no_draw_depends_on_workers_or_on_a_death(place: Place) -> None:
+def test_no_draw_depends_on_the_workers_or_on_a_death(place: Place) -> None:
     place.write(HELPER, "helper.py")
     place.write(LATE, "late.py")
     script = place.write(DRAWS).name
@@ -98,7 +98,7 @@ def test_no_draw_depends_on_workers_or_on_a_death(place: Place) -> None:
 
 
 def test_draws_in_once_do_not_shift_later_draws(place: Place) -> None:
-    """The second life is told the value; all later draws must be as in the first."""
+    """The second life gets the recorded value; all later draws must equal those of the first."""
     done = place.run(
         """
         import os, random
@@ -126,7 +126,7 @@ def test_draws_in_once_do_not_shift_later_draws(place: Place) -> None:
 
 
 def test_a_sampler_with_defaults_is_not_computed_again(place: Place) -> None:
-    """Its argument is drawn without a seed: a resume that drew another one would compute it again."""
+    """Its argument is drawn without a seed; with another value a resume would compute the call again."""
     done = place.run(
         """
         import os

@@ -1,4 +1,4 @@
-"""The random state of a program with a session is its own, whatever happens to the workers."""
+"""The random state of a program with a session does not change, whatever happens to the workers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def draw_and_die_once(marker: str, x: int) -> float:
     return found
 
 
-def test_the_programs_streams_are_not_touched_while_workers_are_killed(tmp_path: Path) -> None:
+def test_the_random_streams_of_the_program_do_not_change_while_workers_are_killed(
+    tmp_path: Path,
+) -> None:
     random.seed(11)
     np.random.seed(12)  # noqa: NPY002
     expected = [random.random() for _ in range(3)] + list(np.random.random(3))  # noqa: NPY002

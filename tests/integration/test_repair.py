@@ -1,4 +1,4 @@
-"""What a repair makes of a run whose files are lost: nothing that it dropped goes without a word."""
+"""A repair of a run whose files are lost reports everything that it drops."""
 
 from __future__ import annotations
 
@@ -63,20 +63,20 @@ def files(place: Place) -> list[Path]:
 
 
 def repaired(place: Place) -> list[str]:
-    """Repair the last run, and check that it is sound then for all who look; return what was lost."""
+    """Repair the last run; check that all commands then find it sound; return what was lost."""
     assert place.rscoop("journal", "verify", "last").code == 74
     report = json.loads(place.rscoop("journal", "repair", "last", "--json").expect())
     place.rscoop("journal", "verify", "--depth", "contents", "last").expect()
     place.rscoop("journal", "backup", "last", str(place.folder / "copy")).expect()
     place.rscoop("resume", "--dry-run", "last").expect()
-    (place.folder / "go").touch()  # without it the script turns in circles, in a replay, too
+    (place.folder / "go").touch()  # without it the script loops forever, also in a replay
     assert replayed(place, "last")["clean"] is True
     lost: list[str] = report["lost"]
     return lost
 
 
 def counted(text: str, whose: str) -> int:
-    """Return how many results are lost: what was trimmed last may not have been erased yet."""
+    """Return how many results are lost; the last trimmed ones may not have been erased yet."""
     count = int(text.partition(" ")[0])
     assert text.startswith(f"{count} results of {count} calls of {whose}: they were dropped when ")
     assert 11 <= count <= 13
@@ -91,7 +91,8 @@ def test_a_lost_checkpoint_is_dropped_and_the_one_before_is_used(place: Place, d
         path.unlink()
     else:
         path.write_bytes(b"x" * path.stat().st_size)
-        assert "is sound" in place.rscoop("journal", "verify", "last").expect()  # sizes only
+        # only the sizes are checked
+        assert "is sound" in place.rscoop("journal", "verify", "last").expect()
         path.write_bytes(b"x")
 
     (lost,) = repaired(place)
@@ -161,7 +162,7 @@ if __name__ == "__main__":
 """
 
 
-def test_results_and_constants_whose_files_are_lost_are_made_again(place: Place) -> None:
+def test_results_and_constants_whose_files_are_lost_are_computed_again(place: Place) -> None:
     before = killed_at(place, BIG, "now")
     results = sorted((place.runs()[-1] / "payloads").glob("res-*"))
     assert len(results) >= 4
@@ -176,10 +177,10 @@ def test_results_and_constants_whose_files_are_lost_are_made_again(place: Place)
     assert sorted(ledger(place)) == ["0", "0", "1", "1", "2", "2", "3", "3"]
 
 
-def test_output_that_is_lost_before_a_checkpoint_is_filled_and_the_run_continues(
+def test_lost_output_before_a_checkpoint_is_replaced_by_a_note_and_the_run_continues(
     place: Place,
 ) -> None:
-    # Given a run whose journal lacks a piece of what the script wrote before its checkpoint
+    # Given a run whose journal lacks a piece of the script's output before its checkpoint
     killed_at(place, LOOP, "now")
     journal = Journal.open(place.runs()[-1] / "journal")
     (first, raw), *_ = journal.scan(Table.OUTPUT)
@@ -189,7 +190,7 @@ def test_output_that_is_lost_before_a_checkpoint_is_filled_and_the_run_continues
     journal.close(clean=True)
     (place.folder / "go").touch()
 
-    # When it is repaired, then the loss is said, and what is there is kept
+    # When it is repaired, then the loss is reported, and the rest is kept
     report = json.loads(place.rscoop("journal", "repair", "last", "--json").expect())
     size = len(piece.data)
     assert report["lost"] == [f"table output: {size} bytes at byte 0; a line marks the place"]
@@ -199,8 +200,8 @@ def test_output_that_is_lost_before_a_checkpoint_is_filled_and_the_run_continues
     assert shown[size:] == whole[size:]
 
 
-def test_a_checkpoint_with_a_pending_call_that_is_lost_is_dropped(tmp_path: Path) -> None:
-    # Given a checkpoint whose state holds a future of which the journal knows nothing
+def test_a_checkpoint_is_dropped_if_its_pending_call_is_lost(tmp_path: Path) -> None:
+    # Given a checkpoint whose state holds a future that is not in the journal
     kept = Checkpoint("0", Attempt(1, 1), "main", 0, 1, 0, 0, 0, 4, 0, b"state")
     waiting = Checkpoint("0", Attempt(1, 1), "main", 0, 2, 1, 0, 0, 6, 0, b"state", pending=[5])
     prefix = log_prefix(b"r" * 16, "0")

@@ -1,4 +1,4 @@
-"""Replays on real runs: the first difference is named, and what is no function of its inputs."""
+"""Replays of real runs name the first difference, and code whose results vary."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_script_that_ends_differently_is_reported(place: Place) -> None:
     assert difference["place"]["text"] == "1 / 0"
 
 
-def test_a_stopped_run_replays_up_to_where_its_history_ends_nested_parents_too(
+def test_the_replay_of_a_stopped_run_reaches_the_end_of_its_history_also_in_nested_parents(
     place: Place,
 ) -> None:
     stop_halfway(place)
@@ -94,7 +94,7 @@ def test_a_stopped_run_replays_up_to_where_its_history_ends_nested_parents_too(
     assert report["parents"][-1]["difference"]["path"] == "0.1[0].1[0]"
 
 
-def test_no_handler_of_the_script_sees_the_end_of_its_history(place: Place) -> None:
+def test_no_handler_of_the_script_notices_the_end_of_its_history(place: Place) -> None:
     place.run(STEPS).expect()
     guarded = STEPS.replace("    if __name__", "    def main():").replace('"__main__":', "") + """
     if __name__ == "__main__":
@@ -130,7 +130,7 @@ def test_a_copied_run_replays_with_the_code_of_another_folder(place: Place) -> N
     assert "there is no such folder" in nowhere.err
 
 
-def test_a_live_run_replays_so_far_and_continues_undisturbed(place: Place) -> None:
+def test_a_live_run_is_replayed_so_far_and_continues_undisturbed(place: Place) -> None:
     path = place.write(HALFWAY)
     process = place.start("run", "-q", "-n", "2", path.name)
     wait_until(lambda: "5" in ledger(place) and bool(ledger(place, "paid")))
@@ -153,7 +153,7 @@ def test_a_script_that_ends_its_own_process_is_reported(place: Place) -> None:
 # --- what is no function of its inputs -----------------------------------------------------------
 
 
-def test_an_audit_names_each_place_once_and_leaves_tasks_and_once_alone(place: Place) -> None:
+def test_an_audit_names_each_position_once_and_ignores_tasks_and_once(place: Place) -> None:
     path = place.write("""
         import datetime, os, random, socket, subprocess, time, uuid
         from resilient_scoop import futures
@@ -199,7 +199,7 @@ def test_an_audit_names_each_place_once_and_leaves_tasks_and_once_alone(place: P
     }  # fmt: skip
 
 
-def test_every_parent_is_replayed_at_every_wait_where_asked(place: Place) -> None:
+def test_every_parent_is_replayed_at_every_wait_on_request(place: Place) -> None:
     text = STEPS.replace("        return sum(futures.map(work, range(n)))", (
         "        note('deep')\n"
         "        return sum(futures.submit(work, x).result() for x in range(n))"

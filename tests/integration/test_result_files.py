@@ -1,4 +1,4 @@
-"""Files of large results: there as long as a record names them, and no longer."""
+"""Files of large results exist as long as a record names them, and no longer."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
-def test_a_file_goes_with_the_last_record_that_names_it(folder: Folder) -> None:
+def test_a_file_is_removed_with_the_last_record_that_names_it(folder: Folder) -> None:
     first, second = folder.result(), folder.result()
-    assert folder.count() == 2  # though they are equal: each has one maker
+    assert folder.count() == 2  # although they are equal: each belongs to one process
     folder.journal.commit(
         [
             Put(Table.LOG, b"a1", outcome(b"\x80small", first)),
@@ -67,7 +67,7 @@ def test_a_file_goes_with_the_last_record_that_names_it(folder: Folder) -> None:
     folder.journal.close(clean=True)
 
 
-def test_a_record_that_is_itself_a_file_names_others_too(folder: Folder) -> None:
+def test_a_record_stored_in_a_file_can_name_other_files(folder: Folder) -> None:
     name = folder.result()
     folder.journal.commit([Put(Table.LOG, b"a", outcome(name, bytes(BLOB_BYTES_MIN)))])
     folder.journal.close(clean=False)
@@ -102,7 +102,7 @@ def test_dropped_records_of_a_run_that_keeps_its_history_keep_their_files(folder
     folder.journal.close(clean=True)
 
 
-def test_names_added_and_removed_during_a_compaction_are_right_after_it(folder: Folder) -> None:
+def test_names_added_and_removed_during_a_compaction_are_correct_after_it(folder: Folder) -> None:
     early, late, gone = folder.result(), folder.result(), folder.result()
     folder.journal.commit(
         [Put(Table.LOG, b"a", outcome(early)), Put(Table.LOG, b"b", outcome(gone))]

@@ -1,4 +1,4 @@
-"""Reading runs from Python: `resilient_scoop.runs` on runs that are live, killed, finished and failed."""
+"""`resilient_scoop.runs` reads live, killed, finished and failed runs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def only_run(place: Place) -> Run:
     return run
 
 
-def test_a_finished_run_is_read_whole(place: Place) -> None:
+def test_a_finished_run_is_read_completely(place: Place) -> None:
     path = place.write(SCRIPT)
     place.rscoop("run", "-q", "-n", "2", "--keep-history", "--name", "trial", path.name).expect(7)
     run = only_run(place)
@@ -74,7 +74,7 @@ def test_a_finished_run_is_read_whole(place: Place) -> None:
     with pytest.raises(ValueError, match="no 3"):
         failed.value()
     with pytest.raises(Exception, match="Point"):
-        run.outcome("0.7[0]").value()  # its class is the script's, which is not imported here
+        run.outcome("0.7[0]").value()  # its class belongs to the script, which is not imported here
 
     ended = Counter(event.path for event in run.events() if event.kind in ("done", "failed"))
     assert ended == dict.fromkeys(items, 1)

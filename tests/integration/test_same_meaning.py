@@ -1,6 +1,6 @@
-"""A callable is what it is in the script's process at the moment of the call (SAME-MEANING).
+"""A callable behaves as in the script's process at the moment of the call (SAME-MEANING).
 
-The oracle is `python script.py`: what it prints serially, a run prints, too.
+The oracle is `python script.py`: a run prints the same.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def test_calls_see_what_the_script_has_changed_before_them(place: Place) -> None
     assert place.run(CHANGES, timeout_s=60.0).expect() == there
 
 
-def test_parents_and_their_calls_keep_their_meanings_apart(place: Place) -> None:
+def test_parents_and_their_calls_keep_different_meanings_of_a_name(place: Place) -> None:
     done = place.run("""
         from resilient_scoop import futures
         SCALE = 1
@@ -131,7 +131,7 @@ def test_parents_and_their_calls_keep_their_meanings_apart(place: Place) -> None
     assert done.expect() == "[0, 5, 10]\n"
 
 
-def test_deleted_globals_and_changed_arguments_are_seen_too(place: Place) -> None:
+def test_calls_see_deleted_globals_and_changed_arguments(place: Place) -> None:
     text = """
         import sys
         from resilient_scoop import futures
@@ -183,7 +183,7 @@ def test_a_call_does_not_see_globals_left_by_other_tasks(place: Place) -> None:
     ]
 
 
-def test_a_global_that_cannot_travel_is_refused_by_its_name(place: Place) -> None:
+def test_a_global_that_cannot_be_pickled_is_refused_with_its_name(place: Place) -> None:
     done = place.run("""
         from resilient_scoop import futures
         stream = None
@@ -234,7 +234,7 @@ def test_edits_are_named_with_old_and_new_and_harmless_ones_are_not(place: Place
     code, _, errors = resumed("def score(x): return x * RATE", "def score(x): return RATE * x")
     assert code == 2
     assert "helper.score, helper.py:4" in errors
-    assert resumed("depth = 1", "depth = 2")[0] == 2  # known to be used by nothing; asked
+    assert resumed("depth = 1", "depth = 2")[0] == 2  # known to be used by nothing; on request
     assert "Net.depth (helper.py:6: depth = 1 → depth = 2)" in resumed("depth = 1", "depth = 2")[2]
     assert resumed("depth = 1", "depth = 2", "--reuse-changed")[:2] == (3, "")
     code, out, _ = resumed("RATE = 2", "RATE = 3", "--recompute-changed")
@@ -242,7 +242,7 @@ def test_edits_are_named_with_old_and_new_and_harmless_ones_are_not(place: Place
     assert out != first
 
 
-def test_code_that_was_edited_in_the_script_s_own_process_needs_no_answer(place: Place) -> None:
+def test_code_that_was_edited_in_the_process_of_the_script_needs_no_decision(place: Place) -> None:
     place.write(HELPER, "helper.py")
     place.run(EDITED).expect(3)
     place.write(EDITED.replace("sys.exit(3)", "print('more'); sys.exit(4)"))
@@ -356,7 +356,7 @@ def test_a_function_that_imports_by_name_is_not_refused_for_futures_of_the_scrip
     assert done.expect() == "[0, 1]\n[(0, 4, False), (1, 4, False)]\n"
 
 
-def test_modules_are_found_on_a_search_path_that_the_script_has_changed(place: Place) -> None:
+def test_modules_are_found_on_a_changed_search_path(place: Place) -> None:
     place.write(
         "class Point:\n    def __init__(self, x): self.x = x\ndef work(x): return x + 1\n",
         "late/one.py",
@@ -377,7 +377,7 @@ def test_modules_are_found_on_a_search_path_that_the_script_has_changed(place: P
     assert done.expect() == "[1, 2, 3]\n[('two', 1), ('one', 2)]\n['two', 'two']\n"
 
 
-def test_callable_objects_with_the_name_of_a_function_have_their_present_state(
+def test_callable_objects_with_the_name_of_a_function_are_sent_with_their_present_state(
     place: Place,
 ) -> None:
     text = """
@@ -521,7 +521,9 @@ def test_modules_among_the_arguments_are_as_the_script_has_changed_them(place: P
     assert place.run(text).expect() == as_python(place)
 
 
-def test_weak_references_and_collections_hold_what_they_hold_in_the_script(place: Place) -> None:
+def test_weak_references_and_collections_have_the_same_content_as_in_the_script(
+    place: Place,
+) -> None:
     text = """
         import weakref
         from resilient_scoop import futures
@@ -552,7 +554,7 @@ def test_weak_references_and_collections_hold_what_they_hold_in_the_script(place
     assert place.run(text).expect() == as_python(place)
 
 
-def test_without_rscoop_calls_of_coroutines_and_exits_of_tasks_do_what_they_do_in_a_run(
+def test_calls_of_coroutines_and_exits_of_tasks_do_the_same_with_and_without_rscoop(
     place: Place,
 ) -> None:
     text = """
@@ -629,7 +631,7 @@ if __name__ == "__main__":
 def test_events_and_queues_that_the_script_has_changed_are_sent_or_refused(place: Place) -> None:
     names = ("q", "s", "m", "v", "e", "server", "box", "config", "default")
     first, *told, why, last = place.run(HIDDEN, workers=1).expect().splitlines()
-    assert first == "('leaves', 1) ('finds', False)"  # what a task changes there refuses nothing
+    assert first == "('leaves', 1) ('finds', False)"  # changes by a task cause no refusal
     refused = [f"{name} MeaningError" for name in names]
     assert told == ["stop True", *refused]
     assert " Q " in why
@@ -663,7 +665,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_refusal_says_once_what_differs_why_it_is_not_sent_and_what_to_do(place: Place) -> None:
+def test_a_refusal_names_the_difference_the_reason_and_the_cure_once(place: Place) -> None:
     expected = {
         "cells": "CELLS: CELLS is a generator and cannot be sent: send list(...) of it, or set it at the "
         "top level of the script, so that each worker has its own",
@@ -684,7 +686,7 @@ def test_a_refusal_says_once_what_differs_why_it_is_not_sent_and_what_to_do(plac
     assert measured == "[11]"
 
 
-def test_objects_whose_state_cannot_be_sent_are_refused_once_the_script_has_changed_them(
+def test_objects_whose_state_cannot_be_sent_are_refused_after_the_script_has_changed_them(
     place: Place,
 ) -> None:
     text = """

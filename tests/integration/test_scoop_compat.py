@@ -1,4 +1,4 @@
-"""Scripts in SCOOP's style, unchanged, in real runs."""
+"""Unchanged scripts of SCOOP in real runs."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def installed(place: Place) -> str:
     return str(folder)
 
 
-def test_a_script_of_scoop_runs_unchanged_and_says_once_what_it_imports(place: Place) -> None:
+def test_a_script_of_scoop_runs_unchanged_and_reports_once_what_it_imports(place: Place) -> None:
     done = place.run(SCRIPT)
     assert done.expect() == PRINTED
     assert done.err.count("it gets resilient_scoop, which has the same interface") == 1
 
 
-def test_scoops_command_line_runs_it(place: Place) -> None:
+def test_the_command_line_of_scoop_runs_a_script(place: Place) -> None:
     path = place.write(SCRIPT)
     command = [sys.executable, "-m", "resilient_scoop", "-n", "2", "-q", "--debug", "-b", "2"]
     ended = subprocess.run(
@@ -120,7 +120,7 @@ def test_a_script_of_scoop_that_is_killed_resumes(place: Place) -> None:
     (place.folder / "go").touch()
     assert resumed(place).expect().splitlines()[-1] == "564 27"
     assert place.rscoop("logs", "last").expect() == "[0, 3, 6, 9, 12]\n564 27\n"
-    # What the script was told was journaled; of the nested calls, the last may not have been.
+    # Results that the script got were journaled; the last nested calls may not have been.
     assert [ledger(place).count(str(x)) for x in (0, 1, 2, 3, 4)] == [1, 1, 1, 1, 1]
 
 
@@ -163,7 +163,7 @@ def test_a_script_can_select_our_scoop_module_in_its_first_line(place: Place) ->
     assert plain.stdout == "False 285\n", plain.stderr
 
 
-def test_a_module_of_the_user_named_scoop_is_left_alone(place: Place) -> None:
+def test_a_module_of_the_user_named_scoop_is_not_replaced(place: Place) -> None:
     place.write("def ladle(): return 'soup'\n", "scoop.py")
     done = place.run("import scoop\nif __name__ == '__main__': print(scoop.ladle())\n")
     assert (done.expect(), done.err) == ("soup\n", "")

@@ -1,4 +1,4 @@
-"""What a script defines is the same thing in the script, in its workers, and under `python`."""
+"""The definitions of a script are the same in the script, in its workers, and under `python`."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_definitions_under_the_guard_are_pickled_by_value(place: Place) -> None:
     assert done.expect() == "[2, 4] 8\n5\n8\n"
 
 
-def test_deap_classes_and_toolboxes_travel(place: Place) -> None:
+def test_deap_classes_and_toolboxes_are_sent(place: Place) -> None:
     pytest.importorskip("deap")
     done = place.run("""
         import random, pickle

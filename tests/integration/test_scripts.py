@@ -1,4 +1,4 @@
-"""Scripts as users write them: under `rscoop run` they mean what they mean under `python`."""
+"""Scripts as users write them behave under `rscoop run` as under `python`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.real
 # --- starting ---------------------------------------------------------------------------------
 
 
-def test_a_script_without_a_guard_is_told_so_and_starts_nothing_again(place: Place) -> None:
+def test_a_script_without_a_guard_gets_advice_and_starts_no_second_run(place: Place) -> None:
     began = time.monotonic()
     done = place.run("""
         from resilient_scoop import futures
@@ -73,7 +73,7 @@ def test_a_folder_with_a_main_and_a_sibling_module_run_as_python_runs_them(place
     assert done.expect() == "[2, 3]\n"
 
 
-def test_arguments_are_the_scripts_even_where_they_look_like_ours(place: Place) -> None:
+def test_arguments_that_look_like_ours_are_passed_to_the_script(place: Place) -> None:
     args = ["-n", "9", "--seed", "x", "--help", "--", "-q", "a b", "ü", ""]
     done = place.run("import sys, json\nprint(json.dumps(sys.argv))\n", *args)
     assert json.loads(done.expect()) == ["script.py", *args]
@@ -91,7 +91,7 @@ def test_python_dash_m_scoop_works_like_the_command_of_scoop(place: Place) -> No
     assert done.expect() == "[1] ['--flag', '7'] 2\n"
 
 
-def test_standard_input_is_the_scripts(place: Place) -> None:
+def test_the_script_reads_standard_input(place: Place) -> None:
     text = """
         import sys
         from resilient_scoop import futures
@@ -121,7 +121,7 @@ def test_tasks_read_an_empty_standard_input(place: Place) -> None:
 # --- ending -----------------------------------------------------------------------------------
 
 
-def test_the_exit_code_is_the_scripts(place: Place) -> None:
+def test_the_exit_code_is_that_of_the_script(place: Place) -> None:
     done = place.run("import sys\nprint('before')\nsys.exit(3)\n")
     assert done.expect(3) == "before\n"
     assert "Traceback" not in done.err
@@ -170,7 +170,7 @@ if __name__ == "__main__":
 def test_an_uncaught_error_is_printed_as_python_prints_it(place: Place) -> None:
     done = place.run(BROKEN)
     assert done.expect(1) == "start\n"
-    # Python itself says the same, but for the warning that futures run serially there.
+    # Python itself prints the same, except the warning that futures run serially.
     plain = subprocess.run(
         [sys.executable, "-W", "ignore", str(place.folder / "script.py")],
         capture_output=True, text=True, check=False, cwd=place.folder, timeout=30,
@@ -180,7 +180,7 @@ def test_an_uncaught_error_is_printed_as_python_prints_it(place: Place) -> None:
     assert place.status()["state"] == "failed"
 
 
-def test_a_corrected_script_continues_where_it_had_failed(place: Place) -> None:
+def test_a_corrected_script_continues_at_the_point_of_its_failure(place: Place) -> None:
     place.run(BROKEN).expect(1)
     place.write(BROKEN.replace('raise ValueError(f"sum {sum(values)}")', "print(sum(values))"))
     resumed = place.rscoop("resume", "last", "-q")
@@ -191,7 +191,7 @@ def test_a_corrected_script_continues_where_it_had_failed(place: Place) -> None:
     place.assert_nothing_left()
 
 
-def test_failed_items_are_kept_by_resume_and_computed_again_when_asked(place: Place) -> None:
+def test_failed_items_are_kept_by_resume_and_computed_again_on_request(place: Place) -> None:
     text = """
         import os
         from resilient_scoop import futures
@@ -217,7 +217,7 @@ def test_failed_items_are_kept_by_resume_and_computed_again_when_asked(place: Pl
     assert sorted(ledger) == sorted(["0", "1", "2", "3", "3", "4", "5"])
 
 
-def test_a_tasks_traceback_names_the_tasks_own_lines(place: Place) -> None:
+def test_the_traceback_of_a_task_names_the_lines_of_the_task(place: Place) -> None:
     done = place.run("""
         from resilient_scoop import futures
         def deep(x): return 1 / x
@@ -236,7 +236,7 @@ def test_a_tasks_traceback_names_the_tasks_own_lines(place: Place) -> None:
 # --- output -----------------------------------------------------------------------------------
 
 
-def test_output_is_what_the_script_wrote_byte_for_byte(place: Place) -> None:
+def test_the_output_is_what_the_script_wrote_byte_for_byte(place: Place) -> None:
     done = place.run("""
         import sys, os, subprocess
         if __name__ == "__main__":

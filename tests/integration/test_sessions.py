@@ -27,7 +27,7 @@ def square(n):
 
 
 def start(place: Place, text: str, *args: str, name: str = "program.py") -> subprocess.Popen[str]:
-    """Start a program with plain Python; one that is there may be read by another program now."""
+    """Start a program with plain Python; its file may be in use by another program already."""
     path = place.folder / name
     if not path.exists() or path.read_text() != textwrap.dedent(text):
         path = place.write(text, name)
@@ -141,7 +141,7 @@ if __name__ == "__main__":
         wait_until(lambda: not place.runs(), 15, lambda: f"left: {place.runs()}")
 
 
-def test_calls_mean_what_the_program_says_at_that_moment(place: Place) -> None:
+def test_calls_use_the_definitions_of_the_program_at_that_moment(place: Place) -> None:
     done = python(
         place,
         """
@@ -311,7 +311,7 @@ if __name__ == "__main__":
     assert done.expect().splitlines() == ["9", "True", "25", "[8]", "16"]
 
 
-def test_the_random_state_of_the_program_is_untouched_while_workers_are_killed(
+def test_the_random_state_of_the_program_does_not_change_while_workers_are_killed(
     place: Place,
 ) -> None:
     done = python(
@@ -399,11 +399,11 @@ def test_a_session_continues_as_a_run_and_as_a_session_again(place: Place) -> No
     assert len(ledger(place)) == begun
 
 
-def test_a_program_that_was_stopped_for_long_continues(place: Place) -> None:
+def test_a_program_that_was_suspended_for_long_continues(place: Place) -> None:
     program = start(place, NAMED)
     wait_until(lambda: len(ledger(place)) > 10, 30)
     os.kill(program.pid, signal.SIGSTOP)
-    time.sleep(12)  # longer than the limit of silence
+    time.sleep(12)  # longer than the heartbeat timeout
     os.kill(program.pid, signal.SIGCONT)
     assert finish(program, timeout_s=60).expect() == ANSWER
     place.assert_nothing_left()
@@ -438,7 +438,7 @@ if __name__ == "__main__":
 """
 
 
-def test_each_initializer_runs_in_each_worker_whichever_executor_came_first(place: Place) -> None:
+def test_each_initializer_runs_in_each_worker_whichever_executor_is_first(place: Place) -> None:
     assert place.run(INITIALIZERS).expect().split() == ["True"] * 3
     assert python(place, INITIALIZERS).expect().split() == ["True"] * 3
 
@@ -470,8 +470,8 @@ def prepared(place: Place, factor: str, word: str) -> tuple[list[str], int]:
     return done.expect().splitlines(), len(ledger(place)) - before
 
 
-def test_calls_after_an_initializer_are_those_of_their_function(place: Place) -> None:
-    """They have its options and its name, and count only for its code and the initializer's arguments."""
+def test_calls_after_an_initializer_count_as_calls_of_their_function(place: Place) -> None:
+    """They have its options and its name, and depend on its code and the initializer's arguments."""
     assert prepared(place, "2", "one") == (["[0, 2, 4]", "[6, 8, 10]"], 6)
     assert prepared(place, "2", "one") == (["[0, 2, 4]", "[6, 8, 10]"], 0)
     assert prepared(place, "3", "one") == (["[0, 3, 6]", "[9, 12, 15]"], 6)
@@ -515,7 +515,7 @@ if __name__ == "__main__":
 ASKED = "4 None\n[0, 1, 4]\nRuntimeError\nRuntimeError\nRuntimeError\n"
 
 
-def test_a_callback_may_wait_for_other_calls_but_not_for_all(place: Place) -> None:
+def test_a_callback_may_wait_for_other_calls_but_not_for_all_calls(place: Place) -> None:
     program = IN_CALLBACKS.replace("ORIGIN", "False")
     assert python(place, program).expect() == f"{ASKED}RuntimeError\n16\n"
 
@@ -590,7 +590,7 @@ def test_a_session_works_in_a_folder_whose_path_is_too_long_for_a_socket(place: 
         assert python(place, NAMED).expect() == ANSWER
 
 
-def test_a_name_that_cannot_be_used_is_refused(place: Place) -> None:
+def test_an_invalid_name_is_refused(place: Place) -> None:
     place.write("print(1)", "other.py")
     place.rscoop("run", "-q", "-n", "1", "--name", "taken", "other.py").expect()
     done = python(
@@ -606,7 +606,7 @@ def test_a_name_that_cannot_be_used_is_refused(place: Place) -> None:
     assert done.expect().split() == ["UsageError"] * 7 + ["TypeError"]
 
 
-def test_numbers_that_cannot_be_used_are_refused_and_those_of_numpy_are_taken(place: Place) -> None:
+def test_invalid_numbers_are_refused_and_those_of_numpy_are_accepted(place: Place) -> None:
     done = python(
         place,
         """
@@ -638,8 +638,8 @@ def test_numbers_that_cannot_be_used_are_refused_and_those_of_numpy_are_taken(pl
     assert not place.runs()
 
 
-def test_a_session_takes_the_program_that_opens_it_now(place: Place) -> None:
-    """Its script may have been renamed since, or be started with other arguments elsewhere."""
+def test_a_session_uses_the_program_that_opens_it_now(place: Place) -> None:
+    """The script may have been renamed since, or may be started with other arguments in another folder."""
     text = (
         SQUARES
         + """
@@ -661,7 +661,9 @@ if __name__ == "__main__":
     assert len(ledger(place)) == 1
 
 
-def test_programs_that_open_a_new_name_at_the_same_moment_do_not_both_get_it(place: Place) -> None:
+def test_only_one_of_two_programs_gets_a_new_name_that_both_open_at_the_same_moment(
+    place: Place,
+) -> None:
     text = """
 import sys, time
 from resilient_scoop import Session
@@ -700,7 +702,7 @@ if __name__ == "__main__":
     assert done.expect().splitlines() == ["[0, 1]", "0 []"]
 
 
-def test_functions_of_a_test_module_are_sent_though_pytest_has_rewritten_them(place: Place) -> None:
+def test_functions_of_a_test_module_that_pytest_has_rewritten_are_sent(place: Place) -> None:
     place.write(
         """
         import pytest
@@ -750,7 +752,7 @@ with Session(workers=2) as session: print(session.submit(square, 3).result(20))
     assert 'put these calls under `if __name__ == "__main__":`' in last
 
 
-def test_the_reason_why_workers_cannot_import_the_program_is_in_the_error(place: Place) -> None:
+def test_the_error_contains_the_reason_why_workers_cannot_import_the_program(place: Place) -> None:
     done = python(
         place,
         """
@@ -767,7 +769,9 @@ if __name__ == "__main__":
     assert "NameError: name 'stray_name' is not defined" in last
 
 
-def test_calls_of_a_session_whose_run_ends_are_those_of_a_broken_pool(place: Place) -> None:
+def test_calls_of_a_session_whose_run_has_ended_fail_like_those_of_a_broken_pool(
+    place: Place,
+) -> None:
     done = python(
         place,
         """
@@ -835,7 +839,7 @@ def test_calls_and_the_end_of_a_session_may_happen_while_an_argument_is_pickled(
     assert done.err == ""
 
 
-def test_the_reason_why_a_run_cannot_be_held_is_in_the_error_whole(place: Place) -> None:
+def test_the_error_contains_the_whole_reason_why_a_run_cannot_be_held(place: Place) -> None:
     python(place, NAMED).expect()
     (run,) = place.runs()
     (run / "lock").unlink()

@@ -66,7 +66,7 @@ def test_a_steady_state_search_over_sets_keeps_all_of_its_results(place: Place) 
     assert " asks `" not in done.err
     again = Counter(ledger(place)) - before
     twice = [ind for ind in again if ind in before]
-    assert len(twice) <= 8, twice  # what was executing, and what had ended in the last 0.1 s
+    assert len(twice) <= 8, twice  # items that were executing or had ended in the last 0.1 s
     assert place.rscoop("replay", "last").expect()
     place.assert_nothing_left()
 
@@ -106,7 +106,7 @@ SETS = """
 """
 
 
-def test_sets_in_a_checkpointed_state_and_in_tasks(place: Place) -> None:
+def test_sets_of_futures_work_in_a_checkpointed_state_and_in_tasks(place: Place) -> None:
     killed_at(place, SETS, "two")
     (place.folder / "go").touch()
 
@@ -145,7 +145,7 @@ def test_waiting_for_many_futures_takes_linear_time(place: Place) -> None:
 
 
 def test_no_callback_begins_in_the_middle_of_another_one(place: Place) -> None:
-    """One that waits may hold a lock; what it asks for itself is called back at once."""
+    """A callback that waits may hold a lock; callbacks that it adds itself run at once."""
     done = place.run("""
         import threading
         from resilient_scoop import futures

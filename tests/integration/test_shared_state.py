@@ -1,4 +1,4 @@
-"""What tasks of one worker could see of one another: constants, and what they change in modules."""
+"""State that tasks of one worker could share: constants, and changes in modules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.integration.runs import Place
 pytestmark = pytest.mark.real
 
 
-def test_each_task_has_a_constant_as_it_was_set(place: Place) -> None:
+def test_each_task_gets_a_constant_as_it_was_set(place: Place) -> None:
     done = place.run(
         """
         import numpy as np

@@ -1,4 +1,4 @@
-"""Real runs that are asked to end at drawn moments: a few rounds as tests, many when asked."""
+"""Real runs that are asked to end at random moments: a few rounds as tests, many on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and its kin, runs in the background, and the commands that look at runs."""
+"""Ctrl-C and other signals, runs in the background, and the commands that show runs."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def test_a_signal_stops_the_run_and_a_resume_finishes_it(
     assert resumed.expect() == ANSWER
     assert place.rscoop("logs", "last").expect() == "start\n" + ANSWER
     assert sorted(set(ledger(place)), key=int) == [str(x) for x in range(60)]
-    assert len(ledger(place)) <= 62  # what was running when it stopped may have run twice
+    assert len(ledger(place)) <= 62  # items that were running at the stop may have run twice
     place.assert_nothing_left()
 
 
-def test_a_second_ctrl_c_ends_everything_now(place: Place) -> None:
+def test_a_second_ctrl_c_ends_everything_at_once(place: Place) -> None:
     place.write("""
         import time
         from resilient_scoop import futures
@@ -167,7 +167,7 @@ def test_a_detached_run_is_cancelled_and_resumed(place: Place) -> None:
     assert "not live" in again.err
 
 
-def test_old_runs_are_removed_when_asked(place: Place) -> None:
+def test_old_runs_are_removed_on_request(place: Place) -> None:
     place.run("print(1)").expect()
     place.run("import sys\nsys.exit(3)").expect(3)
     assert len(place.runs()) == 2
@@ -181,7 +181,7 @@ def test_old_runs_are_removed_when_asked(place: Place) -> None:
 
 
 def terminal(place: Place, *args: str, typed: str = "", timeout_s: float = 20.0) -> str:
-    """Run a command on a terminal of its own; return every byte that came to the screen.
+    """Run a command on a separate terminal; return every byte that it displayed.
 
     `typed` is typed as soon as the screen shows a question mark.
     """
@@ -222,7 +222,7 @@ def rendered(screen: str) -> list[str]:
     return lines
 
 
-def test_a_prompt_is_shown_and_its_answer_reaches_the_script(place: Place) -> None:
+def test_a_prompt_is_shown_and_the_script_gets_the_answer(place: Place) -> None:
     place.write("""
         import time
         from resilient_scoop import futures
@@ -236,7 +236,7 @@ def test_a_prompt_is_shown_and_its_answer_reaches_the_script(place: Place) -> No
     assert re.match(r"rscoop: run \w+ finished in \d+\.\d s: 1 result", last)
 
 
-def test_a_terminal_shows_the_output_whole_and_one_live_line(place: Place) -> None:
+def test_a_terminal_shows_the_complete_output_and_one_live_line(place: Place) -> None:
     place.write("""
         import time
         from resilient_scoop import futures

@@ -1,4 +1,4 @@
-"""Ways to start a script: each means what it means to `python`, for the script and its workers."""
+"""Each way to start a script works as with `python`, for the script and its workers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def same(place: Place, *words: str, flags: tuple[str, ...] = (), shell: str = '"
 
 @pytest.fixture
 def program(place: Place) -> Place:
-    """A script beside its own module, in a folder that is not the working directory."""
+    """A script and its own module, in a folder that is not the working directory."""
     place.write(PROGRAM, "real/script.py")
     place.write(TOOLS, "real/tools.py")
     (place.folder / "bin").mkdir()
@@ -86,7 +86,7 @@ def test_entries_of_pythonpath_are_relative_to_the_working_directory(
     same(program, "script.py")
 
 
-def test_a_safe_path_leaves_the_scripts_folder_out(program: Place) -> None:
+def test_a_safe_path_excludes_the_folder_of_the_script(program: Place) -> None:
     own = program.env().get("PYTHONPATH", "")
     program.environ |= {"PYTHONSAFEPATH": "1", "PYTHONPATH": f"real:{own}" if own else "real"}
     same(program, "real/script.py")
@@ -103,13 +103,13 @@ def test_a_safe_path_leaves_the_scripts_folder_out(program: Place) -> None:
         '"$@" - < bin/tool',
     ],
 )
-def test_a_script_that_can_be_read_only_once_is_kept(program: Place, shell: str) -> None:
+def test_a_script_that_can_be_read_only_once_is_stored(program: Place, shell: str) -> None:
     own = program.env().get("PYTHONPATH", "")
     program.environ["PYTHONPATH"] = f"real:{own}" if own else "real"
     same(program, shell=shell)
 
 
-def test_a_kept_script_is_resumed(place: Place) -> None:
+def test_a_stored_script_is_resumed(place: Place) -> None:
     script = """
 import sys
 from resilient_scoop import futures
@@ -125,7 +125,7 @@ if __name__ == "__main__":
     assert place.rscoop("resume", "-q", forked).expect() == "90\n"
 
 
-def test_options_of_the_interpreter_reach_script_and_workers(place: Place) -> None:
+def test_options_of_the_interpreter_apply_to_script_and_workers(place: Place) -> None:
     place.write("""
         import sys
         from resilient_scoop import futures
@@ -139,7 +139,7 @@ def test_options_of_the_interpreter_reach_script_and_workers(place: Place) -> No
     same(place, "script.py", flags=given)
 
 
-def test_variables_of_the_interpreter_end_no_process_of_ours(place: Place) -> None:
+def test_variables_of_the_interpreter_do_not_end_our_processes(place: Place) -> None:
     place.write(
         """
         import sys, tempfile
@@ -196,7 +196,7 @@ if __name__ == "__main__":
 
 
 def shell(place: Place, line: str, **environ: str | None) -> subprocess.CompletedProcess[bytes]:
-    """Run a line of bash in which `$RSCOOP` is the command; None takes a variable away."""
+    """Run a line of bash in which `$RSCOOP` is the command; None removes a variable."""
     given = {**place.env(), "RSCOOP": " ".join(RSCOOP), **environ}
     env = {name: value for name, value in given.items() if value is not None}
     done = subprocess.run(
@@ -208,14 +208,14 @@ def shell(place: Place, line: str, **environ: str | None) -> subprocess.Complete
     return done
 
 
-def test_closed_standard_streams_stay_silent(place: Place) -> None:
+def test_nothing_is_written_to_closed_standard_streams(place: Place) -> None:
     place.write(SUM)
     line = "$RSCOOP run -n 1 script.py <&- >&- 2>&-; echo $?; $RSCOOP run -q -n 1 script.py >&-; echo $?"
     assert shell(place, line).stdout == b"0\n0\n"
     assert place.rscoop("logs", "last").expect() == "20\n"
 
 
-def test_a_hangup_that_is_ignored_stays_ignored(place: Place) -> None:
+def test_an_ignored_hangup_stays_ignored(place: Place) -> None:
     place.write("""
         import os, signal, subprocess
         from resilient_scoop import futures
@@ -264,7 +264,7 @@ def test_a_dumb_terminal_gets_plain_lines_only(place: Place) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes users that do not exist")
-def test_a_user_without_an_entry_or_a_home_is_told_what_to_do(place: Place) -> None:
+def test_a_user_without_an_entry_or_a_home_gets_advice(place: Place) -> None:
     place.write(SUM)
     place.folder.chmod(0o777)
     right = "-all,+dac_read_search"  # the interpreter may be in root's home
@@ -283,7 +283,8 @@ def test_a_user_without_an_entry_or_a_home_is_told_what_to_do(place: Place) -> N
         b"runs belongs to user 54321: ask its owner, or choose a folder of your own" in done.stderr
     )
 
-    # A folder that root has opened to all, as /tmp is, serves all; each sees their own runs.
+    # A folder that root has opened to all users, like /tmp, works for all; each user sees only
+    # their own runs.
     runs = place.state / "runs"
     os.chown(runs, 0, 0)
     runs.chmod(0o1777)
@@ -292,7 +293,7 @@ def test_a_user_without_an_entry_or_a_home_is_told_what_to_do(place: Place) -> N
     assert done.stderr == b""
 
 
-def test_a_working_directory_that_is_gone_is_named(place: Place) -> None:
+def test_a_missing_working_directory_is_named(place: Place) -> None:
     place.write(SUM)
     line = "mkdir gone && cd gone && rmdir ../gone && $RSCOOP run ../script.py"
     done = shell(place, line)
@@ -327,7 +328,7 @@ def test_a_message_tells_notebook_users_how_to_run_in_parallel(place: Place) -> 
     assert b'session = Session(run="NAME")' in done.stderr
 
 
-def test_a_script_that_replaces_its_path_loses_no_part_of_rscoop(place: Place) -> None:
+def test_a_script_that_replaces_its_path_can_still_use_all_of_rscoop(place: Place) -> None:
     done = place.run("""
         import sys
         from resilient_scoop import futures

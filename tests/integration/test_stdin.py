@@ -1,4 +1,4 @@
-"""The script's standard input: each byte is read once in the life of a run, whoever dies meanwhile."""
+"""The script's standard input: each byte is read once in the life of a run, whichever process dies."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_no_input_line_is_lost_or_repeated_when_the_script_dies_after_reading_it
     assert len(list(place.folder.glob("died*"))) == 5
 
 
-def test_a_resumed_script_reads_what_it_read_and_then_what_is_there_now(place: Place) -> None:
+def test_a_resumed_script_reads_its_earlier_input_and_then_the_present_input(place: Place) -> None:
     place.write("""
         import os, sys
         if __name__ == "__main__":
@@ -90,7 +90,9 @@ def test_an_end_of_file_is_repeated_after_a_resume(place: Place) -> None:
     assert fed(place, b"", "logs", "last").stdout == b"'abc'\n'more'\n"
 
 
-def test_megabytes_of_binary_arrive_whole_through_deaths_of_script_and_broker(place: Place) -> None:
+def test_megabytes_of_binary_input_arrive_complete_despite_deaths_of_script_and_broker(
+    place: Place,
+) -> None:
     place.write("""
         import hashlib, os, signal, sys
         from resilient_scoop import futures
@@ -197,7 +199,7 @@ def test_a_script_that_continues_from_a_checkpoint_reads_the_next_line(place: Pl
     assert done.stdout.decode() == f"{lines} {total} 'rest\\n'\n"
 
 
-def test_a_replay_without_workers_is_told_what_the_script_read(place: Place) -> None:
+def test_a_replay_without_workers_gets_the_input_that_the_script_read(place: Place) -> None:
     place.write("""
         import os, sys
         from resilient_scoop import futures
@@ -209,13 +211,13 @@ def test_a_replay_without_workers_is_told_what_the_script_read(place: Place) -> 
     assert fed(place, b"a\nbb\n", "run", "-q", "-n", "1", "script.py").returncode == 5
     assert fed(place, b"", "replay", "last").returncode == 0
     (place.folder / "go").touch()
-    assert fed(place, b"unheard", "replay", "last").returncode == 1  # it asks for more than it did
+    assert fed(place, b"unheard", "replay", "last").returncode == 1  # it requests more than before
     assert fed(place, b"yes\n", "resume", "-q", "last").stdout == b"more? yes\n"
     assert fed(place, b"", "replay", "last").returncode == 0
 
 
 class Terminal:
-    """A run on a terminal of its own."""
+    """A run on a separate terminal."""
 
     def __init__(self, place: Place, *args: str) -> None:
         self.fd, theirs = pty.openpty()
@@ -268,7 +270,7 @@ if __name__ == "__main__":
 """
 
 
-def test_answers_typed_at_a_terminal_are_not_asked_for_again(place: Place) -> None:
+def test_questions_answered_at_a_terminal_are_not_asked_again(place: Place) -> None:
     place.write(ASKING)
     terminal = Terminal(place, "run", "-q", "-n", "1", "script.py")
     terminal.wait_for("name? ")
@@ -301,7 +303,7 @@ def test_a_run_that_waits_for_an_answer_can_be_stopped(place: Place) -> None:
     assert "AssertionError" in finish(process).err  # no terminal this time
 
 
-def test_a_fork_reads_what_its_origin_had_read_and_then_its_own(place: Place) -> None:
+def test_a_fork_reads_the_recorded_input_of_its_source_and_then_its_own(place: Place) -> None:
     place.write("""
         import sys
         from resilient_scoop import futures

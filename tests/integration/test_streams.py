@@ -1,4 +1,4 @@
-"""What the script and its tasks write: shown in order, recorded, and not repeated by a resume."""
+"""The output of the script and its tasks is shown in order, recorded, and not repeated by a resume."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def kill_everything(place: Place) -> None:
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
-            continue  # it died with another
+            continue  # it died with another process
 
 
-def test_both_streams_come_in_the_order_in_which_the_script_wrote_them(place: Place) -> None:
+def test_both_streams_are_shown_in_the_order_in_which_the_script_wrote_them(place: Place) -> None:
     place.write(TALKS)
     both = place.folder / "both"
     with both.open("w") as file:
@@ -60,7 +60,7 @@ def test_both_streams_come_in_the_order_in_which_the_script_wrote_them(place: Pl
     assert text.splitlines() == [*wanted, "from a child"]
 
 
-def test_a_resume_repeats_no_standard_error_and_the_journal_s_folder_has_all_of_it(
+def test_a_resume_repeats_no_standard_error_and_the_run_folder_has_all_of_it(
     place: Place,
 ) -> None:
     place.write(TALKS)
@@ -75,12 +75,12 @@ def test_a_resume_repeats_no_standard_error_and_the_journal_s_folder_has_all_of_
     place.assert_nothing_left()
 
     notes = re.findall(r"log: (.*)", first.err + resumed.err)
-    # What came after the last call before the crash may come again
+    # Output after the last call before the crash may be shown again
     assert [each for at, each in enumerate(notes) if notes.index(each) == at] == [
         "started", *(f"end of {g}" for g in range(8)),
     ]  # fmt: skip
     assert len(notes) <= 10
-    assert (first.err + resumed.err).count("careful") == 2  # the line of the source is shown, too
+    assert (first.err + resumed.err).count("careful") == 2  # the line of the source is shown too
     recorded = place.rscoop("logs", "--errors").expect()
     assert [recorded.count(f"log: end of {g}\n") for g in range(3)] == [1, 1, 1]
     assert "from a child" in recorded
@@ -137,7 +137,7 @@ if __name__ == "__main__":
 """
 
 
-def test_output_of_tasks_is_logged_once_with_time_and_place(place: Place) -> None:
+def test_output_of_tasks_is_logged_once_with_time_and_origin(place: Place) -> None:
     place.environ["CUDA_VISIBLE_DEVICES"] = "3"
     place.write(PRINTS)
     (place.folder / "wait").touch()
@@ -188,7 +188,7 @@ FAILED = sum(x <= 7 < x + 6 for g in range(4) for x in range(g, g + 4))
 
 
 def assert_counts(place: Place, last_line: str) -> None:
-    """Assert that everybody gives the same figures, and the right ones."""
+    """Assert that all commands give the same, correct figures."""
     status = place.status()
     row = json.loads(place.rscoop("runs", "--json").expect())["runs"][-1]
     shown = place.rscoop("status").expect()
@@ -253,7 +253,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_reader_that_leaves_ends_the_script_where_python_would_notice_it(place: Place) -> None:
+def test_the_script_ends_where_python_would_notice_that_the_reader_has_left(place: Place) -> None:
     place.write(READ_IN_PART)
     env = {k: v for k, v in place.env().items() if k != "PYTHONUNBUFFERED"}
 
@@ -268,12 +268,12 @@ def test_a_reader_that_leaves_ends_the_script_where_python_would_notice_it(place
         assert done.stdout.count("\n") == 2
         return done.returncode, (place.folder / "errors").read_text(), done.stdout
 
-    # Given less than Python keeps in its own buffer, it is written where Python's would be
+    # Given less output than Python's own buffer, it is written when Python would write it
     code, output, _ = piped("20")
     assert (code, output) == (0, "")
     (place.folder / "end").unlink()
 
-    # When there is more, the script hears of it, and a resume has what it had
+    # When there is more, the script gets the error, and a resume has the earlier results
     code, output, _ = piped("3000", "flush")
     assert code in {1, 120}, output
     assert "\nBrokenPipeError: [Errno 32] Broken pipe\n" in output
@@ -282,7 +282,7 @@ def test_a_reader_that_leaves_ends_the_script_where_python_would_notice_it(place
     assert len(place.rscoop("logs", "--output", "last").expect().splitlines()) == 3000
 
 
-def test_half_a_line_of_a_task_outlives_the_worker(place: Place) -> None:
+def test_an_incomplete_line_of_a_task_survives_the_worker(place: Place) -> None:
     place.write("""
         import os
         from resilient_scoop import futures
@@ -341,7 +341,7 @@ if __name__ == "__main__":
 
 
 def past_stdout() -> list[str]:
-    """Return what `PAST_STDOUT` shows, in the order of Python."""
+    """Return the output of `PAST_STDOUT` in the order of Python."""
     lines = (
         "printed", "by a process", "printed again", "written", "flushed", "to its number",
         "by a shell", "in a fork:", "forked", "sum 3",
@@ -349,7 +349,7 @@ def past_stdout() -> list[str]:
     return [f"{at} {line}" for at in range(3) for line in lines]
 
 
-def test_what_was_printed_comes_before_what_is_written_past_stdout(place: Place) -> None:
+def test_printed_text_comes_before_text_that_bypasses_stdout(place: Place) -> None:
     assert place.run(PAST_STDOUT).expect().splitlines() == past_stdout()
     with (place.folder / "out").open("w") as out:
         place.rscoop("run", "-q", "-n", "2", "script.py", stdout=out).expect()
@@ -370,6 +370,6 @@ def test_the_last_line_of_a_script_that_kills_itself_is_shown(place: Place) -> N
             os.kill(os.getpid(), signal.SIGKILL)
     """)
     assert done.expect(70) == "3\nthe last line\n"
-    # Said when it is started again, and not at the last death
+    # Reported when it is started again, and not at the last death
     assert done.err.count("it is started again and continues there") == 4
     assert done.err.count("was ended 5 times") == 1

@@ -1,4 +1,4 @@
-"""Strict replays whose divergence is caught by the code that diverged: no wait is forever."""
+"""Strict replays whose divergence is caught by the code that diverged: no wait hangs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads, `concurrent.futures` and asyncio in a script: their calls are found again by a resume."""
+"""Threads, `concurrent.futures` and asyncio in a script: a resume finds the results of their calls."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ if __name__ == "__main__":
 
 
 def chained(start: int) -> int:
-    """Return what `chain` of the script returns."""
+    """Return the result of the script's `chain`."""
     value = start
     for _ in range(10):
         value = value * value % 1000
@@ -108,7 +108,7 @@ def test_a_resume_finds_the_calls_of_threads_and_callbacks(place: Place, after: 
     out += place.rscoop("resume", "-q", "last", timeout_s=60).expect()
     assert out.splitlines() == ANSWER
     place.assert_nothing_left()
-    # Calls that were under way, or whose outcome was not on disk yet, run again; all others do not.
+    # Calls that were running, or whose outcome was not on disk yet, run again; others do not.
     assert len(ledger(place)) <= 90 + 8
     assert len(ledger(place)) >= before
 
@@ -160,7 +160,7 @@ def test_coroutines_wait_for_futures_in_the_script_and_in_tasks(place: Place, wo
     ]
 
 
-def test_calls_of_threads_are_finished_at_the_end_though_the_script_does_not_wait(
+def test_calls_of_threads_finish_at_the_end_of_a_script_that_does_not_wait(
     place: Place,
 ) -> None:
     done = place.run(

@@ -1,4 +1,4 @@
-"""`timeout=` of calls that make calls, that wait, compute, and are tried again."""
+"""`timeout=` of calls that make calls, wait, compute, and are retried."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ if __name__ == "__main__":
 ANSWERS = "TaskTimeoutError\n" * 3 + "6\n4\npatient\n"
 
 
-def test_every_try_of_a_call_has_its_timeout_wherever_it_waits(place: Place) -> None:
+def test_every_try_of_a_call_has_its_timeout_whatever_it_waits_for(place: Place) -> None:
     assert place.run(SCRIPT, workers=6, timeout_s=40.0).expect() == ANSWERS
 
 

@@ -1,4 +1,4 @@
-"""The world at resume: what workers cannot import is no item's outcome, and a run stays as it was."""
+"""A resume in another environment: a failed import is no outcome of an item and changes no run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HELPER: Final = "def times(x): return 10 * x\n"
 
 
 def stopped(place: Place, *args: str, failed: int = 0) -> str:
-    """Assert that a command stops with 75, no traceback of ours and no failed item; return its words."""
+    """Assert that a command stops with 75, without our traceback or a failed item; return its message."""
     done = place.rscoop(*args)
     done.expect(75)
     place.assert_nothing_left()
@@ -41,7 +41,7 @@ def stopped(place: Place, *args: str, failed: int = 0) -> str:
 
 
 @pytest.mark.parametrize("text", [None, "1 / 0\n"])
-def test_a_resume_that_cannot_import_a_module_leaves_the_run_as_it_was(
+def test_a_resume_that_cannot_import_a_module_does_not_change_the_run(
     place: Place, text: str | None
 ) -> None:
     helper = place.write(HELPER, "helper.py")
@@ -58,7 +58,7 @@ def test_a_resume_that_cannot_import_a_module_leaves_the_run_as_it_was(
     assert place.rscoop("logs", "last").expect() == "begin\n150\n210\n"
 
 
-def test_an_error_of_the_script_in_workers_only_stops_the_run(place: Place) -> None:
+def test_an_error_of_the_script_only_in_workers_stops_the_run(place: Place) -> None:
     place.write("""
         import os, resilient_scoop
         from resilient_scoop import futures
@@ -76,7 +76,7 @@ def test_an_error_of_the_script_in_workers_only_stops_the_run(place: Place) -> N
     assert place.rscoop("resume", "-q", "last").expect() == "10\n"
 
 
-def test_a_script_that_fails_later_with_the_error_of_its_workers_ends_as_under_python(
+def test_a_script_that_later_fails_with_the_error_of_its_workers_ends_as_under_python(
     place: Place,
 ) -> None:
     done = place.run("""
@@ -124,7 +124,7 @@ def test_a_module_missing_in_workers_stops_the_run(place: Place, what: str) -> N
         "late/module_found_late.py",
     )
     errors = stopped(place, "run", "-q", "-n", "2", "script.py", what, failed=1)
-    # The classes of arguments may come with the function, which is loaded first.
+    # The classes of arguments may be sent with the function, which is loaded first.
     assert "cannot load the function" in errors or f"cannot load the {what}" in errors
     assert "ModuleNotFoundError: No module named 'module_found_late'" in errors
     (place.folder / "module_found_late.py").symlink_to("late/module_found_late.py")
@@ -163,7 +163,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_resume_has_the_surroundings_of_its_run(place: Place) -> None:
+def test_a_resume_has_the_environment_of_its_run(place: Place) -> None:
     place.write(SURROUNDED, "work/script.py")
     place.write("", "lib/away.py")
     work = place.folder / "work"
@@ -196,7 +196,7 @@ def test_a_resume_has_the_surroundings_of_its_run(place: Place) -> None:
     assert "MINE=\"run's\" (here 'mine')" in replayed.err
     finished = place.rscoop("resume", "last")
     assert finished.expect() == ""
-    assert finished.err.count("\n") == 1, finished.err  # nothing starts, so nothing is said of it
+    assert finished.err.count("\n") == 1, finished.err  # nothing starts, so nothing is reported
 
 
 HASHED: Final = """
@@ -211,7 +211,7 @@ if __name__ == "__main__":
 
 
 def hashes(place: Place, seed: str) -> str:
-    """Return what Python itself gives for the numbers that `HASHED` prints."""
+    """Return the numbers that `HASHED` prints under Python itself."""
     words = [sys.executable, "-c", "print(*[hash('a word')] * 3)"]
     environ = place.env() | {"PYTHONHASHSEED": seed}
     return subprocess.run(
@@ -243,7 +243,7 @@ def test_a_run_draws_a_hash_seed_if_the_user_sets_none(place: Place, seed: str |
     assert place.rscoop("resume", "-q", "last", env=environ).expect() == ""
 
 
-def test_a_worker_that_cannot_import_while_others_can_is_tried_again(place: Place) -> None:
+def test_a_worker_that_alone_cannot_import_is_restarted(place: Place) -> None:
     place.write("""
         import os, resilient_scoop, time
         from resilient_scoop import futures

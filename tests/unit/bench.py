@@ -1,4 +1,4 @@
-"""A broker on the bench: a clock turned by hand, every invariant checked after every step."""
+"""A broker in a test bench: the test sets the clock, and every invariant is checked after every step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RISKY = wire.Define(ONCE, ONCE, "m:risky", b"code", wire.Options(idempotent=Fals
 
 
 def digests(*args: int, salt: int = 0) -> bytes:
-    """Return digests that differ where arguments or `salt` do."""
+    """Return digests that differ if arguments or `salt` differ."""
     return b"".join((salt << 32 | arg).to_bytes(8, "big") for arg in args)
 
 
@@ -54,7 +54,7 @@ def outcomes(call: int, start: int, stop: int, *, parent: str = ROOT, **more: An
 
 
 class Bench:
-    """Drives a broker without sleeping, and keeps a journal of what it writes."""
+    """Drives a broker without sleeping, and keeps its records in a journal."""
 
     def __init__(self, *, epoch: int = 1, state: DurableState | None = None, **config: Any) -> None:
         self.now = 100.0
@@ -75,7 +75,7 @@ class Bench:
         return actions
 
     def tell(self, peer: PeerId, *messages: wire.Up, host: str | None = None) -> list[Action]:
-        """Let the broker hear one bundle, of this host or another one."""
+        """Give the broker one bundle, of this host or another one."""
         return self.feed(Heard(peer, list(messages), [wire.encode(m) for m in messages], host))
 
     def wait(self, seconds: float, *, vouched: Sequence[PeerId] = ()) -> list[Action]:
@@ -102,7 +102,7 @@ class Bench:
         return self.broker.members.root[0]
 
     def again(self, *, adopt: bool = True) -> Bench:
-        """Return a new broker on what this one has written."""
+        """Return a new broker that reads the journal of this one."""
         defines = [d for d in self._all(Table.DEFINE) if isinstance(d, wire.Define)]
         log = [
             (key, wire.decode_logged(raw))

@@ -1,4 +1,4 @@
-"""DEAP's loops on a stand-in for durable state that outlives a process which dies at a commit."""
+"""DEAP's loops with a stand-in for durable state, which survives a process that dies at a commit."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ creator.create("ContribVector", list, fitness=creator.ContribMin)
 
 
 class StoppedError(Exception):
-    """The process has died."""
+    """Raised where the process dies."""
 
 
 @dataclass
 class Disk:
-    """What outlives a process: the last commit; and when the process is to die."""
+    """The last commit, which outlives a process; and the commit at which the process dies."""
 
     kept: bytes | None = None
     commits: int = 0
@@ -40,7 +40,7 @@ class Disk:
 
 
 class FakeDurable:
-    """A stand-in for `checkpoint.durable` that pickles at each commit and loads what is on the disk."""
+    """A stand-in for `checkpoint.durable` that pickles at each commit and loads from the disk."""
 
     def __init__(self, disk: Disk, name: str = "main", **initial: Any) -> None:
         disk.names.append(name)
@@ -75,7 +75,7 @@ class FakeDurable:
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    """Let the loops commit to a disk of their own; return it."""
+    """Make the loops commit to a new disk; return it."""
     disk = Disk()
     monkeypatch.setattr("resilient_scoop.checkpoint.durable", functools.partial(FakeDurable, disk))
     return disk
@@ -83,7 +83,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 @dataclass
 class World:
-    """What a script makes before it calls the loop."""
+    """The objects that a script makes before it calls the loop."""
 
     toolbox: base.Toolbox
     population: list[Any]
@@ -166,7 +166,7 @@ LOOPS: dict[str, tuple[Any, Any]] = {
 
 
 def seen(result: Any, world: World) -> Any:
-    """Return all that can be seen of a run, in a form that compares bit by bit."""
+    """Return all visible results of a run, in a form that is compared bit by bit."""
     population, logbook = result
     return (
         [(list(each), each.fitness.values) for each in population],

@@ -1,4 +1,4 @@
-"""Argument values whose digests must be the same in every process; run as a script, prints them."""
+"""Argument values whose digests must be the same in every process; as a script, it prints them."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def cases() -> dict[str, object]:
 
 
 def digest_of(obj: object) -> bytes:
-    """Return the digest of `obj` with the payload it would travel with."""
+    """Return the digest of `obj`, with the payload with which it would be sent."""
     try:
         data = payload.dumps_large(obj, None)
     except PicklingFailedError:

@@ -1,8 +1,8 @@
-"""Random edits of a program: those that change a result must show in fingerprints, harmless ones must not.
+"""Random edits of a program: edits that change a result must change fingerprints, harmless ones must not.
 
-`python -m tests.unit.edits --edits 1000 --seed 1` prints the rates. An edit mutates the syntax tree of one
-of the program's modules. A forked child imports the edited program, calls each of its functions and takes
-their fingerprints; the same was done with the program as it is.
+`python -m tests.unit.edits --edits 1000 --seed 1` prints the rates. An edit mutates the syntax tree
+of one of the program's modules. A forked child imports the edited program, calls each of its
+functions and takes their fingerprints; the same was done with the original program.
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ class Rates:
 
 
 def look(files: dict[str, str], folder: Path) -> Seen | None:
-    """Return what an edited program does; None where it cannot be imported."""
+    """Return the results of an edited program; None if it cannot be imported."""
     for name, text in files.items():
         (folder / name).parent.mkdir(exist_ok=True, parents=True)
         (folder / name).write_text(text)
@@ -282,7 +282,7 @@ def _nodes(tree: ast.AST, *kinds: type[ast.AST]) -> list[Any]:
 
 
 def change(tree: ast.Module, rng: random.Random) -> str | None:  # noqa: PLR0911 - one kind each
-    """Change something that may matter; return what."""
+    """Make a change that may matter; describe it."""
     kind = rng.choice(["number", "number", "text", "operator", "compare", "delete", "swap", "add"])
     if kind in ("number", "text"):
         wanted = int if kind == "number" else str
@@ -327,7 +327,7 @@ def _change_body(tree: ast.Module, rng: random.Random, kind: str) -> str | None:
 
 
 def dress(tree: ast.Module, rng: random.Random) -> str | None:
-    """Change something that does not matter; return what."""
+    """Make a change that does not matter; describe it."""
     kind = rng.choice(["annotate", "document", "rename", "unused", "returns"])
     functions = _nodes(tree, ast.FunctionDef)
     if not functions:
@@ -366,7 +366,7 @@ def _rename(function: ast.FunctionDef, rng: random.Random) -> str | None:
 
 
 def edited(rng: random.Random, *, harmless: bool) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield edits without end: what was done, and the files."""
+    """Yield edits without end: their description, and the files."""
     while True:
         name = rng.choice([*PROGRAM, "prog.py", "prog.py"])
         tree = ast.parse(PROGRAM[name])
@@ -377,7 +377,7 @@ def edited(rng: random.Random, *, harmless: bool) -> Iterator[tuple[str, dict[st
 
 
 def rates(seed: int, count: int) -> Rates:
-    """Make so many edits of each kind that can be imported, and compare."""
+    """Make a number of edits of each kind that can be imported, and compare the results."""
     found = Rates()
     with tempfile.TemporaryDirectory() as folder:
         plain = {name: ast.unparse(ast.parse(text)) for name, text in PROGRAM.items()}

@@ -1,4 +1,4 @@
-"""A bench on which a hand-over is asked for."""
+"""A bench with a requested hand-over."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def anywhere(actions: Sequence[Action]) -> list[wire.Task]:
 
 
 def with_kid(bench: Bench, *workers: bytes) -> tuple[wire.Attempt, wire.Attempt]:
-    """Let a nested parent run on the first worker; return the attempts of the root and of it."""
+    """Let a nested parent run on the first worker; return the attempts of the root and of that parent."""
     root = bench.begin(*workers)  # type: ignore[arg-type]
     actions = bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root))
     (task,) = granted(actions, W1)

@@ -1,4 +1,4 @@
-"""A slice whose main thread and deputy take turns at any step, for the tests of what is given back."""
+"""A slice whose main thread and deputy alternate at any step, for the tests of returned items."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from resilient_scoop.core.worker.worker import Work
 
 
 def begin_next(work: Work) -> Iterator[int | None]:
-    """Begin an item as the main thread of a worker does, stopping wherever another may come in.
+    """Begin an item as the main thread of a worker does, stopping wherever another thread may act.
 
-    The last that it yields is the item; None where there is none. See `Executor._slice`.
+    The last yielded value is the item; None if there is none. See `Executor._slice`.
     """
     index = work.next
     yield -1
     work.next = index + 1
     yield -1
     if index >= work.stop:
-        yield -2  # wants the lock
+        yield -2  # waits for the lock
         if index >= work.stop:
             work.next = index
             yield None
@@ -27,7 +27,7 @@ def begin_next(work: Work) -> Iterator[int | None]:
 
 
 class Racing(Work):
-    """A slice whose main thread takes some steps whenever the deputy looks at it or changes it."""
+    """A slice whose main thread takes some steps whenever the deputy reads or changes it."""
 
     def __init__(self, work: Work, steps: int) -> None:
         self.others = False
@@ -57,7 +57,7 @@ class Racing(Work):
             self.others = True
 
     def take_steps(self, steps: int, *, locked: bool = False) -> None:
-        """Let the main thread take so many steps; it cannot where it waits for the deputy's lock."""
+        """Let the main thread take some steps; it takes none while it waits for the deputy's lock."""
         for _ in range(steps):
             if self.ended or (self.blocked and locked):
                 return

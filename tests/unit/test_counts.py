@@ -1,4 +1,4 @@
-"""Numbers of things, as users read them."""
+"""Counts, as users read them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_a_count_of_one_uses_the_singular() -> None:
     assert [counted(n, "crash", "crashes") for n in (1, 3)] == ["1 crash", "3 crashes"]
 
 
-def test_a_run_of_one_item_says_so() -> None:
+def test_a_run_of_one_item_uses_the_singular() -> None:
     report = Report(done=1, reused=1, resubmitted=1, crashes=1, recovered=1)
     assert "1 result, 1 from the journal, 1 resubmitted after 1 crash" in finished("r", report, 1.0)
     assert "nothing resubmitted after 1 crash" in finished("r", Report(crashes=1), 1.0)

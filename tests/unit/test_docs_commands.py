@@ -1,4 +1,4 @@
-"""What the pages and the help texts say of commands, options, limits and names is so."""
+"""Commands, options, limits and names in the pages and the help texts are correct."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def leaves() -> Iterator[tuple[str, click.Command]]:
 
 
 def check(text: str) -> None:
-    """Assert that a command line names a command that there is, with options that it has."""
+    """Assert that a command line names an existing command with existing options."""
     text = re.split(r"\s{3,}|[|;&>]| #", text)[0].replace("[=FUNCTION]", "").replace("…", "")
     words = shlex.split(text)[1:]
     while words and words[0] == "--state-dir":
@@ -60,7 +60,7 @@ def check(text: str) -> None:
     known = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
     for word in words[1:]:
         if word in {"SCRIPT", "-"} or word.endswith(".py"):
-            break  # what follows is the script's
+            break  # the rest belongs to the script
         if word.startswith("-") and word not in ("--help", "-h"):
             assert word.partition("=")[0] in known, f"{text}: no option {word}"
 
@@ -98,7 +98,7 @@ def test_the_names_of_a_page_can_be_imported(page: Path) -> None:
         assert hasattr(futures, name), f"{page.name}: futures.{name}"
 
 
-def test_the_page_lists_the_fields_of_task_info() -> None:
+def test_the_page_lists_all_fields_of_task_info() -> None:
     page = (ROOT / "docs" / "checkpoints.md").read_text()
     [listed] = re.findall(r"`task_info\(\)` also has (.*?)\. It is None", page, re.DOTALL)
     names = {*re.findall(r"`(\w+)`", listed)} - {"index", "host", "gpu", "name"}
@@ -106,7 +106,7 @@ def test_the_page_lists_the_fields_of_task_info() -> None:
     assert WorkerInfo.__struct_fields__ == ("index", "name", "host", "gpu")
 
 
-def test_the_limits_of_the_pages_are_those_of_the_code() -> None:
+def test_the_limits_on_the_pages_are_those_of_the_code() -> None:
     page = (ROOT / "docs" / "checkpoints.md").read_text()
     assert RESUME_BYTES_MAX == 1 << 20
     assert "It may have at most 1 MiB." in page

@@ -1,6 +1,6 @@
 """`Pool` beside `multiprocessing.pool.Pool`: the same calls, answers, errors and laziness.
 
-Outside of a run it computes with an executor; here that is a `ProcessPoolExecutor`.
+Outside a run, `Pool` computes with an executor; here this is a `ProcessPoolExecutor`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def kept(x: int) -> int:
 
 
 class Processes(concurrent.futures.ProcessPoolExecutor):
-    """An executor that can be ended as ours."""
+    """An executor that can be ended like ours."""
 
     def terminate_workers(self) -> None:
         for item in list(self._pending_work_items.values()):
@@ -79,7 +79,7 @@ def theirs_pool() -> Iterator[Any]:
 
 @pytest.fixture(params=["multiprocessing", "resilient_scoop"])
 def make(request: pytest.FixtureRequest, ours: None) -> Iterator[Callable[..., Any]]:
-    """Make pools of the one kind or the other; end them after the test."""
+    """Make pools of either kind; end them after the test."""
     made: list[Any] = []
 
     def new(*args: Any, **kwargs: Any) -> Any:
@@ -99,7 +99,7 @@ def pool(make: Callable[..., Any]) -> Any:
 
 
 def outcomes(iterator: Any) -> list[Any]:
-    """Return what an iterator gives; of items that fail, the error."""
+    """Return the values of an iterator; for items that fail, the error."""
     found: list[Any] = []
     while True:
         try:
@@ -122,7 +122,7 @@ def test_map_raises_the_error_of_an_item(pool: Any) -> None:
     assert pool.map(square, [1]) == [1]
 
 
-def test_map_raises_for_what_is_not_iterable(pool: Any) -> None:
+def test_map_raises_for_an_object_that_is_not_iterable(pool: Any) -> None:
     with pytest.raises(TypeError, match="not iterable"):
         pool.map(square, 5)
 
@@ -157,7 +157,7 @@ def test_imap_yields_results_before_the_last_one_is_done(pool: Any) -> None:
         assert time.monotonic() - started < 2.5
 
 
-def test_imap_reads_its_iterable_before_the_first_result_is_asked_for(pool: Any) -> None:
+def test_imap_reads_its_iterable_before_the_first_result_is_requested(pool: Any) -> None:
     read = threading.Event()
 
     def numbers() -> Iterator[int]:
@@ -178,7 +178,7 @@ def test_an_error_of_the_iterable_follows_the_results_before_it(pool: Any) -> No
     assert outcomes(pool.imap(square, numbers()))[:2] == [9, "ZeroDivisionError('the end')"]
 
 
-def test_imap_next_with_a_timeout_can_be_asked_again(pool: Any) -> None:
+def test_next_of_imap_can_be_repeated_after_a_timeout(pool: Any) -> None:
     for read in (pool.imap, pool.imap_unordered):
         results = read(slow, [1.0])
         with pytest.raises(multiprocessing.TimeoutError):
@@ -270,7 +270,7 @@ def test_the_end_of_the_with_block_ends_the_pool(make: Callable[..., Any]) -> No
         pool.map(square, [2])
 
 
-def test_a_pool_refuses_what_makes_no_sense(make: Callable[..., Any], pool: Any) -> None:
+def test_a_pool_refuses_invalid_arguments(make: Callable[..., Any], pool: Any) -> None:
     with pytest.raises(ValueError, match="Number of processes must be at least 1"):
         make(0)
     with pytest.raises(ValueError, match="maxtasksperchild must be a positive int or None"):
@@ -300,7 +300,7 @@ def mine(ours: None) -> Iterator[Any]:
         yield pool
 
 
-def test_an_endless_iterable_is_read_as_far_as_it_is_needed(mine: Any) -> None:
+def test_an_endless_iterable_is_read_only_as_far_as_needed(mine: Any) -> None:
     count = itertools.count()
     results = mine.imap(square, count)
 
@@ -325,7 +325,7 @@ def test_a_canceled_result_raises(mine: Any) -> None:
         asked[-1].get(30)
 
 
-def test_results_that_are_done_are_forgotten(mine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_results_are_forgotten(mine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PRUNE_AT", 8)
     mine._prune_at = 8
     for _ in range(100):

@@ -12,7 +12,7 @@ from resilient_scoop.progress_bar import ProgressBar
 
 
 class FakeBar:
-    """As a bar of tqdm."""
+    """A bar like that of tqdm."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings

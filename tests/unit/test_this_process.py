@@ -1,4 +1,4 @@
-"""The attributes of the package: what the process is in its run, and what is loaded on first use."""
+"""The attributes of the package: the role of the process, and names that are loaded on first use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import resilient_scoop
 from resilient_scoop import executor, pool, session, this_process
 
 
-def test_the_package_shows_what_the_process_is_at_this_moment(
+def test_the_package_shows_the_present_role_of_the_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert (resilient_scoop.IS_RUNNING, resilient_scoop.SIZE) == (False, 0)
@@ -23,7 +23,7 @@ def test_all_public_names_are_listed_and_can_be_read() -> None:
         getattr(resilient_scoop, name)
 
 
-def test_classes_that_are_loaded_on_first_use_are_those_of_their_modules() -> None:
+def test_classes_that_are_loaded_on_first_use_are_the_classes_of_their_modules() -> None:
     assert resilient_scoop.Executor is executor.Executor
     assert resilient_scoop.Pool is pool.Pool
     assert resilient_scoop.Session is session.Session

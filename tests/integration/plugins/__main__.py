@@ -43,7 +43,7 @@ def row_of(script: Script) -> str:
 
 
 def version_of(library: str) -> str:
-    """Return the version of a library; of one of Python's own, that of Python."""
+    """Return the version of a library; for a module of Python, the version of Python."""
     try:
         return importlib.metadata.version(_DISTRIBUTIONS.get(library, library))
     except importlib.metadata.PackageNotFoundError:

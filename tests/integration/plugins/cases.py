@@ -47,14 +47,14 @@ class Script:
 
     @property
     def title(self) -> tuple[str, str]:
-        """The library and what it is given: the first line of the script."""
+        """The library and the hook that it gets: the first line of the script."""
         doc = ast.get_docstring(ast.parse(self.path.read_text())) or ""
         library, _, hook = doc.splitlines()[0].partition(": ")
         return library, hook.rstrip(".")
 
     @property
     def is_installed(self) -> bool:
-        """Whether its library is."""
+        """Whether its library is installed."""
         library = self.title[0]
         module = {**MODULES, **MODULES_MORE}.get(library, library)
         return importlib.util.find_spec(module) is not None
@@ -120,7 +120,7 @@ class Case:
         return done.expect()
 
     def kill_everything(self) -> tuple[str, int]:
-        """Return what is printed if all is killed and resumed, and the calls before that."""
+        """Return what is printed if all is killed and resumed, and the calls before the kill."""
         process = self.start()
         self._await_calls(process)
         while found := self.place.processes():

@@ -1,4 +1,4 @@
-"""Calls that fail in every way, through joblib and pools: an error of that call; others work."""
+"""Calls that fail in every way, through joblib and pools: only that call fails, others work."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ PRINTED = [line for error in ERRORS for line in (error, "[1, 2]")] + [
 ]
 
 
-def test_a_call_that_fails_in_a_run_is_an_error_of_that_call_alone(place: Place) -> None:
+def test_a_failing_call_in_a_run_fails_alone(place: Place) -> None:
     place.write(SCRIPT)
 
     done = place.rscoop("run", "-q", "-n", "2", "script.py", timeout_s=60)
@@ -81,7 +81,7 @@ def test_a_call_that_fails_in_a_run_is_an_error_of_that_call_alone(place: Place)
     place.assert_nothing_left()
 
 
-def test_a_call_that_fails_without_a_run_is_an_error_of_that_call_alone(place: Place) -> None:
+def test_a_failing_call_without_a_run_fails_alone(place: Place) -> None:
     place.write(SCRIPT)
 
     done = subprocess.run(

@@ -100,7 +100,7 @@ CASES = [
 
 @pytest.mark.plugins
 @pytest.mark.parametrize(("library", "part", "printed"), CASES)
-def test_a_bridge_makes_the_calls_of_the_executor_that_it_is_given(
+def test_a_bridge_makes_its_calls_with_the_given_executor(
     place: Place, library: str, part: str, printed: str
 ) -> None:
     if importlib.util.find_spec(library) is None:

@@ -166,7 +166,7 @@ print(Parallel(n_jobs=-1)(delayed(table)(n) for n in range(5)))
 
 
 def test_a_task_of_the_run_may_use_all_jobs_of_joblib(place: Place) -> None:
-    """Without the backend, joblib starts processes of its own in the worker, or threads."""
+    """Without the backend, joblib starts its own processes or threads in the worker."""
     out = run(
         place,
         """
@@ -321,7 +321,7 @@ def python(place: Place) -> str:
     return done.stdout
 
 
-def test_a_program_outside_of_a_run_uses_an_executor_and_continues_it(place: Place) -> None:
+def test_a_program_outside_a_run_uses_an_executor_and_continues_it(place: Place) -> None:
     place.write(OUTSIDE)
     expected = f"{sum(x * x for x in range(40))}\n[True, True]\n"
 
@@ -341,7 +341,7 @@ def test_a_program_may_register_again_after_its_executor(place: Place) -> None:
     assert python(place).endswith("[True, True]\nTrue True\n")
 
 
-def test_a_program_outside_of_a_run_needs_no_executor(place: Place) -> None:
+def test_a_program_outside_a_run_needs_no_executor(place: Place) -> None:
     text = OUTSIDE.replace('Executor(max_workers=2, run="named")', "open(os.devnull)")
     place.write(text.replace("register(executor=executor)", "register()"))
 
@@ -382,7 +382,7 @@ def pytest_collection_modifyitems(config, items):
 @pytest.mark.plugins
 @pytest.mark.timeout(400)
 def test_the_backend_passes_the_tests_that_joblib_has_for_each_backend(tmp_path: Path) -> None:
-    """All tests of joblib that name our backend, once it is registered before they are collected."""
+    """All tests of joblib that name our backend, after it is registered before their collection."""
     (tmp_path / "our_backend.py").write_text(PLUGIN.replace("{left_out}", repr(LEFT_OUT)))
     place = Place(tmp_path, tmp_path / "state")
 

@@ -1,4 +1,4 @@
-"""The programs of `docs/plugins.md`, run as they stand there: they print what the page says."""
+"""The programs of `docs/plugins.md` run as written and print what the page says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROGRAMS = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", PAGE.read_tex
 
 
 def libraries(program: str) -> list[str]:
-    """Return the modules that a program imports, but for ours and Python's."""
+    """Return the modules that a program imports, except ours and Python's."""
     found = []
     for node in ast.walk(ast.parse(program)):
         if isinstance(node, ast.Import):
@@ -28,7 +28,7 @@ def libraries(program: str) -> list[str]:
 
 
 def parameter(program: str, output: str) -> object:
-    """Return a program as a parameter; what needs only the libraries of all tests is a real test."""
+    """Return a program as a parameter; mark it `real` if it needs only the libraries of all tests."""
     needed = libraries(program)
     missing = [each for each in dict.fromkeys(needed) if importlib.util.find_spec(each) is None]
     name = next((each for each in needed if each in ALWAYS_THERE), needed[0])
@@ -41,7 +41,7 @@ def parameter(program: str, output: str) -> object:
 
 
 @pytest.mark.parametrize(("program", "output"), [parameter(*each) for each in PROGRAMS])
-def test_a_program_of_the_page_prints_what_the_page_says(
+def test_a_program_of_a_user_page_prints_the_output_on_the_page(
     program: str, output: str, place: Place
 ) -> None:
     place.write(program)
@@ -58,7 +58,7 @@ def test_every_program_of_the_page_is_run() -> None:
 
 
 @pytest.mark.real
-def test_the_table_of_the_page_has_a_row_for_each_script_and_no_other_answer() -> None:
+def test_the_table_of_the_page_has_a_row_for_each_script_and_no_wrong_answer() -> None:
     rows = re.findall(
         r"^\| (\w+) \|.*\| (\w+) \| (\w+) \| (\w+) \| \d+ \|$", PAGE.read_text(), re.MULTILINE
     )

@@ -1,4 +1,4 @@
-"""`Pool` as users meet it: CPython's own tests of pools, programs without a run, tasks, threads, deaths."""
+"""`Pool` in use: CPython's own tests of pools, programs without a run, tasks, threads, deaths."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class OurPool(theirs._TestPool, unittest.TestCase):
 """
 
 
-def test_a_pool_passes_the_tests_of_python(place: Place) -> None:
+def test_our_pool_passes_the_tests_of_python_s_pool(place: Place) -> None:
     pytest.importorskip("test._test_multiprocessing", reason="this Python comes without its tests")
     place.write(CPYTHON, "our_pool.py")
 
@@ -149,7 +149,7 @@ def test_terminate_ends_running_calls_and_waiting_threads_get_an_error(place: Pl
     assert python(place) == "SessionClosedError\nTrue\n"
 
 
-def test_terminate_in_a_run_leaves_other_calls_alone(place: Place) -> None:
+def test_terminate_in_a_run_does_not_affect_other_calls(place: Place) -> None:
     done = place.run("""
         import time
         from resilient_scoop import Pool, futures

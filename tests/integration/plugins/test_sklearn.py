@@ -59,7 +59,7 @@ class Refusing(KNeighborsClassifier):
 
 
 def both(place: Place, main: str) -> str:
-    """Return what a script prints with the backend; it is what it prints with joblib's sequential one."""
+    """Return what a script prints with the backend; check that joblib's sequential one gives the same."""
     body = "".join(f"        {line}\n" for line in main.strip("\n").splitlines())
     script = f"{HEAD}\n\nif __name__ == '__main__':\n    register()\n"
     script += "    with joblib.parallel_config(BACKEND):\n"
@@ -188,4 +188,4 @@ def test_a_program_without_a_run_finds_its_fits_when_it_is_started_again(place: 
     assert printed[0] == printed[1]
     fits = [line for line in ledger(place) if line.endswith(" 100")]
     assert len(fits) == 6
-    assert len(ledger(place)) == 6 + 2  # the best is fitted in the program itself
+    assert len(ledger(place)) == 6 + 2  # the best model is fitted in the program itself

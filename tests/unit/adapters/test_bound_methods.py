@@ -1,4 +1,4 @@
-"""Bound methods arrive as the method that was sent, whatever its function is called."""
+"""A bound method arrives as the method that was sent, whatever the name of its function is."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Child(Base):
         return [super().step, super().make, super().cached]
 
 
-def test_a_method_arrives_as_the_one_that_was_sent() -> None:
+def test_a_bound_method_arrives_as_the_same_method() -> None:
     base, child = Base(), Child()
     shadowed = Base()
     shadowed.run = lambda x: ("own", x)  # type: ignore[method-assign]
@@ -96,7 +96,7 @@ def test_a_method_arrives_as_the_one_that_was_sent() -> None:
     assert [each(3) for each in payload.loads(payload.dumps(sent))] == expected
 
 
-def test_a_method_arrives_as_the_one_that_was_sent_if_its_class_is_local() -> None:
+def test_a_bound_method_of_a_local_class_arrives_as_the_same_method() -> None:
     class Local(Base):
         def step(self, x: int) -> tuple[str, int]:
             return "Local", x
@@ -114,12 +114,12 @@ def test_a_method_arrives_as_the_one_that_was_sent_if_its_class_is_local() -> No
 
 
 @pytest.mark.parametrize("method", [Base().step, Base.make, Base().cached, Base.of_class])
-def test_a_method_with_its_own_name_is_pickled_by_it(method: Any) -> None:
+def test_a_method_that_has_the_name_of_its_function_is_pickled_by_name(method: Any) -> None:
     assert bound_methods.has_own_name(method)
     assert bound_methods.reduce(method)[0] is getattr
 
 
-def test_a_method_arrives_although_a_descriptor_of_its_name_raises() -> None:
+def test_a_method_arrives_if_a_descriptor_of_its_name_raises() -> None:
     class Refusing:
         def __get__(self, _owner: Any, _cls: Any) -> Any:
             raise LookupError

@@ -1,4 +1,4 @@
-"""The collector of cycles is held back for imports, and only for them."""
+"""The garbage collector is paused during imports, and only then."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 from resilient_scoop.adapters import collector
 
 
-def test_paused_collects_nothing_inside_and_continues_after() -> None:
+def test_paused_prevents_collections_inside_and_resumes_them_afterwards() -> None:
     assert gc.isenabled()
     with collector.paused():
         assert not gc.isenabled()
     assert gc.isenabled()
 
 
-def test_paused_continues_after_an_error() -> None:
+def test_paused_resumes_collections_after_an_error() -> None:
     with pytest.raises(ImportError), collector.paused():
         raise ImportError
     assert gc.isenabled()
 
 
-def test_paused_leaves_a_collector_off_that_was_off() -> None:
+def test_paused_leaves_a_disabled_collector_disabled() -> None:
     gc.disable()
     try:
         with collector.paused():

@@ -1,4 +1,4 @@
-"""The flight record: what a process executes, read by others while it lives and after."""
+"""The flight record shows other processes what a process executes, also after its death."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from resilient_scoop.adapters.flight_record import FlightRecord
 
 
-def test_another_process_record_is_found_and_read() -> None:
+def test_the_record_of_another_process_is_found_and_read() -> None:
     record = FlightRecord.create("w1")
     record.begin(2, 5, "0.3[1]", 4, 17)
     found = FlightRecord.of_process(os.getpid())
@@ -29,5 +29,5 @@ def test_another_process_record_is_found_and_read() -> None:
     record.close()
 
 
-def test_no_record_is_found_of_a_process_without_one_or_of_an_ended_one() -> None:
+def test_no_record_is_found_of_an_ended_process_or_of_one_without_a_record() -> None:
     assert FlightRecord.of_process(2**22 + 1) is None

@@ -1,4 +1,4 @@
-"""Pickles of earlier versions name modules, and classes in them, that are elsewhere now."""
+"""Pickles of earlier versions name modules and classes that have moved since."""
 
 from __future__ import annotations
 

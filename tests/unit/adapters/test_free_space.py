@@ -1,4 +1,4 @@
-"""Free space of a file system, in words."""
+"""The free space of a file system as text."""
 
 from __future__ import annotations
 

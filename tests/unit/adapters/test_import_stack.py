@@ -1,4 +1,4 @@
-"""A worker that imports the script for very long: where it is, and how it is shown."""
+"""The stack of a worker whose import of the script takes very long, and how it is shown."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_stack_of_a_process_that_hangs_in_an_import_is_shown(tmp_path: Path)
     assert import_stack.place(process.pid, tmp_path / "no.log") == ""
 
 
-def test_a_record_shows_the_length_of_the_start_and_the_script_s_present_line() -> None:
+def test_a_record_shows_how_long_the_start_takes_and_the_present_line_of_the_script() -> None:
     record = FlightRecord.create("w1")
     assert 0 < record.starts_s < 60
     record.ready()

@@ -10,7 +10,7 @@ import pytest
 from resilient_scoop.adapters.loaded import loaded
 
 
-def test_loaded_returns_no_module_while_it_is_imported(
+def test_loaded_returns_none_for_a_module_during_its_import(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "half.py").write_text(
@@ -27,7 +27,7 @@ def test_loaded_returns_none_for_a_module_that_is_not_imported() -> None:
     assert loaded("no_such_module") is None
 
 
-def test_loaded_returns_what_a_program_has_put_into_sys_modules(
+def test_loaded_returns_objects_that_a_program_has_put_into_sys_modules(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stand_in = object()

@@ -1,4 +1,4 @@
-"""Tries of a login, with waits drawn at random."""
+"""Logins are repeated after random waits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def is_value_error(error: BaseException) -> bool:
     return isinstance(error, ValueError)
 
 
-def test_a_temporary_error_is_tried_again() -> None:
+def test_a_call_is_repeated_after_a_temporary_error() -> None:
     call = Flaky(ValueError(), ValueError())
     assert patiently(call, is_value_error, tries=3, wait_max_s=0.01) == "done"
     assert call.calls == 3

@@ -1,4 +1,4 @@
-"""Files that outlast a power cut are written beside the old ones, synced, and then named."""
+"""Files that must survive a power cut are written beside the old ones, synced, and then renamed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weak references arrive with what they refer to, and count by it."""
+"""Weak references arrive with their targets, and their digests depend on the targets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def arrived(value: Any) -> Any:
     return found
 
 
-def test_what_a_weak_object_refers_to_arrives_and_lives_as_long_as_it() -> None:
+def test_the_target_of_a_weak_object_arrives_and_lives_as_long_as_the_object() -> None:
     node = Node(7)
     by_name: WeakValueDictionary[str, Node] = WeakValueDictionary(a=node)
 
@@ -37,7 +37,7 @@ def test_what_a_weak_object_refers_to_arrives_and_lives_as_long_as_it() -> None:
     assert arrived(arrived(ref(node)))().value == 7
 
 
-def test_a_reference_to_what_no_longer_exists_arrives_as_such() -> None:
+def test_a_dead_reference_arrives_as_a_dead_reference() -> None:
     gone = ref(Node(1))
     gc.collect()
 
@@ -51,7 +51,7 @@ def test_references_in_a_cycle_refer_to_the_object_that_holds_them() -> None:
         assert list(node.others) == [node]
 
 
-def test_the_received_object_is_not_kept_alive_by_anything_else() -> None:
+def test_nothing_else_keeps_a_received_object_alive() -> None:
     sent = Node(1)
     found = arrived(ref(sent))
     watch = ref(found())
@@ -70,7 +70,7 @@ def kinds_of(each: Plain) -> list[Any]:
     return [ref(each), WeakSet([each]), WeakValueDictionary(a=each)]
 
 
-def test_a_digest_depends_on_what_is_referred_to() -> None:
+def test_a_digest_depends_on_the_target() -> None:
     one, same, other = Plain(1), Plain(1), Plain(2)
     for now, then, differing in zip(*map(kinds_of, (one, same, other)), strict=True):
         assert digest(now) == digest(then) is not None
@@ -83,7 +83,7 @@ def test_a_received_object_has_the_digest_of_the_one_that_was_sent() -> None:
         assert digest(each) == digest(arrived(each)) is not None
 
 
-def test_what_has_no_form_counts_as_any_only_where_a_weak_object_refers_to_it() -> None:
+def test_a_target_without_canonical_form_is_ignored_only_in_a_weak_object() -> None:
     class Odd:
         def __reduce__(self) -> Any:
             raise TypeError("cannot be pickled")

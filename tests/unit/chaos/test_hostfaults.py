@@ -13,7 +13,7 @@ def test_the_same_seed_draws_the_same_round() -> None:
     assert rounds[0] == rounds[1] != rounds[2]
 
 
-def test_every_round_spares_a_host_and_every_kind_is_drawn() -> None:
+def test_every_round_leaves_one_host_without_faults_and_every_kind_is_drawn() -> None:
     kinds = set()
     for seed in range(400):
         drawn = draw(random.Random(seed), HOSTS, list(Fault), 10.0)
@@ -24,7 +24,7 @@ def test_every_round_spares_a_host_and_every_kind_is_drawn() -> None:
     assert kinds == set(Fault)
 
 
-def test_lasting_faults_end_before_and_after_a_host_counts_as_lost() -> None:
+def test_some_faults_end_before_and_some_after_their_host_counts_as_lost() -> None:
     rounds = [draw(random.Random(seed), HOSTS, sorted(LASTING), 10.0) for seed in range(200)]
     lasts_s = [each.lasts_s for drawn in rounds for each in drawn]
     assert min(lasts_s) < 3.0

@@ -17,7 +17,7 @@ LEDGER = [
 ]  # fmt: skip
 
 
-def test_interrupted_items_are_those_that_the_victims_had_not_ended() -> None:
+def test_items_that_a_lost_worker_had_not_ended_count_as_interrupted() -> None:
     assert recovery.interrupted(LEDGER, 2.0, [], "bob") == {"0.0[0]"}
     assert recovery.interrupted(LEDGER, 1.2, [], "bob") == {"0.0[0]", "0.0[1]"}
     assert recovery.interrupted(LEDGER, 1.2, [8], "bob") == {"0.0[1]"}
@@ -29,12 +29,12 @@ def test_items_that_make_calls_are_not_counted_as_interrupted() -> None:
     assert recovery.interrupted(lines, 2.0, [], "bob") == {"0.0[0].0[2]"}
 
 
-def test_work_is_back_when_its_last_item_has_started_again() -> None:
+def test_work_has_recovered_when_its_last_item_has_started_again() -> None:
     assert recovery.work_s(LEDGER, 2.0, {"0.0[0]"}) == 1.0
     assert recovery.work_s(LEDGER, 2.0, set()) is None
 
 
-def test_a_host_is_back_when_it_starts_an_item() -> None:
+def test_a_host_has_recovered_when_it_starts_an_item() -> None:
     assert recovery.host_s(LEDGER, 3.0, "bob") == 2.0
     assert recovery.host_s(LEDGER, 5.0, "bob") is None
 

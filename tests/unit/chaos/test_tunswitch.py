@@ -28,7 +28,7 @@ def test_a_cut_direction_drops_and_counts_every_packet() -> None:
 
 
 @pytest.mark.parametrize("share", [0.01, 0.3])
-def test_the_lost_share_is_the_one_that_was_asked_for(share: float) -> None:
+def test_the_share_of_lost_packets_is_the_requested_one(share: float) -> None:
     lossy = way(Rule(loss=share))
     lost = sum(not lossy.pass_at(0.0, 100) for _ in range(10_000))
     assert lost == lossy.count.lost
@@ -52,7 +52,7 @@ def test_a_slow_direction_drops_packets_that_would_wait_too_long() -> None:
     assert slow.count.overflow == 14
 
 
-def test_a_reordered_packet_comes_after_its_successor() -> None:
+def test_a_reordered_packet_arrives_after_its_successor() -> None:
     mixed = way(Rule(reorder=0.5))
     arrivals = [mixed.pass_at(number / 1000, 100)[0] for number in range(20)]
     assert arrivals != sorted(arrivals)

@@ -1,4 +1,4 @@
-"""Thinning of commits, and the streams that a future has obtained."""
+"""The interval between commits, and the random streams that a future has obtained."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_commits_are_skipped_until_their_interval_has_passed() -> None:
 
 
 @pytest.mark.parametrize("cost_s", [0.0005, 0.01, 1.0, 60.0, 600.0])
-def test_the_automatic_interval_is_youngs_and_costs_one_percent_at_most(cost_s: float) -> None:
+def test_the_automatic_interval_is_young_s_and_costs_at_most_one_percent(cost_s: float) -> None:
     pace = Pace()
     pace.wrote(0.0, cost_s)
     interval_s = pace.interval_s()
@@ -54,7 +54,7 @@ def test_streams_of_the_same_name_are_the_same_stream() -> None:
 
 
 def test_streams_continue_where_they_were_saved() -> None:
-    # Given a named stream, one without a name, and one that is not held any more
+    # Given a named stream, one without a name, and one that is no longer referenced
     book = StreamBook()
     named, first = book.obtain("a", seed), book.obtain(None, seed)
     book.obtain(None, seed)
@@ -62,7 +62,7 @@ def test_streams_continue_where_they_were_saved() -> None:
     saved = book.save()
     expected = [named.random(), first.random()]
 
-    # When another process obtains the one without a name, restores, and asks for the other later
+    # When another process obtains the one without a name, restores, and obtains the other later
     other = StreamBook()
     again = other.obtain(None, seed)
     other.restore(saved)
@@ -72,7 +72,7 @@ def test_streams_continue_where_they_were_saved() -> None:
     assert other.save()[1].keys() == {"a"}
 
 
-def test_streams_that_are_not_asked_for_again_are_still_saved() -> None:
+def test_streams_that_are_not_obtained_again_are_still_saved() -> None:
     book = StreamBook()
     book.obtain("a", seed).random()
     other = StreamBook()

@@ -33,7 +33,7 @@ def test_with_hosts_this_host_computes_only_if_it_is_named() -> None:
     assert [each.name for each in resources.spec.others] == ["alice"]
 
 
-def test_a_total_is_split_over_all_hosts() -> None:
+def test_a_total_number_of_workers_is_split_over_all_hosts() -> None:
     resources = crew(wish(host=("localhost:2", "alice:4")), 4)
     assert (resources.here, resources.total) == (2, 4)
     assert resources.spec is not None
@@ -62,7 +62,7 @@ def test_a_run_without_workers_here_needs_one_host() -> None:
     assert resources.spec.min_hosts == 0
 
 
-def test_a_resume_keeps_the_hosts_and_changes_what_was_typed() -> None:
+def test_a_resume_keeps_the_hosts_and_uses_new_options() -> None:
     first = crew(wish(host=("alice:4", "localhost:1"), tunnel=True, python="/p"), None)
     again = crew(wish(python="/q"), None, first.spec, 1)
     assert again.spec is not None
@@ -93,7 +93,7 @@ def test_a_hostfile_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         crew(wish(hostfile=str(bad)), None)
 
 
-def test_a_total_smaller_than_the_hosts_leaves_hosts_out(
+def test_a_total_smaller_than_the_number_of_hosts_leaves_hosts_out(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     resources = crew(wish(host=("alice:2", "bob:2")), 1)
@@ -103,7 +103,9 @@ def test_a_total_smaller_than_the_hosts_leaves_hosts_out(
     assert "host bob gets no worker" in capsys.readouterr().err
 
 
-def test_a_total_larger_than_the_hosts_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_total_larger_than_the_cores_of_the_hosts_is_reported(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     resources = crew(wish(host=("alice:2", "localhost:1")), 9)
     assert (resources.here, resources.total) == (1, 3)
     assert "-n 9: the hosts take only 3 workers" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`rscoop hosts`: what places and broker say of hosts, in one table."""
+"""`rscoop hosts`: the reports of places and broker about hosts, in one table."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_durations_include_the_time_since_the_files_were_written() -> None:
     assert host_rows(HostsFile(1000.0, HOSTS), None, 2000.0)[2].quarantine_s == 0.0
 
 
-def test_hosts_that_came_by_invitation_follow_the_others() -> None:
+def test_invited_hosts_follow_the_others() -> None:
     rows = host_rows(None, LiveHostsFile(0.0, LIVE), 0.0)
     assert [(row.name, row.state) for row in rows] == [("alice", "up"), ("eve", "lost")]
 
@@ -95,7 +95,7 @@ def test_the_broker_s_state_of_an_agent_that_it_knows_is_shown(state: str) -> No
         assert row.state == state
 
 
-def test_the_place_s_state_is_shown_if_its_agent_is_not_connected() -> None:
+def test_the_state_of_the_place_is_shown_for_a_host_without_a_connected_agent() -> None:
     live = {"bob": LiveHost(workers=4, state="lost")}
     (row,) = host_rows(HostsFile(0.0, [HOSTS[1]]), LiveHostsFile(0.0, live), 0.0)
     assert row.state == "never came"
@@ -111,7 +111,7 @@ def test_hosts_are_printed_as_json(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
-def test_a_run_that_is_over_shows_its_hosts_as_last_seen(tmp_path: Path) -> None:
+def test_an_ended_run_shows_its_hosts_as_last_seen(tmp_path: Path) -> None:
     with_hosts(new(tmp_path))
     done = rscoop(tmp_path, "hosts")
     assert "is not running" in done.stderr

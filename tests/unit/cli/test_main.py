@@ -37,7 +37,7 @@ from tests.unit.cli_runs import ENDED, journaled, new, rscoop
         (b"print('a\x00')", "null bytes", 1),
     ],
 )
-def test_a_script_that_cannot_run_is_refused_as_python_says_it_and_leaves_no_run(
+def test_a_script_that_cannot_run_is_refused_with_the_text_of_python_and_leaves_no_run(
     tmp_path: Path, source: bytes | None, reason: str, code: int
 ) -> None:
     script = tmp_path / "evolve.py"
@@ -71,7 +71,7 @@ def test_a_module_is_found_without_importing_it(
 
 
 class Launches:
-    """Stands where the launcher is called; keeps what it was given."""
+    """Replaces the launcher; keeps its arguments."""
 
     def __init__(self, raised: RscoopError | None = None) -> None:
         self.runs: list[tuple[RunDir, RunOptions]] = []
@@ -106,7 +106,7 @@ def test_arguments_after_the_script_belong_to_the_script(
     assert stat.S_IMODE(run.path.stat().st_mode) == 0o700
 
 
-def test_a_place_that_can_hold_no_journal_leaves_no_run(
+def test_a_folder_that_cannot_hold_a_journal_leaves_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusal = JournalPlaceError("/net", "it is on NFS", "take a local disk")
@@ -134,9 +134,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
     return launches
 
 
-def test_resume_continues_with_what_the_run_was_started_with(
-    tmp_path: Path, launches: Launches
-) -> None:
+def test_resume_uses_the_arguments_of_the_first_start(tmp_path: Path, launches: Launches) -> None:
     run = journaled(new(tmp_path))
     (tmp_path / "evolve.py").write_text("")
     result = rscoop(tmp_path, "resume", "--reuse-changed", "last", "--recompute-changed=evaluate")
@@ -202,7 +200,7 @@ def test_contradicting_flags_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_itself(tmp_path: Path, name: str) -> None:
+def test_every_command_has_help(tmp_path: Path, name: str) -> None:
     result = rscoop(tmp_path, name, "--help")
     assert result.exit_code == 0
     assert "Usage: rscoop" in result.stdout
@@ -285,11 +283,11 @@ def test_sizes_are_short() -> None:
         ("--hosts=far --rsh ssh --nice 0 a.py", "run --ssh system --host far:1 a.py"),
     ],
 )  # fmt: skip
-def test_scoops_command_to_start_a_script_works(scoop: str, ours: str) -> None:
+def test_the_command_of_scoop_that_starts_a_script_works(scoop: str, ours: str) -> None:
     assert compat.translate(scoop.split()) == ours.split()
 
 
-def test_a_prolog_of_scoop_is_a_file_to_be_sourced() -> None:
+def test_a_prolog_file_of_scoop_is_sourced() -> None:
     words = compat.translate(["--host", "far", "--prolog", "my file", "--", "a.py"])
     assert words == ["run", "--host", "far:1", "--prolog", ". 'my file'", "a.py"]
 

@@ -1,4 +1,4 @@
-"""What `rscoop status` says of other hosts."""
+"""`rscoop status` describes other hosts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_host_that_computes_is_described_by_its_figures() -> None:
     )
 
 
-def test_only_hosts_that_are_there_count_while_a_run_is_live() -> None:
+def test_only_present_hosts_count_while_a_run_is_live() -> None:
     rows = [
         row(LiveHost(workers=2, state=state), HostReport(name="alice", state="running"))
         for state in ("up", "draining", "lost")
@@ -47,7 +47,7 @@ def test_only_hosts_that_are_there_count_while_a_run_is_live() -> None:
     assert _elsewhere(rows, is_live=False) == "6 on 3 other hosts"
 
 
-def test_a_host_that_is_not_there_is_described_by_the_reason() -> None:
+def test_an_absent_host_is_described_by_the_reason() -> None:
     started = HostReport(name="alice", state="waiting", why="alice: the login failed")
     assert _host_line(row(None, started)) == "  host      alice: waiting, alice: the login failed"
 

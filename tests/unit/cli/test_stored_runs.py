@@ -1,4 +1,4 @@
-"""What the command line tells of stored runs: figures, runs, status, logs, gc, journal."""
+"""The command line shows stored runs: figures, runs, status, logs, gc, journal."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_runs_are_listed_with_their_state(tmp_path: Path) -> None:
     damaged = new(tmp_path, after_s=3)
     damaged.info.write_text("{")
     live = new(tmp_path, after_s=4)
-    for _ in range(2):  # the second time from what was kept of the first
+    for _ in range(2):  # the second time from what the first call has cached
         with live.hold():
             rows = json.loads(rscoop(tmp_path, "runs", "--json").stdout)["runs"]
         assert [(row["id"], row["state"]) for row in rows] == [
@@ -124,7 +124,7 @@ def test_attach_to_a_dead_run_prints_its_output_so_far(
     assert result.exit_code == code
 
 
-def test_logs_are_the_scripts_output_or_a_processes(tmp_path: Path) -> None:
+def test_logs_show_the_output_of_the_script_or_the_log_of_a_process(tmp_path: Path) -> None:
     run = journaled(new(tmp_path))
     (run.logs / "w1.log").write_text("one\n")
     (run.logs / "w1-2.log").write_text("two\n")

@@ -1,4 +1,4 @@
-"""Time limits as they are typed, and as batch systems tell them."""
+"""Time limits as users type them, and as batch systems report them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from resilient_scoop.processes.options import Limit
     ("text", "seconds"),
     [("90s", 90), ("23h50m", 85800), ("1d2h", 93600), ("01:30:00", 5400), ("1-02:00:00", 93600)],
 )
-def test_a_limit_is_typed_as_people_and_batch_systems_write_it(text: str, seconds: float) -> None:
+def test_a_time_limit_is_accepted_in_the_notations_of_people_and_batch_systems(
+    text: str, seconds: float
+) -> None:
     assert TimeLimitParam().convert(text, None, None).seconds == seconds
 
 
-def test_none_turns_it_off() -> None:
+def test_none_turns_the_time_limit_off() -> None:
     assert TimeLimitParam().convert("none", None, None).seconds is None
 
 
@@ -54,7 +56,7 @@ def test_pbs_may_give_the_length_in_hours() -> None:
     assert 0 < 3600 - limit[1] < 3600
 
 
-def test_slurm_gives_the_end_of_a_job_and_pbs_its_length() -> None:
+def test_slurm_reports_the_end_of_a_job_and_pbs_its_length() -> None:
     assert batch_left_s({}, 1000.0) is None
     assert batch_left_s({"SLURM_JOB_END_TIME": "oops"}, 1000.0) is None
     assert batch_left_s({"SLURM_JOB_END_TIME": "1600"}, 1000.0) == ("SLURM_JOB_END_TIME", 600.0)

@@ -1,4 +1,4 @@
-"""What the command line shows of stored runs: failures, functions, tables; and removing a run."""
+"""The command line shows failures, functions and tables of stored runs, and removes a run."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_failures_show_arguments_and_traceback_without_importing_them(tmp_path: 
     run = with_failures(new(tmp_path))
     report = json.loads(rscoop(tmp_path, "failures", "--json").stdout)
     found = {each["path"]: each for each in report["failures"]}
-    # The first item was asked for again, and an item of an earlier call is no pickle of ours
+    # The first item was made again, and an item of an earlier call is not one of our pickles
     assert "0.2[0]" not in found
     assert found["0.2[2]"]["call"] == "evaluate(Point(x=3, y=4))"
     assert (found["0.2[2]"]["type"], found["0.2[2]"]["message"]) == ("ValueError", "bad\nmore")
@@ -94,17 +94,17 @@ class Exploding:
         ("x" * 999, "'" + "x" * 298 + "…"),
     ],
 )
-def test_pickled_values_are_shown(value: object, text: str) -> None:
+def test_pickled_values_are_displayed(value: object, text: str) -> None:
     assert preview(payload.dumps(value)) == text
 
 
-def test_showing_a_value_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_displaying_a_value_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert preview(pickle.dumps(Exploding(), 5)) == "system('touch exploded')"
     assert not (tmp_path / "exploded").exists()
 
 
-def test_status_has_a_table_of_functions_with_what_the_log_no_longer_holds(tmp_path: Path) -> None:
+def test_status_has_a_table_of_functions_that_includes_erased_records(tmp_path: Path) -> None:
     tally = Tally(
         gone=30, functions={"leaf": FunctionWork(30, 2, 3.0)}, crashes=4, resubmitted=9, retried=5
     )
@@ -137,7 +137,7 @@ def test_commands_use_the_newest_run_if_none_is_named(tmp_path: Path) -> None:
         assert "[RUN]" in rscoop(tmp_path, *command.split(), "--help").stdout
 
 
-def test_a_backup_of_the_newest_run_needs_its_target_only(tmp_path: Path) -> None:
+def test_a_backup_of_the_newest_run_needs_only_its_target(tmp_path: Path) -> None:
     run = journaled(new(tmp_path), ENDED)
     environment = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
     words = ["--state-dir", str(tmp_path), "journal", "backup", str(tmp_path / "copy.tar")]

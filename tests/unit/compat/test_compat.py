@@ -29,7 +29,7 @@ def scoop(name: str = "scoop") -> types.ModuleType:
     return importlib.import_module(name)
 
 
-def test_scoops_modules_are_ours() -> None:
+def test_modules_of_scoop_are_replaced_by_ours() -> None:
     assert scoop().futures is futures
     assert scoop("scoop.futures") is futures
     assert scoop("scoop.shared").setConst is shared.setConst
@@ -49,7 +49,7 @@ def test_constants_of_the_compat_module_follow_those_of_the_process(
     assert module.logger is resilient_scoop.logger
 
 
-def test_a_function_of_scoop_is_pickled_by_a_name_that_every_process_has() -> None:
+def test_a_function_of_scoop_is_pickled_by_a_name_that_exists_in_every_process() -> None:
     made = pickle.dumps(scoop("scoop.futures").map)
     assert b"resilient_scoop" in made
     assert pickle.loads(made) is futures.map

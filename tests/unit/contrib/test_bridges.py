@@ -1,4 +1,4 @@
-"""Bridges that are given a map: that of a session, of an executor, or Python's own."""
+"""Bridges to libraries that take a map: the map of a session, of an executor, or Python's own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_a_mapper_of_mystic_uses_its_map_and_ignores_keywords_of_mystic() -> Non
 
 
 class Individual(SimpleNamespace):
-    """As LEAP's: it evaluates itself."""
+    """An individual as in LEAP: it evaluates itself."""
 
     def evaluate(self) -> None:
         assert not hasattr(self, "uuid")

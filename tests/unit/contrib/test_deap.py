@@ -1,4 +1,4 @@
-"""DEAP's loops, checkpointed: equal to DEAP's own to the last bit, also where they start again."""
+"""DEAP's loops with checkpoints give the results of DEAP's own to the last bit, also after a restart."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_loop_restarted_at_any_generation_gives_the_same_result(
     mine, best, made = world.population, world.best, world.strategy
     result = call(contrib, world, verbose=False)
 
-    # Then all is equal, and what came back is in the objects that the script holds
+    # Then all is equal, and the restored state is in the objects that the script holds
     assert seen(result, world) == expected
     if strategy is None:
         assert result[0] is mine
@@ -106,7 +106,7 @@ def test_the_name_and_the_interval_are_passed_on(disk: Disk) -> None:
     assert disk.every_s == {30.0, "auto"}
 
 
-def test_a_loop_of_no_generation_gives_an_empty_logbook(disk: Disk) -> None:
+def test_a_loop_of_zero_generations_gives_an_empty_logbook(disk: Disk) -> None:
     world = make_world(1, strategy=cma_es)
     population, logbook = contrib.eaGenerateUpdate(world.toolbox, 0)
     assert (population, list(logbook)) == ([], [])

@@ -1,4 +1,4 @@
-"""The strategy behind a toolbox of DEAP's: found, asked for, and put back where the script holds it."""
+"""The strategy of a DEAP toolbox is found or requested, and restored into the object of the script."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 
 class Split:
-    """A strategy whose two methods are of two objects."""
+    """A strategy whose two methods belong to two objects."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -69,7 +69,7 @@ def test_the_strategy_is_found_below_decorators_and_in_two_objects() -> None:
 
 
 @pytest.mark.parametrize("alias", ["generate", "update"])
-def test_a_strategy_that_cannot_be_found_is_asked_for(alias: str) -> None:
+def test_a_strategy_that_cannot_be_found_is_requested(alias: str) -> None:
     one = Split()
     calls: dict[str, Any] = {"generate": one.generate, "update": one.update}
     calls[alias] = hidden(calls[alias])
@@ -105,7 +105,7 @@ def test_a_toolbox_without_update_is_refused() -> None:
         contrib.eaGenerateUpdate(toolbox, 1)
 
 
-def test_another_kind_of_strategy_than_the_checkpoint_s_is_refused(disk: Disk) -> None:
+def test_a_strategy_of_another_kind_than_in_the_checkpoint_is_refused(disk: Disk) -> None:
     disk.die_after = 2
     with pytest.raises(StoppedError):
         run("eaGenerateUpdate", contrib, 1, verbose=False)
@@ -124,7 +124,7 @@ class Slotted:
 
 
 class Own:
-    """A strategy that says itself how its state is put back."""
+    """A strategy that restores its state itself."""
 
     def __init__(self, at: int) -> None:
         self.at = at

@@ -50,7 +50,7 @@ BUSY = Flight(OnCpu(1, 5, "0", 2, 7, 0, 0), is_ready=True)
 
 
 class Host:
-    """An agent whose processes do what a test says."""
+    """An agent whose processes behave as a test requests."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class Host:
 
 
 def running(workers: int = 2, *, origin: bool = False) -> Host:
-    """Return a host all of whose processes run."""
+    """Return a host whose processes all run."""
     host = Host(workers, origin=origin)
     host.tick()
     host.started(*host.machine.slots)
@@ -154,7 +154,9 @@ def of(kind: type, actions: list[agent.Action]) -> list[agent.Action]:
     list(itertools.product(SlotState, SlotEvent)),
     ids=lambda each: each.name,
 )
-def test_a_slot_does_only_what_its_table_says(state: SlotState, happening: SlotEvent) -> None:
+def test_a_slot_changes_state_only_as_its_table_says(
+    state: SlotState, happening: SlotEvent
+) -> None:
     slot = Slot("worker", "w1", state)
     after = _NEXT[state].get(happening)
     if after is None:
@@ -166,7 +168,7 @@ def test_a_slot_does_only_what_its_table_says(state: SlotState, happening: SlotE
         assert slot.state is after
 
 
-def test_the_table_in_the_head_of_the_module_is_the_table_of_the_code() -> None:
+def test_the_table_in_the_docstring_equals_that_of_the_code() -> None:
     lines = [line.split() for line in (agent.__doc__ or "").splitlines()]
     (head,) = [words[1:] for words in lines if words[:1] == ["state"]]
     rows = {words[0]: words[1:] for words in lines if words and words[0] in SlotState.__members__}
@@ -238,7 +240,7 @@ HARMLESS = ("ticked", "looked", "launcher gone")
 
 
 @pytest.mark.parametrize(("state", "event"), list(itertools.product(SlotState, EVENTS)), ids=str)
-def test_every_event_is_taken_or_refused_in_every_state(state: SlotState, event: str) -> None:
+def test_every_event_is_accepted_or_refused_in_every_state(state: SlotState, event: str) -> None:
     host = in_state(state)
     after = AFTER[state].get(event, state if event in HARMLESS else None)
     if after is None:
@@ -250,7 +252,7 @@ def test_every_event_is_taken_or_refused_in_every_state(state: SlotState, event:
 
 
 @pytest.mark.parametrize("state", list(SlotState), ids=lambda each: each.name)
-def test_a_stop_is_taken_in_every_state_and_starts_nothing(state: SlotState) -> None:
+def test_a_stop_is_accepted_in_every_state_and_starts_nothing(state: SlotState) -> None:
     host = in_state(state)
     actions = host.hear(wire.Stop("asked"))
     runs = state in (SlotState.STARTING, SlotState.RUNNING, SlotState.DYING)
@@ -266,7 +268,7 @@ def test_all_slots_start_at_once() -> None:
     assert [each.name for each in host.tick() if isinstance(each, Start)] == ["w1", "w2", "origin"]
 
 
-def test_a_dead_worker_is_replaced_at_once_and_its_items_run_again() -> None:
+def test_a_dead_worker_is_replaced_at_once_and_its_death_is_reported() -> None:
     host = running()
     actions = host.exit("w1", -11, BUSY)
     assert isinstance(actions[0], EndLeftovers)
@@ -289,7 +291,7 @@ def test_renewed_workers_are_replaced_and_no_item_is_blamed() -> None:
     assert of(Start, actions) == [Start("w1")]
 
 
-def test_a_process_that_dies_at_once_waits_longer_up_to_half_a_minute() -> None:
+def test_a_process_that_dies_at_once_is_restarted_after_growing_waits_up_to_half_a_minute() -> None:
     host = running()
     waits = []
     for _ in range(14):
@@ -328,7 +330,7 @@ def test_the_run_is_given_up_when_a_process_ends_five_times_before_it_has_begun(
     assert of(EndAgent, actions) == [EndAgent(HOPELESS)]
 
 
-def test_a_process_that_has_started_once_may_die_again_before_its_start() -> None:
+def test_the_count_of_early_ends_begins_again_after_a_successful_start() -> None:
     host = running()
     for _ in range(12):
         host.exit("w1", 1, Flight() if host.count % 3 else READY)
@@ -350,7 +352,7 @@ def test_a_refused_process_is_tried_every_second_and_reported_once() -> None:
 
 
 def refused_for(host: Host, seconds: int, *, full: bool = False) -> list[agent.Action]:
-    """Return the last actions of a host whose w1 cannot be started for so long."""
+    """Return the last actions of a host whose w1 cannot be started for some time."""
     actions = host.step(NotStarted("w1", "no memory", full))
     for _ in range(seconds):
         host.tick(1.0)
@@ -375,14 +377,14 @@ def test_the_run_continues_without_a_refused_worker_while_another_runs() -> None
     assert host.machine.stopping is None
 
 
-def test_a_full_disk_is_waited_for_as_long_as_it_takes() -> None:
+def test_an_agent_waits_for_a_full_disk_as_long_as_it_takes() -> None:
     host = Host(1)
     host.tick()
     refused_for(host, 100, full=True)
     assert host.machine.stopping is None
 
 
-def test_a_process_that_was_refused_a_resource_is_not_blamed_and_tries_again_later() -> None:
+def test_a_process_that_was_refused_a_resource_is_not_blamed_and_starts_again_later() -> None:
     host = running(1)
     actions = host.exit("w1", REFUSED, Flight(), why="no more threads")
     assert lost(actions).reason == "asked"
@@ -404,7 +406,7 @@ def test_a_refusal_is_forgotten_after_ten_seconds_of_life() -> None:
 # --- blame ------------------------------------------------------------------------------------
 
 
-def test_memory_is_blamed_only_if_the_kernel_has_killed_for_it() -> None:
+def test_a_death_is_blamed_on_memory_only_if_the_kernel_has_killed_for_it() -> None:
     host = running()
     assert lost(host.exit("w1", -9, BUSY, oom=True)).reason == "oom"
     assert lost(host.exit("w2", -9, BUSY, oom=False)).reason == "crash"
@@ -415,11 +417,11 @@ def test_memory_is_blamed_only_if_the_kernel_has_killed_for_it() -> None:
 @pytest.mark.parametrize(
     ("code", "flight"), [(0, DONE), (-9, DONE), (START_AGAIN, BUSY), (REFUSED, BUSY)]
 )
-def test_an_end_in_order_is_no_death(code: int, flight: Flight) -> None:
+def test_a_normal_end_is_no_death(code: int, flight: Flight) -> None:
     assert lost(running().exit("w1", code, flight)).reason == "asked"
 
 
-def test_an_item_that_runs_out_of_its_time_ends_its_process_and_is_blamed() -> None:
+def test_an_item_that_exceeds_its_time_limit_ends_its_process_and_is_blamed() -> None:
     host = running()
     host.flights["w1"] = Flight(OnCpu(1, 5, "0", 2, 7, int(101e9), 0), is_ready=True)
     assert not of(KillProcess, host.tick(1.0))
@@ -430,7 +432,7 @@ def test_an_item_that_runs_out_of_its_time_ends_its_process_and_is_blamed() -> N
     assert lost(host.exit("w1", -9, BUSY)).reason == "crash", "of the next one it is not true"
 
 
-def test_the_broker_has_a_process_killed_only_while_the_attempt_is_on_its_cpu() -> None:
+def test_a_process_is_killed_for_the_broker_only_while_it_executes_the_attempt() -> None:
     host = running()
     kill = wire.Kill(host.slot().incarnation, "asked", ATTEMPT)
     assert not of(KillProcess, host.hear(kill))
@@ -440,7 +442,7 @@ def test_the_broker_has_a_process_killed_only_while_the_attempt_is_on_its_cpu() 
     assert lost(host.exit("w1", -9, BUSY)).reason == "asked"
 
 
-def test_a_worker_that_ends_to_free_itself_runs_calls_singly_and_may_do_so_a_few_times() -> None:
+def test_a_worker_that_ends_because_of_a_lock_runs_calls_singly_and_may_do_so_a_few_times() -> None:
     host = running()
     actions = host.exit("w1", START_AGAIN)
     assert notes(actions) == [agent.Freed("w1")]
@@ -471,7 +473,7 @@ def test_a_worker_that_alone_cannot_import_tries_again_four_times() -> None:
     assert not of(Start, host.tick(1000.0))
 
 
-def test_the_run_stops_at_once_if_no_other_worker_runs() -> None:
+def test_the_run_stops_at_once_if_the_only_worker_cannot_import() -> None:
     host = running(1, origin=True)
     actions = host.exit("w1", CANNOT_IMPORT, Flight(), why="no module m")
     assert isinstance(sent_up(actions)[-1], wire.Unfit)
@@ -522,7 +524,7 @@ def stopped(reason: str, *, origin: bool = True) -> Host:
 
 
 def killed_after(host: Host, name: str) -> float:
-    """Return after how long a process is killed."""
+    """Return the time after which a process is killed."""
     began = host.now
     for _ in range(200):
         if KillProcess(name) in host.tick():
@@ -559,13 +561,13 @@ def test_a_process_that_does_not_end_after_its_work_is_reported_and_killed() -> 
     assert of(KillProcess, actions) == [KillProcess("w1"), KillProcess("origin")]
 
 
-def test_the_agent_ends_after_the_last_process_and_says_bye() -> None:
+def test_the_agent_says_bye_and_ends_after_the_last_process() -> None:
     host = stopped("asked")
     assert not of(EndAgent, host.exit("w1", 0, DONE))
     actions = host.exit("origin", -9, READY)
     assert lost(actions).reason == "asked"
     assert sent_up(actions)[-1] == wire.Bye()
-    # The broker may end after it has heard the last Bye: nothing but the end may come after it.
+    # The broker may end after the last Bye, so only the end may come after it.
     assert [type(each) for each in actions[-4:]] == [EndLeftovers, SendLogs, Transmit, EndAgent]
     assert actions[-1] == EndAgent(0)
 
@@ -576,7 +578,7 @@ def test_processes_left_by_a_finished_script_are_not_killed() -> None:
     assert EndLeftovers() not in host.exit("origin", 0, DONE)
 
 
-def test_a_gone_launcher_ends_all_at_once_and_the_broker_is_told_nothing() -> None:
+def test_the_end_of_the_launcher_ends_all_at_once_and_the_broker_is_told_nothing() -> None:
     host = running(1, origin=True)
     host.step(LauncherGone())
     assert of(KillProcess, host.tick()) == [KillProcess("w1"), KillProcess("origin")]
@@ -586,7 +588,7 @@ def test_a_gone_launcher_ends_all_at_once_and_the_broker_is_told_nothing() -> No
     assert actions[-1] == EndAgent(0)
 
 
-def test_a_process_that_comes_up_during_a_stop_is_ended_as_well() -> None:
+def test_a_process_that_starts_during_a_stop_is_ended_as_well() -> None:
     host = Host(1)
     host.tick()
     host.hear(wire.Stop("now"))
@@ -595,7 +597,7 @@ def test_a_process_that_comes_up_during_a_stop_is_ended_as_well() -> None:
     assert host.exit("w1", -9)[-1] == EndAgent(0)
 
 
-def test_the_shell_is_woken_for_whatever_is_due() -> None:
+def test_the_shell_is_woken_at_every_deadline() -> None:
     host = running(1)
     host.tick(0.5, {"w1": "R"})
     assert host.machine.deadline() == host.now + 0.5
@@ -623,7 +625,7 @@ def test_events_before_the_first_broker_are_sent_with_the_hello() -> None:
     assert [type(each) for each in messages[1:]] == [wire.ProcessLost]
 
 
-def test_a_new_broker_is_told_again_what_the_last_one_may_not_have_committed() -> None:
+def test_a_new_broker_gets_reports_again_that_the_last_one_may_not_have_committed() -> None:
     host = running(1)
     host.exit("w1", -11, BUSY)
     host.started("w1")
@@ -644,7 +646,7 @@ def test_a_message_of_an_older_broker_is_ignored() -> None:
     assert host.machine.stopping is None
 
 
-def test_a_gap_is_asked_for_and_its_message_not_acted_on() -> None:
+def test_a_missing_message_is_requested_and_the_one_after_it_is_not_handled() -> None:
     host = running(1)
     host.broker.pack([wire.encode(wire.Drop([]))])
     actions = host.hear(wire.Stop("now"))
@@ -664,7 +666,7 @@ def remote(workers: int = 1) -> Host:
 
 
 def wait(host: Host, seconds: float) -> list[agent.Action]:
-    """Let time pass for an agent that runs."""
+    """Let time pass for a running agent."""
     found: list[agent.Action] = []
     for _ in range(round(seconds)):
         if not host.machine.left:
@@ -672,7 +674,7 @@ def wait(host: Host, seconds: float) -> list[agent.Action]:
     return found
 
 
-def test_a_remote_agent_that_never_heard_a_broker_ends_with_its_launcher() -> None:
+def test_a_remote_agent_that_never_heard_from_a_broker_ends_with_its_launcher() -> None:
     host = Host(1, greeted=False, orphan_timeout_s=60.0)
     host.tick()
     host.started("w1")
@@ -693,17 +695,17 @@ def test_a_remote_agent_outlives_its_launcher() -> None:
     assert host.machine.stopping is None
 
 
-def test_a_remote_agent_ends_when_it_has_heard_no_broker_for_long() -> None:
-    # Given an agent that hears a broker for the last time
+def test_a_remote_agent_ends_when_it_has_heard_from_no_broker_for_long() -> None:
+    # Given an agent that gets a last message of a broker
     host = remote()
     host.hear()
 
-    # When there is silence, then it stays as long as it may
+    # When no more arrive, then it continues as long as it may
     assert host.machine.deadline() <= host.now + 60.0
     wait(host, 59.0)
     assert host.machine.stopping is None
 
-    # And then it ends in order: no start, the grace of what runs, the report of the end
+    # And then it ends normally: no start, the grace time of running items, the report of the end
     actions = wait(host, 1.0)
     assert notes(actions) == [agent.Orphaned(60.0)]
     assert not any(isinstance(action, KillProcess) for action in actions)
@@ -713,7 +715,7 @@ def test_a_remote_agent_ends_when_it_has_heard_no_broker_for_long() -> None:
     assert host.machine.status == 0
 
 
-def test_a_remote_agent_that_hears_a_broker_lives_on() -> None:
+def test_a_remote_agent_that_hears_from_a_broker_continues() -> None:
     host = remote()
     for _ in range(5):
         wait(host, 50.0)
@@ -722,7 +724,7 @@ def test_a_remote_agent_that_hears_a_broker_lives_on() -> None:
     assert host.machine.stopping is None
 
 
-def test_a_message_of_an_old_broker_keeps_no_agent_alive() -> None:
+def test_a_message_of_an_old_broker_does_not_keep_an_agent_alive() -> None:
     host = remote()
     host.step(Received(Link(RUN, 2).beat(), {}))
     wait(host, 59.0)
@@ -733,7 +735,7 @@ def test_a_message_of_an_old_broker_keeps_no_agent_alive() -> None:
     assert host.machine.stopping == "orphaned"
 
 
-def test_a_remote_agent_that_slept_says_so_and_does_not_count_it() -> None:
+def test_a_remote_agent_that_slept_reports_it_and_does_not_count_the_time() -> None:
     # Given a broker with leases of three seconds
     host = remote()
     host.hear(wire.Welcome(1, 7, 3.0))
@@ -742,7 +744,7 @@ def test_a_remote_agent_that_slept_says_so_and_does_not_count_it() -> None:
     host.now += 3600.0
     actions = host.tick()
 
-    # Then it says so, and waits for the broker as long as ever
+    # Then it reports this, and waits for the broker as long as without the sleep
     assert notes(actions) == [agent.Slept(3600.0)]
     assert notes(wait(host, 59.0)) == []
     assert host.machine.stopping is None
@@ -759,7 +761,7 @@ def test_a_local_agent_ignores_how_long_it_slept() -> None:
     assert host.machine.stopping is None
 
 
-def test_a_drained_agent_ends_in_order() -> None:
+def test_a_drained_agent_ends_normally() -> None:
     host = remote()
 
     host.hear(wire.Stop("drained"))
@@ -779,13 +781,13 @@ def test_a_ping_is_answered_at_once() -> None:
 
 
 def test_a_remote_agent_that_missed_a_stop_starts_workers_for_the_next_broker() -> None:
-    # Given an agent whose worker was told to end, while it was not
+    # Given an agent that was not told to end, although its worker was
     host = remote()
     host.exit("w1", 0, DONE)
     assert host.slot().state is SlotState.OVER
     wait(host, 5.0)
 
-    # When the run is resumed
+    # When the run is resumed by a new broker
     actions = host.step(Received(Link(RUN, 2).beat(), {}))
 
     # Then it has a worker again
@@ -803,7 +805,7 @@ def test_a_local_agent_does_not_restart_a_worker_whose_work_is_done() -> None:
 
 
 class Damaged:
-    """Files that are taken, and cannot be read."""
+    """Files that can be written, but not read."""
 
     def write(self, frames: Sequence[bytes]) -> int:
         return 1
@@ -846,15 +848,15 @@ def acknowledge(host: Host, *, result: bool = False) -> list[agent.Action]:
     return host.step(Received(frames, dict(host.flights)))
 
 
-def test_the_end_of_a_remote_worker_is_reported_when_what_it_had_finished_has_arrived() -> None:
-    # Given a worker that dies with a result that is not acknowledged
+def test_the_end_of_a_remote_worker_is_reported_when_its_finished_results_have_arrived() -> None:
+    # Given a worker that dies with an unacknowledged result
     host = relaying()
     dead = host.slot().incarnation
     actions = host.exit("w1")
     assert sent_up(actions) == [wire.Alive([], [dead])]
     assert of(Start, actions) == [Start("w1")], "its successor does not wait"
 
-    # When the broker knows of the end, then the result is sent
+    # When the broker knows of its end, then the result is sent
     host.tick(PATIENCE_S)
     assert forwarded(host.seen) == []
     actions = acknowledge(host)
@@ -878,7 +880,7 @@ def test_a_new_broker_learns_first_which_workers_have_ended() -> None:
     assert forwarded(actions) == [], "it does not know of them yet"
 
 
-def test_a_worker_that_the_broker_wants_killed_has_nothing_to_send() -> None:
+def test_a_worker_that_is_killed_for_the_broker_has_nothing_to_send() -> None:
     host = relaying()
     host.exit("w1")
     host.tick(SETTLE_S)

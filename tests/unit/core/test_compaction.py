@@ -1,4 +1,4 @@
-"""The course of a compaction, with two plain dictionaries for files."""
+"""The steps of a compaction, with two plain dictionaries as files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def step(course: Course, old: File, new: File) -> None:
 
 
 def changes_of(rng: random.Random) -> list[Change]:
-    """Return a commit of puts and erasures that meet one another."""
+    """Return a commit of puts and erasures of the same keys."""
     made: list[Change] = []
     for _ in range(rng.randint(0, 4)):
         table, group = rng.choice([Table.LOG, Table.ARGS]), b"%d." % rng.randrange(2)
@@ -54,8 +54,8 @@ def changes_of(rng: random.Random) -> list[Change]:
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_the_new_file_is_what_the_old_one_is_when_it_may_take_its_place(seed: int) -> None:
-    # Given commits before the copy's moment that are noted, and commits after it
+def test_the_new_file_equals_the_old_one_when_it_may_replace_it(seed: int) -> None:
+    # Given noted commits before the moment of the copy, and commits after it
     rng = random.Random(seed)
     old, course = File(), Course(noted_max=1000, step_records=rng.choice((1, 2, 500)))
 
@@ -71,7 +71,7 @@ def test_the_new_file_is_what_the_old_one_is_when_it_may_take_its_place(seed: in
         commit()
     course.copied()
 
-    # When it is caught up with between further commits, which end some time, or do not
+    # When the copy catches up between further commits, which may or may not end
     steps = 0
     while not course.may_swap:
         step(course, old, new)
@@ -80,7 +80,7 @@ def test_the_new_file_is_what_the_old_one_is_when_it_may_take_its_place(seed: in
         if rng.random() < 0.5:
             commit()
 
-    # Then nothing is missing, and nothing is left
+    # Then the new file has every record, and no other
     assert new == old
     course.swapped()
     assert course.phase is Phase.SWAPPED
@@ -95,7 +95,7 @@ def test_keys_put_into_history_are_noted_too() -> None:
     assert new == old
 
 
-def test_keys_wait_for_an_erasure_that_is_cut_short() -> None:
+def test_keys_wait_for_an_interrupted_erasure() -> None:
     old, new = (
         File({(Table.LOG, b"p.9"): b"new"}),
         File({(Table.LOG, b"p.%d" % i): b"" for i in range(5)}),
@@ -112,7 +112,7 @@ def test_keys_wait_for_an_erasure_that_is_cut_short() -> None:
     assert new == old
 
 
-def test_a_compaction_with_too_many_noted_places_is_given_up() -> None:
+def test_a_compaction_with_too_many_noted_keys_is_given_up() -> None:
     course = Course(noted_max=3, step_records=1)
     course.note([Put(Table.LOG, b"%d" % i, b"") for i in range(3)], [])
     course.note([Put(Table.LOG, b"1", b"")], [])

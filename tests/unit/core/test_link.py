@@ -22,7 +22,7 @@ def give(to: Link, message: list[bytes], now: float = 0.0) -> tuple[bool, list[l
     return fresh, answers
 
 
-def test_messages_in_order_are_taken_once() -> None:
+def test_messages_in_order_are_accepted_once() -> None:
     here, there = end(), end()
     first, second = here.pack([b"1"]), here.pack([b"2"])
 
@@ -32,25 +32,25 @@ def test_messages_in_order_are_taken_once() -> None:
     assert not give(there, second)[0]
 
 
-def test_a_gap_is_asked_for_and_filled_in_order() -> None:
+def test_a_gap_is_requested_again_and_filled_in_order() -> None:
     # Given three messages of which the first is lost
     here, there = end(), end()
     here.pack([b"1"])
     second = here.pack([b"2"])
     here.pack([b"3"])
 
-    # When the second arrives, then it is not taken, and the lost one is asked for
+    # When the second arrives, then it is not accepted, and the lost one is requested
     fresh, (asking,) = give(there, second)
     assert not fresh
     assert unpack_header(asking[0]).flags == RESEND
 
-    # And when the other end hears that, then it sends everything again, in order
+    # And when the other end gets the request, then it sends everything again, in order
     _, again = give(here, asking)
     assert [message[1] for message in again] == [b"1", b"2", b"3"]
     assert [give(there, message)[0] for message in again] == [True, True, True]
 
 
-def test_the_loss_of_the_last_message_shows_with_the_next_beat() -> None:
+def test_the_loss_of_the_last_message_is_noticed_at_the_next_heartbeat() -> None:
     here, there = end(), end()
     here.pack([b"lost"])
 
@@ -61,7 +61,7 @@ def test_the_loss_of_the_last_message_shows_with_the_next_beat() -> None:
     assert [unpack_header(answer[0]).flags for answer in answers] == [RESEND]
 
 
-def test_a_link_does_not_ask_again_at_once() -> None:
+def test_a_link_does_not_repeat_a_request_at_once() -> None:
     here, there = end(), end()
     here.pack([b"1"])
     later = [here.pack([b"%d" % n]) for n in range(5)]
@@ -88,17 +88,17 @@ def test_messages_that_are_not_durable_are_not_acknowledged() -> None:
     worker, broker = end(), end()
     broker.take(unpack_header(worker.pack([b"1"])[0]), 0.0)
 
-    # When it beats, then the worker still keeps its message
+    # When it sends a heartbeat, then the worker still keeps its message
     give(worker, broker.beat())
     assert worker.pending() == [[b"1"]]
 
-    # And once it is durable, then not
+    # And after the commit it does not
     broker.acked = broker.received
     give(worker, broker.beat())
     assert worker.pending() == []
 
 
-def test_a_repetition_is_answered_with_the_last_number() -> None:
+def test_a_repeated_message_is_answered_with_the_last_number() -> None:
     here, there = end(), end()
     message = here.pack([b"1"])
     give(there, message)

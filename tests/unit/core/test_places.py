@@ -59,7 +59,7 @@ _A = TypeVar("_A")
 
 
 class Shell:
-    """A machine whose places answer what a test says."""
+    """A machine whose places answer as a test requests."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Shell:
         return self.step(PlacesTicked(f"{self.count:04x}"))
 
     def to(self, kind: type[_A], within_s: float = 1000.0) -> _A:
-        """Let time pass until an action; looks and searches meanwhile are answered as unknown."""
+        """Let time pass until an action; answer looks and searches with `unknown` meanwhile."""
         until = self.now + within_s
         while True:
             for action in self.open:
@@ -120,7 +120,7 @@ class Shell:
     # --- what a place answers -----------------------------------------------------------------
 
     def started(self, host: str = "a", units: int = 1) -> list[Action]:
-        """Let a start happen as it should."""
+        """Let a start succeed."""
         wanted = [action for action in self.tick() if isinstance(action, WriteTag)]
         assert host in {action.host for action in wanted}
         tag = self.slot(host).tag
@@ -128,7 +128,7 @@ class Shell:
         return self.step(StartAccepted(host, tag, tuple(f"{tag}.{n}" for n in range(units))))
 
     def say(self, state: PlaceState, host: str = "a", why: str = "") -> list[Action]:
-        """Answer the look that is under way, or the next one."""
+        """Answer the present look, or the next one."""
         slot = self.slot(host)
         if slot.call is not PlaceCall.LOOK:
             self.now = max(self.now, slot.look_at)
@@ -156,7 +156,7 @@ def of(actions: list[Action], kind: type[_A]) -> list[_A]:
 
 
 @pytest.mark.parametrize(("state", "happening"), list(itertools.product(PlaceState, UnitEvent)))
-def test_a_place_slot_does_only_what_its_table_says(
+def test_a_host_slot_changes_state_only_as_its_table_says(
     state: PlaceState, happening: UnitEvent
 ) -> None:
     slot = HostSlot("a", PlaceRecord("a"), state)
@@ -168,7 +168,7 @@ def test_a_place_slot_does_only_what_its_table_says(
             slot.enter(happening)
 
 
-def test_the_table_in_the_head_of_the_module_is_the_table_of_the_code() -> None:
+def test_the_table_in_the_docstring_equals_that_of_the_code() -> None:
     text = (places.__doc__ or "").replace(
         "as it was", "NEVER_CAME"
     )  # or GONE: see `HostSlot.enter`
@@ -209,7 +209,7 @@ def test_a_tag_that_cannot_be_written_is_not_used(monkeypatch: pytest.MonkeyPatc
     assert not of(shell.seen, StartUnit)
 
 
-def test_a_unit_runs_when_its_agent_has_come_and_not_when_its_place_says_so() -> None:
+def test_a_unit_runs_when_its_agent_has_connected_and_not_when_its_place_reports_it() -> None:
     shell = Shell("a")
     shell.started()
     shell.say(PlaceState.RUNNING)
@@ -220,7 +220,7 @@ def test_a_unit_runs_when_its_agent_has_come_and_not_when_its_place_says_so() ->
     assert shell.slot().state is PlaceState.RUNNING
 
 
-def test_a_unit_that_never_came_is_reported_once_and_tried_again() -> None:
+def test_a_unit_that_never_came_is_reported_once_and_started_again() -> None:
     shell = Shell("a")
     shell.started()
     (note,) = notes(shell.say(PlaceState.NEVER_CAME, why="no python"))
@@ -260,7 +260,7 @@ def test_a_refusal_waits_five_minutes() -> None:
     assert shell.machine.deadline() - shell.now == places.REFUSED_S
 
 
-def test_a_start_that_may_have_been_made_is_searched_before_another() -> None:
+def test_the_tag_of_a_start_without_an_answer_is_searched_before_another_start() -> None:
     shell = Shell("a")
     shell.tick()
     tag = shell.slot().tag
@@ -275,7 +275,7 @@ def test_a_start_that_may_have_been_made_is_searched_before_another() -> None:
     assert shell.to(WriteTag).tag != tag
 
 
-def test_a_unit_that_is_found_is_started_again_under_its_tag() -> None:
+def test_a_found_unit_is_started_again_under_its_tag() -> None:
     shell = Shell("a")
     shell.tick()
     tag = shell.slot().tag
@@ -286,7 +286,7 @@ def test_a_unit_that_is_found_is_started_again_under_its_tag() -> None:
     assert of(shell.step(UnitsFound("a", tag, ("u",))), StartUnit) == [StartUnit("a", tag)]
 
 
-def test_the_end_of_a_second_start_does_not_prove_that_the_unit_has_ended() -> None:
+def test_the_end_of_a_second_start_does_not_prove_the_end_of_the_unit() -> None:
     # Given a lost agent that was found and started again
     shell = Shell("a")
     shell.come()
@@ -296,7 +296,7 @@ def test_the_end_of_a_second_start_does_not_prove_that_the_unit_has_ended() -> N
     shell.step(UnitsFound("a", tag, ("u",)))
     shell.step(StartAccepted("a", tag, ("v",)))
 
-    # When its place says that this start failed
+    # When its place reports that this start failed
     shell.say(PlaceState.NEVER_CAME)
 
     # Then the tag is searched
@@ -324,15 +324,15 @@ def test_a_lost_agent_may_return_by_itself() -> None:
     assert len(of(shell.seen, StartUnit)) == 1
 
 
-def test_an_agent_that_comes_while_the_next_tag_is_written_keeps_its_own() -> None:
-    # Given a place that says that a unit never came
+def test_an_agent_that_connects_while_the_next_tag_is_written_keeps_its_own() -> None:
+    # Given a place that reports that a unit never came
     shell = Shell("a")
     shell.started()
     tag = shell.slot().tag
     shell.say(PlaceState.NEVER_CAME)
     new = shell.to(WriteTag).tag
 
-    # When its agent comes after all
+    # When its agent connects after all
     shell.step(AgentCame("a"))
     assert shell.slot().tag == tag
 
@@ -343,7 +343,7 @@ def test_an_agent_that_comes_while_the_next_tag_is_written_keeps_its_own() -> No
     assert len(of(shell.seen, StartUnit)) == 1
 
 
-def test_an_agent_that_does_not_reach_the_broker_is_reported_and_searched() -> None:
+def test_an_agent_that_does_not_reach_the_broker_is_reported_and_its_tag_is_searched() -> None:
     shell = Shell("a")
     shell.started()
     while not notes(said := shell.say(PlaceState.RUNNING)):
@@ -362,7 +362,7 @@ def test_a_unit_that_waits_in_a_queue_is_left_alone() -> None:
     assert not of(shell.seen, StopUnits)
 
 
-def test_a_start_that_takes_very_long_is_searched() -> None:
+def test_the_tag_of_a_start_that_takes_very_long_is_searched() -> None:
     shell = Shell("a")
     shell.started()
     while shell.slot().state is PlaceState.STARTING:
@@ -399,19 +399,19 @@ def test_a_tag_of_a_host_that_is_not_named_is_reported() -> None:
 
 
 def test_a_search_counts_at_once_when_the_last_start_has_ended_for_its_place() -> None:
-    # Given an agent of former places, which got another ticket
+    # Given an agent of an earlier process of the places, which got another ticket
     shell = Shell("a", tags=(WrittenTag("a", "old"),))
     shell.step(UnitsFound("a", "old", ("u",)))
     shell.step(StartAccepted("a", "old", ("v",)))
     shell.step(EndUnits(10.0))
     shell.step(Stopped("a", "old"))
 
-    # When its place says that it has ended, and a search finds nothing
+    # When its place reports its end, and a search finds nothing
     shell.say(PlaceState.GONE)
     assert of(shell.seen, Find)[-1] == Find("a", "old")
     actions = shell.step(UnitsFound("a", "old", ()))
 
-    # Then that is its end
+    # Then it counts as ended
     assert of(actions, EndPlaces)
 
 
@@ -463,12 +463,12 @@ def test_a_place_that_starts_twice_is_asked_to_stop_one() -> None:
     assert stop.units == (f"{tag}.1",)
     assert shell.slot().units == (f"{tag}.0",)
 
-    # And again, if that failed
+    # And it is asked again, if that failed
     shell.fail(PlaceCall.STOP)
     assert shell.to(StopUnits, within_s=2.0).units == (f"{tag}.1",)
 
 
-def test_after_a_double_only_a_search_shows_that_the_tag_has_ended() -> None:
+def test_after_a_double_start_only_a_search_proves_that_the_tag_has_ended() -> None:
     shell = Shell("a")
     shell.started(units=2)
     shell.step(Stopped("a", shell.slot().tag))
@@ -478,7 +478,7 @@ def test_after_a_double_only_a_search_shows_that_the_tag_has_ended() -> None:
 
 
 def linked_after_a_lost_answer() -> Shell:
-    """Return a machine that knows one unit, whose agent has come; its place may have started two."""
+    """Return a machine that knows one unit, whose agent has connected; its place may have started two."""
     shell = Shell("a", tags=(WrittenTag("a", "t"),))
     shell.to(Find)
     shell.step(UnitsFound("a", "t", ("u0",)))
@@ -488,7 +488,7 @@ def linked_after_a_lost_answer() -> Shell:
     return shell
 
 
-def test_a_double_of_a_lost_answer_is_searched_when_its_agent_has_come() -> None:
+def test_a_second_unit_of_a_lost_answer_is_searched_when_its_agent_has_connected() -> None:
     shell = linked_after_a_lost_answer()
     shell.to(Find, within_s=places.FIND_S + 1.0)
     actions = shell.step(UnitsFound("a", "t", ("u0", "u1")))
@@ -500,7 +500,9 @@ def test_a_double_of_a_lost_answer_is_searched_when_its_agent_has_come() -> None
         shell.to(Find, within_s=600.0)
 
 
-def test_a_search_for_a_double_that_fails_or_finds_nothing_is_repeated_and_not_reported() -> None:
+def test_a_search_for_a_second_unit_that_fails_or_finds_nothing_is_repeated_and_not_reported() -> (
+    None
+):
     shell = linked_after_a_lost_answer()
     reported = of(shell.seen, ShowNote)
     shell.to(Find)
@@ -528,7 +530,7 @@ def lose(shell: Shell, times: int) -> None:
         shell.step(StartAccepted("a", shell.slot().tag, ("u",)))
 
 
-def test_a_host_that_is_lost_often_is_in_quarantine_for_a_limited_time() -> None:
+def test_a_host_that_is_lost_often_is_quarantined_for_a_limited_time() -> None:
     shell = Shell("a")
     shell.started()
     lose(shell, places.LOSSES_MAX)
@@ -553,7 +555,7 @@ def test_quarantines_grow_up_to_a_limit() -> None:
     assert seconds == pytest.approx([300, 600, 1200, 2400, 3600, 3600])
 
 
-def test_a_host_that_is_lost_rarely_is_not_in_quarantine() -> None:
+def test_a_host_that_is_lost_rarely_is_not_quarantined() -> None:
     shell = Shell("a")
     shell.started()
     for _ in range(10):
@@ -576,7 +578,7 @@ def test_a_host_whose_agent_left_is_not_used_again_at_once() -> None:
 # --- drains, revocations ----------------------------------------------------------------------
 
 
-def test_a_drained_agent_leaves_by_itself_and_has_no_successor() -> None:
+def test_a_drained_agent_leaves_by_itself_and_is_not_replaced() -> None:
     shell = Shell("a")
     shell.come()
     shell.step(HostDrained("a"))
@@ -588,7 +590,7 @@ def test_a_drained_agent_leaves_by_itself_and_has_no_successor() -> None:
 
 
 @pytest.mark.parametrize("event", [HostDrained("a"), HostRevoked("a")])
-def test_a_unit_that_starts_is_stopped_when_its_host_is_taken_out(event: Event) -> None:
+def test_a_unit_that_starts_is_stopped_when_its_host_is_drained_or_revoked(event: Event) -> None:
     shell = Shell("a")
     shell.started()
     assert of(shell.step(event), StopUnits)
@@ -608,7 +610,7 @@ def test_a_revoked_agent_is_stopped_at_once() -> None:
 # --- stops ------------------------------------------------------------------------------------
 
 
-def test_a_stop_ends_when_all_units_have() -> None:
+def test_a_stop_ends_when_all_units_have_ended() -> None:
     shell = Shell("a", "b")
     shell.come("a")
     shell.step(TagWritten("b", shell.slot("b").tag))
@@ -621,7 +623,7 @@ def test_a_stop_ends_when_all_units_have() -> None:
     assert of(shell.say(PlaceState.NEVER_CAME, "b"), EndPlaces)
 
 
-def test_a_stop_of_a_unit_that_its_place_knows_takes_one_look() -> None:
+def test_a_stop_of_a_unit_that_its_place_knows_needs_one_look() -> None:
     shell = Shell("a")
     shell.come()
     shell.step(AgentLeft("a"))
@@ -635,7 +637,7 @@ def test_a_stop_of_a_unit_that_its_place_knows_takes_one_look() -> None:
     assert not of(shell.seen, Find)
 
 
-def test_an_agent_that_comes_after_its_end_does_not_delay_a_stop() -> None:
+def test_an_agent_that_connects_after_its_end_does_not_delay_a_stop() -> None:
     shell = Shell("a", "b")
     shell.come("b")
     shell.step(TagWritten("a", shell.slot("a").tag))
@@ -646,7 +648,7 @@ def test_an_agent_that_comes_after_its_end_does_not_delay_a_stop() -> None:
     assert of(shell.say(PlaceState.GONE, "b"), EndPlaces)
 
 
-def test_a_stop_keeps_the_tag_of_a_double_whose_other_unit_left() -> None:
+def test_a_stop_keeps_the_tag_of_a_double_start_whose_other_unit_left() -> None:
     shell = Shell("a")
     shell.started(units=2)
     tag = shell.slot().tag
@@ -663,7 +665,7 @@ def test_a_stop_keeps_the_tag_of_a_double_whose_other_unit_left() -> None:
     assert notes(shell.tick()) == [NotStopped(("a",))]
 
 
-def test_a_search_soon_after_a_double_start_does_not_count_when_one_of_them_left() -> None:
+def test_a_search_soon_after_a_double_start_does_not_count_when_one_unit_left() -> None:
     shell = Shell("a")
     shell.started(units=2)
     shell.step(AgentCame("a"))
@@ -675,7 +677,7 @@ def test_a_search_soon_after_a_double_start_does_not_count_when_one_of_them_left
 
 
 @pytest.mark.parametrize("is_seen", [True, False])
-def test_a_stop_searches_an_agent_that_was_seen_after_it_left(*, is_seen: bool) -> None:
+def test_a_stop_searches_for_an_agent_that_was_seen_after_it_left(*, is_seen: bool) -> None:
     shell = Shell("a")
     shell.come()
     shell.step(AgentLeft("a"))
@@ -686,7 +688,7 @@ def test_a_stop_searches_an_agent_that_was_seen_after_it_left(*, is_seen: bool) 
     assert bool(of(actions, DropTag)) is not is_seen
 
 
-def test_a_stop_searches_an_agent_that_was_found_after_it_left() -> None:
+def test_a_stop_searches_for_an_agent_that_was_found_after_it_left() -> None:
     shell = Shell("a")
     shell.come()
     shell.step(AgentLeft("a"))
@@ -696,7 +698,7 @@ def test_a_stop_searches_an_agent_that_was_found_after_it_left() -> None:
     assert not of(shell.say(PlaceState.UNKNOWN), DropTag)
 
 
-def test_a_start_whose_answer_comes_after_an_agent_left_may_be_another_one() -> None:
+def test_a_start_whose_answer_arrives_after_an_agent_left_may_have_started_another_one() -> None:
     shell = Shell("a")
     shell.tick()
     tag = shell.slot().tag
@@ -712,7 +714,7 @@ def test_a_stop_without_units_ends_at_once() -> None:
     assert Shell("a").step(EndUnits(3.0)) == [EndPlaces()]
 
 
-def test_a_stop_during_a_start_stops_it_when_it_was_made() -> None:
+def test_a_stop_during_a_start_stops_the_unit_when_it_was_started() -> None:
     shell = Shell("a")
     shell.tick()
     tag = shell.slot().tag
@@ -800,7 +802,7 @@ def test_a_refusal_that_leaves_enough_hosts_does_not_end_the_run() -> None:
     assert not of(shell.fail(PlaceCall.START, "b", refused=True), GiveUp)
 
 
-def test_a_host_that_has_come_counts_even_if_it_is_lost() -> None:
+def test_a_host_that_has_connected_once_counts_even_if_it_is_lost() -> None:
     shell = Shell("a", min_hosts=1)
     shell.come("a")
     shell.step(AgentLost("a"))

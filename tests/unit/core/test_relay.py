@@ -1,4 +1,4 @@
-"""What an agent keeps of its processes' messages, and sends for those that have ended (RL1 to RL6)."""
+"""An agent keeps messages of its processes, and sends those of ended processes (RL1 to RL6)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def progress(done: int) -> wire.Progress:
 
 
 class Files:
-    """Files in memory; a full disk takes none, and a damaged one gives none back."""
+    """Files in memory; a full disk accepts none, and a damaged one returns none."""
 
     def __init__(self) -> None:
         self.files: dict[int, list[bytes]] = {}
@@ -78,14 +78,14 @@ class Host:
         self.broker = Link(RUN, 1)
 
     def says(self, *messages: wire.Up) -> list[bytes]:
-        """The worker sends a bundle, which the broker may not get."""
+        """Let the worker send a bundle, which the broker may not get."""
         message = self.worker.pack([wire.encode(each) for each in messages])
         self.relay.up(W1, message)
         self.relay.check()
         return message
 
     def acknowledges(self, no: int, epoch: int = 1) -> bool:
-        """The broker acknowledges; return whether the worker gets that."""
+        """Let the broker acknowledge; return whether the worker gets this."""
         passes = self.relay.down(W1, wire.Header(RUN, wire.BEAT, epoch, 0, no))
         self.relay.check()
         return passes
@@ -125,7 +125,9 @@ class Host:
     list(itertools.product(LineState, LineEvent)),
     ids=lambda each: each.name,
 )
-def test_a_line_does_only_what_its_table_says(state: LineState, happening: LineEvent) -> None:
+def test_a_line_changes_state_only_as_its_table_says(
+    state: LineState, happening: LineEvent
+) -> None:
     line = Line(W1, "w1", state)
     after = _NEXT[state].get(happening)
     if after is None:
@@ -137,7 +139,7 @@ def test_a_line_does_only_what_its_table_says(state: LineState, happening: LineE
         assert line.state is after
 
 
-def test_the_table_in_the_head_of_the_module_is_the_table_of_the_code() -> None:
+def test_the_table_in_the_docstring_equals_that_of_the_code() -> None:
     lines = [line.split() for line in (relay.__doc__ or "").splitlines()]
     (head,) = [words[1:] for words in lines if words[:1] == ["state"]]
     rows = {words[0]: words[1:] for words in lines if words and words[0] in LineState.__members__}
@@ -172,7 +174,7 @@ def test_an_acknowledgement_of_another_broker_drops_nothing() -> None:
     assert len(host.relay.lines[W1].copies) == 1
 
 
-def test_signs_of_life_and_repetitions_are_not_kept() -> None:
+def test_heartbeats_and_repetitions_are_not_kept() -> None:
     host = Host()
     first = host.says(outcome())
     host.relay.up(W1, first)
@@ -180,7 +182,7 @@ def test_signs_of_life_and_repetitions_are_not_kept() -> None:
     assert [copy.no for copy in host.relay.lines[W1].copies] == [1]
 
 
-def test_bytes_that_are_no_message_are_not_kept() -> None:
+def test_bytes_that_are_not_a_message_are_not_kept() -> None:
     host = Host()
     for frames in ([], [b""], [b"garbage", b"more"]):
         host.relay.up(W1, frames)
@@ -188,7 +190,7 @@ def test_bytes_that_are_no_message_are_not_kept() -> None:
     assert host.relay.memory_bytes == 0
 
 
-def test_copies_beyond_the_memory_are_in_files_which_go_with_them() -> None:
+def test_copies_that_exceed_the_memory_are_in_files_which_are_removed_with_them() -> None:
     host = Host(memory=0)
     host.says(outcome(0))
     host.says(outcome(1))
@@ -201,7 +203,7 @@ def test_copies_beyond_the_memory_are_in_files_which_go_with_them() -> None:
 
 
 @pytest.mark.parametrize("disk", [0, 1 << 20], ids=["limit", "disk full"])
-def test_a_message_without_space_is_not_kept_and_none_after_it(disk: int) -> None:
+def test_a_message_without_space_is_not_kept_nor_any_after_it(disk: int) -> None:
     host = Host(memory=150, disk=disk)
     host.files.is_full = True
     host.says(outcome(0))
@@ -218,7 +220,7 @@ def test_a_message_without_space_is_not_kept_and_none_after_it(disk: int) -> Non
     assert [copy.no for copy in host.relay.lines[W1].copies] == [4]
 
 
-def test_a_worker_that_greets_a_new_broker_repeats_what_was_kept() -> None:
+def test_kept_messages_are_dropped_when_their_worker_greets_a_new_broker() -> None:
     host = Host()
     host.says(outcome(0))
     host.says(outcome(1))
@@ -242,7 +244,7 @@ def test_the_end_of_a_worker_without_unacknowledged_messages_may_be_reported_at_
     assert host.relay.lines == {}
 
 
-def test_a_message_that_arrives_after_the_end_is_kept() -> None:
+def test_a_message_that_arrives_after_the_end_of_its_worker_is_kept() -> None:
     host = Host()
     host.relay.ended(W1, "w1", host.now)
     host.says(outcome())
@@ -257,7 +259,7 @@ def test_messages_to_an_ended_worker_are_dropped() -> None:
     assert not host.acknowledges(0)
 
 
-def test_only_what_counts_is_sent_again_until_it_is_acknowledged() -> None:
+def test_all_messages_but_calls_are_sent_again_until_they_are_acknowledged() -> None:
     host = Host()
     host.says(HELLO, CALLS)
     host.says(CALLS, outcome(), progress(1), CONST)
@@ -315,7 +317,7 @@ def test_few_large_bundles_are_on_their_way_at_a_time() -> None:
     assert host.due() == [[outcome(2, large)]]
 
 
-def test_a_new_broker_is_greeted_and_told_what_comes() -> None:
+def test_a_new_broker_gets_a_hello_that_announces_the_results() -> None:
     host = Host()
     host.says(HELLO, progress(1))
     host.says(CALLS, outcome(3), progress(2))
@@ -334,7 +336,7 @@ def test_a_new_broker_is_greeted_and_told_what_comes() -> None:
     assert host.done() == [W1]
 
 
-def test_a_third_broker_is_told_the_same_if_the_second_acknowledged_nothing() -> None:
+def test_a_third_broker_gets_the_same_if_the_second_acknowledged_nothing() -> None:
     host = Host()
     host.says(HELLO, progress(1), CONST)
     host.says(outcome(3))
@@ -395,7 +397,7 @@ def test_copies_that_the_broker_does_not_want_are_dropped() -> None:
     host.relay.give_up(W1)
 
 
-def test_the_relay_is_due_when_the_last_messages_arrived_and_when_patience_ends() -> None:
+def test_the_relay_has_deadlines_for_the_last_messages_and_for_its_time_limit() -> None:
     host = Host()
     host.says(outcome())
     assert host.relay.deadline({W1}) == float("inf")

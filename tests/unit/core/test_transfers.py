@@ -64,7 +64,7 @@ def test_an_upload_arrives_whole(seed: int) -> None:
     for round_ in range(500):
         now += PATIENCE_S / 3
         if round_ == 5:
-            target = target[: len(target) // 2]  # another broker, after a power cut
+            target = target[: len(target) // 2]  # by another broker, after a power cut
         for at in mixed(upload.due(now), rng):
             if at == len(target):
                 target += source[at : at + CHUNK_BYTES]
@@ -76,7 +76,7 @@ def test_an_upload_arrives_whole(seed: int) -> None:
     assert target == source
 
 
-def test_a_transfer_that_is_not_answered_asks_again_after_its_patience() -> None:
+def test_a_transfer_without_an_answer_repeats_its_request_after_a_time_limit() -> None:
     download, upload = Download("f", 0, 0.0), Upload("f", 10, sync=False, now=0.0)
     assert download.wanted(0.0) == [0]
     assert upload.due(0.0) == [0]
@@ -94,7 +94,7 @@ def test_a_transfer_that_is_not_answered_asks_again_after_its_patience() -> None
     list(itertools.product(TransferState, TransferEvent)),
     ids=lambda each: each.name,
 )
-def test_a_transfer_does_only_what_its_table_says(
+def test_a_transfer_changes_state_only_as_its_table_says(
     state: TransferState, event: TransferEvent
 ) -> None:
     transfer = Transfer("f", 0.0)
@@ -109,7 +109,7 @@ def test_a_transfer_does_only_what_its_table_says(
         assert transfer.state is after
 
 
-def test_the_table_in_the_head_of_the_module_is_the_table_of_the_code() -> None:
+def test_the_table_in_the_docstring_equals_that_of_the_code() -> None:
     lines = [line.split() for line in (transfers.__doc__ or "").splitlines()]
     (head,) = [words[1:] for words in lines if words[:1] == ["state"]]
     rows = {
@@ -128,7 +128,7 @@ def test_the_table_in_the_head_of_the_module_is_the_table_of_the_code() -> None:
     assert table == _NEXT
 
 
-def test_a_transfer_ends_only_where_the_agent_drops_it() -> None:
+def test_a_transfer_ends_only_when_the_agent_drops_it() -> None:
     ends = {state for state, after in _NEXT.items() if not after}
     assert ends == {TransferState.FAILED, TransferState.FULL}
 
@@ -154,7 +154,7 @@ def test_an_upload_enters_the_state_that_an_answer_says(
     assert upload.error == stored.error
 
 
-def test_an_upload_begins_again_where_the_other_end_has_lost_a_part() -> None:
+def test_an_upload_begins_again_at_the_part_that_the_other_end_has_lost() -> None:
     upload = Upload("f", 3 * CHUNK_BYTES, sync=False, now=0.0)
     assert upload.due(0.0) == [0, CHUNK_BYTES]
     upload.hear(Stored("f", 2 * CHUNK_BYTES, done=False), 0.1)
@@ -165,7 +165,7 @@ def test_an_upload_begins_again_where_the_other_end_has_lost_a_part() -> None:
     assert upload.due(0.2) == [CHUNK_BYTES, 2 * CHUNK_BYTES]
 
 
-def test_a_download_fails_if_the_source_says_so_or_changes() -> None:
+def test_a_download_fails_if_the_source_reports_an_error_or_changes() -> None:
     refused, changed = Download("f", 0, 0.0), Download("f", 0, 0.0)
     refused.take(Chunk("f", 0, 0, b"", b"", error="no such file"), 0.1)
     changed.take(Chunk("f", 0, 2, b"a", b"digest"), 0.1)

@@ -1,4 +1,4 @@
-"""Numbers and strings take a shorter way into a call; they must look the same there."""
+"""Numbers and strings have a faster encoding in a call; it must give the same bytes."""
 
 from __future__ import annotations
 

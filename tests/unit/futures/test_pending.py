@@ -1,4 +1,4 @@
-"""Futures that a parent waits for: heard of as outcomes arrive, named by call and item when told."""
+"""Futures that a parent waits for: noticed when outcomes arrive, recorded by call and item."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOW = wire.Attempt(1, 1)
 
 
 class Scene:
-    """A parent that runs here, whose outcomes are given by hand."""
+    """A parent in this process, whose outcomes the test provides."""
 
     def __init__(self) -> None:
         self.parent = Parent(ROOT, NOW, say=lambda _: None)
@@ -49,7 +49,7 @@ class Scene:
             self.parent.outcomes(outcomes(future.number, 0, 1, value=b"\x80\x05K\x07."))
 
 
-def test_arrived_outcomes_are_named_in_order_of_arrival() -> None:
+def test_arrived_outcomes_are_recorded_in_order_of_arrival() -> None:
     scene = Scene()
     a, b, c = (scene.submit() for _ in range(3))
     scene.settle(c)
@@ -62,7 +62,7 @@ def test_arrived_outcomes_are_named_in_order_of_arrival() -> None:
     assert c.result() == 7
 
 
-def test_a_journal_of_an_earlier_version_names_places_in_the_list() -> None:
+def test_a_journal_of_an_earlier_version_names_positions_in_the_list() -> None:
     scene = Scene()
     a, b, c = (scene.submit() for _ in range(3))
     scene.settle(a, b, c)
@@ -72,14 +72,14 @@ def test_a_journal_of_an_earlier_version_names_places_in_the_list() -> None:
     assert pending.take(b"0 5") == [a]
 
 
-def test_names_that_a_changed_script_lacks_are_left_out() -> None:
+def test_recorded_futures_that_a_changed_script_lacks_are_left_out() -> None:
     scene = Scene()
     a = scene.submit()
     scene.settle(a)
     assert Pending(scene.at, [a]).take(b"9:0 0:0 0:4") == [a]
 
 
-def test_an_outcome_looks_at_its_own_future_only() -> None:
+def test_an_outcome_notifies_only_its_own_future() -> None:
     scene = Scene()
     futures = [scene.submit() for _ in range(50)]
     looks: list[Future[Any]] = []
@@ -125,11 +125,11 @@ def test_sets_iterate_in_the_order_of_calls_and_done_futures_in_the_recorded_ord
     assert ([f.number for f in done], [f.number for f in rest]) == ([1, 4, 5], [0, 2, 3])
 
 
-def test_a_notebook_shows_of_a_future_what_its_parent_knows() -> None:
+def test_a_notebook_shows_what_the_parent_knows_of_a_future() -> None:
     scene = Scene()
     value, error = scene.submit(), scene.submit()
     scene.settle(value)
-    assert ">pending<" in value._repr_html_()  # it has arrived, and was not observed
+    assert ">pending<" in value._repr_html_()  # it has arrived, but was not observed
 
     value.learn()
     error.settle(None, ValueError("a <b>"))

@@ -1,4 +1,4 @@
-"""Calls of threads and executors: their futures."""
+"""Futures of calls of threads and executors."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def test_a_future_that_is_withdrawn_twice_is_canceled_once() -> None:
 
 
 class Canceled:
-    """A future whose outcome is that it was canceled."""
+    """A future that was canceled."""
 
     def peek(self) -> tuple[Any, BaseException | None]:
         return None, cf.CancelledError()
 
 
-def test_a_view_that_takes_in_a_cancellation_twice_is_canceled_once() -> None:
+def test_a_view_that_handles_a_cancellation_twice_is_canceled_once() -> None:
     canceled: Any = Canceled()
     view: View[Any] = View(canceled)
 
@@ -84,7 +84,7 @@ WAYS: list[Callable[[SharedFuture[Any]], Any]] = [
 ]
 
 
-def test_waiters_that_come_with_the_outcome_do_not_miss_it() -> None:
+def test_waiters_that_arrive_with_the_outcome_do_not_miss_it() -> None:
     for number, way in zip(range(3000), itertools.cycle(WAYS), strict=False):
         future, start, told = made(), threading.Barrier(3), list[Any]()
 

@@ -1,4 +1,4 @@
-"""Looking at a host: what is found, and what the user should change."""
+"""The checks of a host: the findings, and what the user should change."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def texts(report: CheckupReport, level: Level) -> str:
 
 
 def python_that(lab: Lab, **claims: str | None) -> str:
-    """Write a Python that claims something of itself, and runs programs as this one does."""
+    """Write a Python that reports wrong facts about itself, and runs programs like this one."""
     path = lab.folder / "python"
     found = {"path": str(path), "python": PYTHON, "rscoop": __version__}
     text = msgspec.json.encode(found | claims).decode()
@@ -76,7 +76,7 @@ def python_that(lab: Lab, **claims: str | None) -> str:
     return str(path)
 
 
-def test_a_host_in_order_is_usable_and_its_figures_are_known(lab: Lab) -> None:
+def test_a_host_without_problems_is_usable_and_its_figures_are_known(lab: Lab) -> None:
     report = look(lab)
     assert report.is_usable
     assert texts(report, Level.PROBLEM) == ""
@@ -99,14 +99,14 @@ def test_a_login_that_fails_is_reported_as_the_problem(lab: Lab) -> None:
     assert report.python == ""
 
 
-def test_a_python_without_the_package_is_a_problem_and_the_look_continues(lab: Lab) -> None:
+def test_a_python_without_the_package_is_a_problem_and_the_checks_continue(lab: Lab) -> None:
     report = look(lab, python=python_that(lab, rscoop=None))
     assert not report.is_usable
     assert f"Install resilient-scoop {__version__}" in texts(report, Level.PROBLEM)
     assert report.cores > 0
 
 
-def test_a_python_that_is_missing_ends_the_look(lab: Lab) -> None:
+def test_a_missing_python_ends_the_checks(lab: Lab) -> None:
     report = look(lab, python="/nowhere/python")
     assert "/nowhere/python is not there" in texts(report, Level.PROBLEM)
     assert report.cores == 0
@@ -131,14 +131,14 @@ def test_another_version_of_a_library_is_a_warning(lab: Lab) -> None:
     assert list(report.packages) == ["msgspec"]
 
 
-def test_a_clock_that_is_wrong_is_a_warning(lab: Lab) -> None:
+def test_a_wrong_clock_is_a_warning(lab: Lab) -> None:
     report = look(lab, clock=lambda: wall(100))
     assert "its clock is 100 s behind" in texts(report, Level.WARNING)
     assert report.is_usable
     assert "its clock is 100 s ahead" in texts(look(lab, clock=lambda: wall(-100)), Level.WARNING)
 
 
-def test_a_host_that_cannot_reach_us_is_offered_a_tunnel(lab: Lab) -> None:
+def test_a_tunnel_is_proposed_for_a_host_that_cannot_reach_us(lab: Lab) -> None:
     report = look(lab, ThisMachine({}, external_address="no-such-host.invalid"))
     assert report.is_usable
     assert report.route == "tunnel"
@@ -166,9 +166,7 @@ def test_a_tunnel_that_leads_elsewhere_is_a_problem(
     assert not report.is_usable
 
 
-def test_a_name_that_leads_to_this_machine_is_a_warning(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_of_this_machine_is_a_warning(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     real = socket.getaddrinfo
 
     def resolve(name: str, *more: Any, **options: Any) -> Any:
@@ -181,13 +179,13 @@ def test_a_name_that_leads_to_this_machine_is_a_warning(
     )
 
 
-def test_only_the_tunnel_is_tried_when_the_user_wants_one(lab: Lab) -> None:
+def test_only_the_tunnel_is_tested_when_the_user_requests_one(lab: Lab) -> None:
     report = look(lab, ThisMachine({}, is_tunneled=True))
     assert report.route == "tunnel"
     assert report.is_usable
 
 
-def test_a_home_that_cannot_be_written_to_is_a_warning(lab: Lab) -> None:
+def test_a_home_folder_without_write_permission_is_a_warning(lab: Lab) -> None:
     lab.sshd.environment["HOME"] = "/proc"
     report = look(lab)
     assert "its home folder /proc cannot be written to" in texts(report, Level.WARNING)
@@ -250,5 +248,5 @@ def test_a_shortage_is_named(lab: Lab, changed: dict[str, object], text: str) ->
     assert text in found
 
 
-def test_an_answer_among_noise_is_read() -> None:
+def test_an_answer_is_found_among_noise() -> None:
     assert probe.read_answer(["Welcome", "rscoop-probe: nonsense", ""]) is None

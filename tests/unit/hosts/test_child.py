@@ -1,4 +1,4 @@
-"""Commands in child processes: their end."""
+"""The end of commands in child processes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from resilient_scoop.hosts.child import ChildPipe
 
 
-def test_a_command_is_killed_with_what_it_has_started() -> None:
+def test_a_command_is_killed_with_its_child_processes() -> None:
     pipe = ChildPipe(["/bin/sh", "-c", "sleep 60 & echo begun; wait"])
     lines = pipe.lines()
     assert next(lines) == "begun"
     pipe.kill()
-    assert list(lines) == []  # whoever could write is gone
+    assert list(lines) == []  # no process is left that could write
     pipe.close()
     assert pipe._process.returncode == -signal.SIGKILL
 

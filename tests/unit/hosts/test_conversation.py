@@ -1,4 +1,4 @@
-"""What an agent's program says, from its start to its end: each state with each event."""
+"""The messages of an agent's program, from its start to its end: each state with each event."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def talk_in(state: UnitState) -> Conversation:
 
 @pytest.mark.parametrize("state", WAYS)
 @pytest.mark.parametrize("event", EVENTS)
-def test_each_event_in_each_state_leads_where_the_table_says(state: UnitState, event: str) -> None:
+def test_each_event_changes_each_state_as_the_table_says(state: UnitState, event: str) -> None:
     talk = talk_in(state)
     EVENTS[event](talk)
     after = NEXT.get((state, event), state)
@@ -81,25 +81,25 @@ def test_each_event_in_each_state_leads_where_the_table_says(state: UnitState, e
         ("late", "has not said that it runs 60 s after its start"),
     ],
 )
-def test_a_start_that_fails_says_why(event: str, why: str) -> None:
+def test_a_failed_start_gives_the_reason(event: str, why: str) -> None:
     talk = talk_in(STARTING)
     EVENTS[event](talk)
     assert why in talk.seen().why
 
 
 @pytest.mark.parametrize("status", [126, 127])
-def test_a_shell_that_finds_no_python_is_named_as_such(status: int) -> None:
+def test_a_shell_that_finds_no_python_is_reported_as_such(status: int) -> None:
     talk = talk_in(STARTING)
     talk.exited(status)
     assert "could not start Python" in talk.seen().why
     assert "--python" in talk.seen().why
 
 
-def test_a_start_within_its_time_is_not_given_up() -> None:
+def test_a_start_is_not_given_up_within_its_time_limit() -> None:
     assert not talk_in(STARTING).give_up(59.0)
 
 
-def test_the_last_lines_of_noise_are_kept_shortened() -> None:
+def test_the_last_lines_of_noise_are_kept_in_a_short_form() -> None:
     talk = talk_in(STARTING)
     for number in range(100):
         talk.line(f"line {number}\r")
@@ -155,7 +155,7 @@ def test_the_end_of_an_agent_without_a_proper_name_is_not_passed_on(agent: str) 
 
 
 @pytest.mark.parametrize(("more", "lasting"), [("", False), (', "lasting": true', True)])
-def test_a_refusal_says_whether_it_lasts(more: str, lasting: bool) -> None:  # noqa: FBT001
+def test_a_refusal_is_temporary_or_final(more: str, lasting: bool) -> None:  # noqa: FBT001
     talk = Conversation("ws1", start_s=60.0, now=0.0)
     talk.line(PREFIX + '{"state": "refused", "why": "no folder"' + more + "}")
     assert (talk.seen().state, talk.seen().lasting) == (NEVER_CAME, lasting)

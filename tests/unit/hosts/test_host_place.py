@@ -1,4 +1,4 @@
-"""What an agent says is read by a thread; whatever ends it, its unit does not count as running."""
+"""A thread reads the output of an agent; whatever ends the thread, the unit does not count as running."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Breaking:
         OSError(errno.EIO, "Input/output error"),
     ],
 )
-def test_a_unit_whose_output_breaks_off_is_unknown(error: OSError) -> None:
+def test_the_unit_is_unknown_when_its_output_breaks_off(error: OSError) -> None:
     pipe, talk = Breaking(error), Conversation("alice", start_s=10.0, now=0.0)
 
     _listen(pipe, talk)
@@ -58,7 +58,7 @@ def test_a_unit_whose_output_breaks_off_is_unknown(error: OSError) -> None:
     assert pipe.is_closed
 
 
-def test_a_fault_of_the_reader_leaves_no_unit_that_seems_to_run() -> None:
+def test_no_unit_counts_as_running_after_an_error_of_its_reader() -> None:
     pipe, talk = Breaking(ZeroDivisionError()), Conversation("alice", start_s=10.0, now=0.0)
 
     with pytest.raises(ZeroDivisionError):

@@ -1,4 +1,4 @@
-"""Hosts as users write them."""
+"""Hosts in the notations of users."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_range_names_each_host(pattern: str, names: list[str]) -> None:
     assert {(host.user, host.workers) for host in hosts} == {("ann", 3)}
 
 
-def test_words_are_split_at_commas_outside_of_brackets() -> None:
+def test_words_are_split_at_commas_outside_brackets() -> None:
     hosts = read_hosts(["alice:2,node[1-2,5]", "bob"])
     assert [host.name for host in hosts] == ["alice", "node1", "node2", "node5", "bob"]
 
@@ -90,7 +90,7 @@ def test_words_are_split_at_commas_outside_of_brackets() -> None:
 def test_repeated_lines_add_up() -> None:
     assert one("alice 2\nalice:3\nalice slots=1 max_slots=4").workers == 6
     assert one("alice 2\nalice 2 max_slots=4").max_workers == 4
-    assert one("alice\n" * 8).workers == 8  # the node file of a batch system
+    assert one("alice\n" * 8).workers == 8  # as in the node file of a batch system
     assert one("alice:2\nalice").workers == 3
     assert one("alice\nalice python=/p").python == "/p"
 
@@ -144,14 +144,14 @@ def test_one_address_with_two_users_is_two_hosts() -> None:
         ("\x00\x01\x7fELF", "is not the name of a host"),
     ],
 )
-def test_nonsense_on_line_7_is_named_with_file_and_line(row: str, complaint: str) -> None:
+def test_an_invalid_line_is_named_with_file_and_line_number(row: str, complaint: str) -> None:
     with pytest.raises(UsageError) as caught:
         read_hosts(text="\n".join(["# hosts"] * 6 + [row]), file="hosts.txt")
     assert str(caught.value).startswith("hosts.txt, line 7: ")
     assert complaint in str(caught.value)
 
 
-def test_nonsense_in_a_word_is_named() -> None:
+def test_an_invalid_word_is_named() -> None:
     with pytest.raises(UsageError, match="--host bob:x: workers is 'x'"):
         read_hosts(["alice,bob:x"])
 
@@ -188,26 +188,26 @@ def test_two_names_of_one_host_give_a_warning() -> None:
 # --- splitting a total ------------------------------------------------------------------------
 
 
-def test_without_a_total_each_host_gets_what_it_has() -> None:
+def test_each_host_gets_its_own_number_without_a_total() -> None:
     shares = split_total(None, read_hosts(["a:4", "b"]))
     assert (shares.workers, shares.limit, shares.missing) == ({"a": 4, "b": None}, None, 0)
     assert split_total(None, read_hosts(["a:4", "b"]), {"b": 8}).workers == {"a": 4, "b": 8}
 
 
-def test_a_total_is_filled_in_order_up_to_the_numbers() -> None:
+def test_a_total_is_distributed_in_order_up_to_the_numbers_of_the_hosts() -> None:
     assert split_total(6, read_hosts(["a:4", "b:4", "c:4"])).workers == {"a": 4, "b": 2, "c": 0}
 
 
-def test_hosts_with_numbers_are_served_before_hosts_of_unknown_cores() -> None:
+def test_hosts_with_numbers_are_filled_before_hosts_with_unknown_cores() -> None:
     shares = split_total(6, read_hosts(["b", "a:4"]))
     assert (shares.workers, shares.limit) == ({"b": None, "a": 4}, 2)
 
 
-def test_known_cores_bound_a_host_without_a_number() -> None:
+def test_known_cores_limit_a_host_without_a_number() -> None:
     shares = split_total(20, read_hosts(["b", "a:4"]), {"b": 8, "a": 64})
     assert (shares.workers, shares.missing) == ({"b": 8, "a": 4}, 8)
 
 
-def test_a_total_beyond_the_numbers_is_taken_up_to_the_maxima() -> None:
+def test_a_total_beyond_the_numbers_is_distributed_up_to_the_maxima() -> None:
     shares = split_total(9, read_hosts(text="a slots=2 max_slots=4\nb slots=2\nc 2 max_slots=3"))
     assert (shares.workers, shares.missing) == ({"a": 4, "b": 2, "c": 3}, 0)

@@ -64,7 +64,7 @@ def test_a_host_that_no_line_names_is_unknown(tmp_path: Path, names: str, name: 
     assert judge(tmp_path, line(names), name).verdict is Verdict.UNKNOWN
 
 
-def test_another_key_of_a_known_host_is_a_change_with_the_line(tmp_path: Path) -> None:
+def test_another_key_of_a_known_host_is_a_change_reported_with_its_line(tmp_path: Path) -> None:
     judged = judge(tmp_path, "#\n" + line("ws1", OTHER))
     assert judged == Judged(
         Verdict.CHANGED, f"{tmp_path}/known line 2", f"{KIND} {fingerprint(OTHER)}"
@@ -96,7 +96,7 @@ def test_an_authority_is_named_and_its_key_is_not_the_host_s(tmp_path: Path) -> 
     assert known.kinds("ws1.lab") == []
 
 
-def test_lines_that_are_not_understood_are_skipped(tmp_path: Path) -> None:
+def test_lines_that_cannot_be_parsed_are_skipped(tmp_path: Path) -> None:
     text = "ws1\nws1 ssh-ed25519\nws1 ssh-ed25519 ###\n@cert-authority " + line("ws1", OTHER)
     assert judge(tmp_path, text + line("ws1")).verdict is Verdict.KNOWN
     assert judge(tmp_path, text).verdict is Verdict.UNKNOWN
@@ -105,7 +105,7 @@ def test_lines_that_are_not_understood_are_skipped(tmp_path: Path) -> None:
 def test_a_learned_key_is_known_and_other_lines_are_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "new" / "known"
     learn(str(file), "ws1", KIND, KEY)
-    file.write_text(file.read_text().rstrip("\n"))  # an editor that left no end of line
+    file.write_text(file.read_text().rstrip("\n"))  # an editor has left no end of line
     learn(str(file), "[ws2]:2222", KIND, OTHER)
     known = KnownHosts([str(file)])
     assert known.judge("ws1", KIND, KEY).verdict is Verdict.KNOWN

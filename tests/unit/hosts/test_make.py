@@ -1,4 +1,4 @@
-"""Places made from what the user said."""
+"""Places made from the options of the user."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from resilient_scoop.hosts.make import SshOptions, make_place
 
 
 @pytest.mark.parametrize("text", [None, "Port many"])
-def test_a_configuration_that_cannot_be_used_refuses_the_host_and_not_the_run(
+def test_an_unusable_configuration_refuses_the_host_and_not_the_run(
     tmp_path: Path, text: str | None
 ) -> None:
     if text:

@@ -39,14 +39,14 @@ TEXTS = [
 
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("text", TEXTS)
-def test_every_login_shell_runs_a_script_as_sh_does(shell: str, text: str) -> None:
+def test_every_login_shell_runs_a_script_like_sh(shell: str, text: str) -> None:
     quoted = "'" + text.replace("'", "'\\''") + "'"
     command = shell_command(f"printf %s {quoted}")
     done = subprocess.run([shell, "-c", command], capture_output=True, check=True)
     assert done.stdout.decode() == text
 
 
-def test_a_plain_command_can_be_read() -> None:
+def test_a_plain_command_is_readable() -> None:
     command = agent_command(
         "/opt/bin/python3", ["run1", "t1", "--find"], Host("a"), RemoteSettings()
     )
@@ -56,7 +56,7 @@ def test_a_plain_command_can_be_read() -> None:
     assert command == expected
 
 
-def test_prolog_path_and_nice_come_first() -> None:
+def test_prolog_path_and_nice_come_before_the_command() -> None:
     settings = RemoteSettings(prolog="module load python", path="~/my work", nice=5)
     command = agent_command("python3", ["r", "t"], Host("a"), settings)
     assert command == (
@@ -126,21 +126,21 @@ def test_the_prolog_of_a_host_replaces_that_of_the_run() -> None:
     assert search_command(Host("a"), RemoteSettings()) == "exec sh"
 
 
-def test_pythons_are_looked_for_beside_the_script_then_where_the_launcher_has_its_own() -> None:
+def test_pythons_are_searched_beside_the_script_then_at_the_path_of_the_launcher_s_own() -> None:
     settings = RemoteSettings(script_folder="/home/ann/ea", launcher_python="/usr/bin/python3.11")
     assert candidates(Host("a"), settings) == [
         "/home/ann/ea/.venv/bin/python", "/home/ann/ea/venv/bin/python", "/usr/bin/python3.11", "python3",
     ]  # fmt: skip
 
 
-def test_a_python_that_was_named_is_the_only_candidate() -> None:
+def test_a_named_python_is_the_only_candidate() -> None:
     settings = RemoteSettings(python="/common/python", script_folder="/x")
     assert candidates(Host("a"), settings) == ["/common/python"]
     assert candidates(Host("a", python="~/own"), settings) == ["~/own"]
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_a_search_finds_this_python_and_names_what_is_missing(shell: str) -> None:
+def test_a_search_finds_this_python_and_names_missing_ones(shell: str) -> None:
     settings = RemoteSettings(script_folder="/no where/it's", launcher_python=sys.executable)
     done = subprocess.run(
         [shell, "-c", search_command(Host("a"), settings)],
@@ -157,7 +157,7 @@ def test_a_search_finds_this_python_and_names_what_is_missing(shell: str) -> Non
     assert best.version == sys.version_info[:3]
 
 
-def test_a_python_that_reads_its_input_does_not_swallow_the_search(tmp_path: Path) -> None:
+def test_a_python_that_reads_its_input_does_not_consume_the_search(tmp_path: Path) -> None:
     greedy = tmp_path / "greedy"
     greedy.write_text(f'#!/bin/sh\ncat >/dev/null\nexec {sys.executable} "$@"\n')
     greedy.chmod(0o755)
@@ -169,7 +169,7 @@ def test_a_python_that_reads_its_input_does_not_swallow_the_search(tmp_path: Pat
     assert len(read_found(done.stdout.splitlines())) == len(candidates(Host("a"), settings))
 
 
-def test_a_python_that_fails_is_named_as_such(tmp_path: Path) -> None:
+def test_a_python_that_fails_is_reported_as_such(tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.write_text("#!/bin/sh\necho 'error while loading shared libraries' >&2\nexit 127\n")
     broken.chmod(0o755)
@@ -201,6 +201,6 @@ def test_a_python_of_our_own_version_is_preferred() -> None:
     assert usable([old, bare]) is None
 
 
-def test_a_package_that_cannot_be_imported_says_why() -> None:
+def test_a_package_that_cannot_be_imported_is_reported_with_the_reason() -> None:
     found = FoundPython("/p", "3.11.2", None, "SyntaxError('bad')")
     assert found.text == "/p (Python 3.11.2) cannot import resilient_scoop (SyntaxError('bad'))"

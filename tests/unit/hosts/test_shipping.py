@@ -1,4 +1,4 @@
-"""What is shipped of a folder, and how it is described."""
+"""Which files of a folder are shipped, and how they are described."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_folder_that_is_too_large_is_refused(
         files_of(project)
 
 
-def test_paths_of_the_script_move_with_its_folder(tmp_path: Path) -> None:
+def test_paths_of_the_script_are_adapted_to_its_shipped_folder(tmp_path: Path) -> None:
     spec = ScriptSpec(script="/home/ann/p/ea.py", cwd="/home/ann/p/sub", argv0="ea.py")
     (tmp_path / "sub").mkdir()
     there = moved(spec, "/home/ann/p", str(tmp_path))
@@ -95,11 +95,13 @@ def test_paths_of_the_script_move_with_its_folder(tmp_path: Path) -> None:
     assert there.argv0 == "ea.py"
 
 
-def test_a_working_directory_that_is_not_there_becomes_the_folder_itself(tmp_path: Path) -> None:
+def test_a_working_directory_that_does_not_exist_there_becomes_the_folder_itself(
+    tmp_path: Path,
+) -> None:
     spec = ScriptSpec(script="/home/ann/p/ea.py", cwd="/nowhere/at/all")
     assert moved(spec, "/home/ann/p", str(tmp_path)).cwd == str(tmp_path)
 
 
-def test_a_folder_with_a_similar_name_does_not_move(tmp_path: Path) -> None:
+def test_the_path_of_a_folder_with_a_similar_name_is_not_adapted(tmp_path: Path) -> None:
     spec = ScriptSpec(script="/home/ann/project2/ea.py", cwd=str(tmp_path))
     assert moved(spec, "/home/ann/project", str(tmp_path)).script == spec.script

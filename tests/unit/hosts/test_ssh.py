@@ -27,7 +27,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
 
 @pytest.fixture
 def echo() -> Iterator[int]:
-    """Serve a port that returns each connection's bytes in capitals after its end."""
+    """Serve a port that returns the bytes of each connection in capitals when its input ends."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer(sock: socket.socket) -> None:
@@ -56,18 +56,18 @@ def asked(address: str, data: bytes) -> bytes:
         return b"".join(iter(lambda: sock.recv(65536), b""))
 
 
-def test_a_command_gets_its_input_and_gives_status_and_both_outputs(lab: Lab) -> None:
+def test_a_command_gets_its_input_and_returns_status_and_both_outputs(lab: Lab) -> None:
     done = lab.door().run("cat; echo problem >&2; exit 7", "input\n")
     assert done.status == 7
     assert sorted(done.lines) == ["input", "problem"]
 
 
-def test_a_command_that_does_not_end_is_left_in_time(lab: Lab) -> None:
+def test_a_command_that_does_not_end_is_given_up_in_time(lab: Lab) -> None:
     with pytest.raises(PlaceBusyError, match="did not end within 0 s"):
         lab.door().run("sleep 60", within_s=0.3)
 
 
-def test_an_endless_output_is_bounded(lab: Lab) -> None:
+def test_an_endless_output_is_limited(lab: Lab) -> None:
     done = lab.door().run("yes | head -c 1000000")
     assert len(done.output) < 300_000
 
@@ -91,9 +91,12 @@ def test_a_lost_connection_is_made_again(lab: Lab) -> None:
         paramiko.ProxyCommandFailure("nc gateway 22", "Broken pipe"),
     ],
 )
-def test_whatever_paramiko_raises_at_a_broken_connection_is_its_loss(error: Exception) -> None:
+def test_every_error_of_paramiko_at_a_broken_connection_counts_as_its_loss(
+    error: Exception,
+) -> None:
     class Channel:
-        def recv(self, size: int) -> bytes:  # it sends, too: that there is room for more
+        # reading also sends: a message that there is room for more
+        def recv(self, size: int) -> bytes:
             raise error
 
         def sendall(self, data: bytes) -> None:
@@ -106,7 +109,7 @@ def test_whatever_paramiko_raises_at_a_broken_connection_is_its_loss(error: Exce
         pipe.write(b"ticket")
 
 
-def test_a_connection_that_breaks_while_output_is_read_ends_a_command(lab: Lab) -> None:
+def test_a_command_ends_when_its_connection_breaks_while_output_is_read(lab: Lab) -> None:
     door = lab.door()
     pipe = door.open("yes | head -c 3000000; sleep 60")
     assert door._login is not None
@@ -120,11 +123,11 @@ def test_a_connection_that_breaks_while_output_is_read_ends_a_command(lab: Lab) 
     door.close()
 
 
-def test_the_route_is_our_address(lab: Lab) -> None:
+def test_the_route_is_the_address_of_this_machine(lab: Lab) -> None:
     assert lab.door().route() == "127.0.0.1"
 
 
-def test_a_tunnel_carries_bytes_both_ways_and_passes_ends_on(lab: Lab, echo: int) -> None:
+def test_a_tunnel_carries_bytes_in_both_directions_and_passes_on_ends(lab: Lab, echo: int) -> None:
     address = lab.door().tunnel(echo)
     assert address != f"127.0.0.1:{echo}"
     big = b"abc" * 300_000
@@ -181,12 +184,12 @@ def test_a_tunnel_to_a_port_where_nothing_listens_ends_connections(lab: Lab) -> 
     assert asked(lab.door().tunnel(port), b"") == b""
 
 
-def test_a_server_that_does_not_forward_is_named(lab: Lab, echo: int) -> None:
+def test_a_server_that_refuses_forwarding_is_named(lab: Lab, echo: int) -> None:
     lab.sshd.lets_forward = False
     with pytest.raises(PlaceRefusedError, match="AllowTcpForwarding yes"):
         lab.door().tunnel(echo)
 
 
-def test_a_command_that_the_user_could_type_is_shown(lab: Lab) -> None:
+def test_the_displayed_command_can_be_typed(lab: Lab) -> None:
     shown = lab.door().shell_line("exec sh -c 'true'")
     assert shown == f"ssh -p {lab.sshd.port} ann@127.0.0.1 'exec sh -c '\\''true'\\'''"

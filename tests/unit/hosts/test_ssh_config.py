@@ -68,7 +68,7 @@ Host *
     assert found.jumps == ("gate", "ann@[fe80::1]:2200")
 
 
-def test_the_hostfile_is_stronger_than_the_configuration(home: Path) -> None:
+def test_the_hostfile_overrides_the_configuration(home: Path) -> None:
     host = Host(name="alice", address="10.0.0.7", user="eve", port=2200)
     text = "Host alice\nHostName x\nUser ann\nPort 1\nProxyCommand nc %h %p %r\n"
     found = target(home, text, host)
@@ -87,7 +87,7 @@ def test_the_proxy_none_means_no_proxy(home: Path, word: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["accept-new", "yes", "no", "off", "ask"])
-def test_only_accept_new_learns_keys(home: Path, word: str) -> None:
+def test_keys_are_learned_only_with_accept_new(home: Path, word: str) -> None:
     found = target(home, f"StrictHostKeyChecking {word}")
     assert found.accept_new is (word == "accept-new")
 
@@ -103,7 +103,7 @@ def test_the_agent_is_that_of_the_environment_unless_the_configuration_names_one
     assert target(home, "IdentityAgent none").agent == ""
 
 
-def test_included_files_are_read_in_their_place(home: Path) -> None:
+def test_included_files_are_read_at_their_position(home: Path) -> None:
     (home / ".ssh" / "conf.d").mkdir()
     (home / ".ssh" / "conf.d" / "1").write_text("Host alice\nPort 2201\nUser first\n")
     (home / ".ssh" / "conf.d" / "2").write_text("Host alice\nPort 2202\nHostName ws2\n")
@@ -119,9 +119,7 @@ def test_a_file_that_includes_itself_is_refused(home: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["Port many", "Host 'alice", "Nonsense", "AddressFamily inet7"])
-def test_a_configuration_that_makes_no_sense_is_refused_with_its_name(
-    home: Path, text: str
-) -> None:
+def test_an_invalid_configuration_is_refused_with_its_name(home: Path, text: str) -> None:
     with pytest.raises(UsageError, match=r"alice: the SSH configuration .*/config cannot be used"):
         target(home, text)
 

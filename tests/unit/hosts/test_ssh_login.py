@@ -91,7 +91,7 @@ def busy(door: SshDoor) -> str:
     return str(error)
 
 
-def test_a_known_host_with_an_accepted_key_lets_us_in(lab: Lab) -> None:
+def test_a_known_host_with_an_accepted_key_admits_us(lab: Lab) -> None:
     door = lab.door()
     door.connect()
     assert door.run("echo hello").lines == ["hello"]
@@ -123,21 +123,21 @@ def test_a_configuration_cannot_turn_the_check_of_host_keys_off(lab: Lab, word: 
     assert "is not known" in refused(lab.door())
 
 
-def test_a_new_host_key_is_learnt_when_asked_for(lab: Lab) -> None:
+def test_a_new_host_key_is_learned_on_request(lab: Lab) -> None:
     lab.known.unlink()
     lab.door(settings=LoginSettings(accept_new_host_keys=True, connect_s=5)).connect()
     assert lab.known.read_text() == lab.sshd.known_line
     lab.door().connect()
 
 
-def test_accept_new_in_the_configuration_learns_too(lab: Lab) -> None:
+def test_accept_new_in_the_configuration_also_learns_a_key(lab: Lab) -> None:
     lab.known.write_text("")
     lab.more = "StrictHostKeyChecking accept-new"
     lab.door().connect()
     assert lab.known.read_text() == lab.sshd.known_line
 
 
-def test_a_changed_host_key_is_called_a_possible_attack_and_never_accepted(lab: Lab) -> None:
+def test_a_changed_host_key_is_reported_as_a_possible_attack_and_never_accepted(lab: Lab) -> None:
     old = make_key()
     lab.known.write_text(
         f"# mine\n[127.0.0.1]:{lab.sshd.port} {old.get_name()} {old.get_base64()}\n"
@@ -179,7 +179,7 @@ def test_a_refused_key_is_named(lab: Lab) -> None:
     assert f"{lab.folder}/id is not accepted" in refused(lab.door())
 
 
-def test_a_login_without_a_key_says_so(lab: Lab) -> None:
+def test_a_login_without_a_key_reports_it(lab: Lab) -> None:
     (lab.folder / "id").unlink()
     assert "there is no key to offer" in refused(lab.door())
 
@@ -231,7 +231,9 @@ def test_an_agent_holds_an_encrypted_key(lab: Lab) -> None:
         lab.door().connect()
 
 
-def test_only_listed_keys_of_an_agent_are_offered_when_the_configuration_says_so(lab: Lab) -> None:
+def test_only_listed_keys_of_an_agent_are_offered_when_the_configuration_requires_it(
+    lab: Lab,
+) -> None:
     with agent_with_the_key(lab):
         lab.more += "\nIdentitiesOnly yes"
         (lab.folder / "id.pub").write_text(f"{make_key().get_name()} {make_key().get_base64()}\n")
@@ -292,7 +294,7 @@ def test_a_host_that_drops_packets_is_given_up_in_time(lab: Lab) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         port = server.getsockname()[1]
         fillers = []
-        for _ in range(4):  # a full backlog drops what comes
+        for _ in range(4):  # a full backlog drops new connections
             filler = socket.socket()
             filler.setblocking(False)
             filler.connect_ex(("127.0.0.1", port))
@@ -306,7 +308,7 @@ def test_a_host_that_drops_packets_is_given_up_in_time(lab: Lab) -> None:
     assert time.monotonic() - began < 5
 
 
-def test_a_server_that_accepts_and_says_nothing_is_given_up_in_time(lab: Lab) -> None:
+def test_a_silent_server_is_given_up_in_time(lab: Lab) -> None:
     released = threading.Event()
     lab.sshd.before = lambda _: released.wait(10) and False
     began = time.monotonic()
@@ -318,7 +320,7 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up_in_time(lab: Lab) ->
     assert time.monotonic() - began < 8
 
 
-def test_a_server_that_says_who_it_is_and_nothing_more_is_given_up_in_time(lab: Lab) -> None:
+def test_a_server_that_sends_only_its_banner_is_given_up_in_time(lab: Lab) -> None:
     released = threading.Event()
 
     def greet(sock: socket.socket) -> bool:
@@ -348,7 +350,7 @@ def test_a_server_that_closes_at_login_is_tried_again_with_waits(lab: Lab) -> No
 
 
 @pytest.mark.parametrize("said", [b"Exceeded MaxStartups", b"Not allowed at this time"])
-def test_an_sshd_with_too_many_logins_is_named_as_such(
+def test_an_sshd_with_too_many_logins_is_named(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
     monkeypatch.setattr("resilient_scoop.hosts.ssh_login.TRIES", 2)
@@ -363,7 +365,7 @@ def test_an_sshd_with_too_many_logins_is_named_as_such(
     assert "MaxStartups" in text
 
 
-def test_an_sshd_that_closes_after_its_greeting_is_named_as_such(
+def test_an_sshd_that_closes_after_its_greeting_is_named(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("resilient_scoop.hosts.ssh_login.TRIES", 1)
@@ -481,7 +483,7 @@ def test_closing_a_connection_ends_its_login_after_the_present_step(lab: Lab) ->
 # --- through others ---------------------------------------------------------------------------
 
 
-def test_a_jump_host_is_gone_through_and_checked(lab: Lab) -> None:
+def test_a_jump_host_is_used_and_its_key_is_checked(lab: Lab) -> None:
     (lab.folder / "gate").mkdir()
     gate = Lab(lab.folder / "gate")
     try:

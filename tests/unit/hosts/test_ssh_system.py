@@ -1,4 +1,4 @@
-"""A host by the `ssh` program: its complaints, put into our sentences."""
+"""A host over the `ssh` program: its error messages become our sentences."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_temporary_error_of_ssh_is_tried_again_later(
 
 
 @pytest.mark.parametrize(("complaints", "tries"), [(BUSY, 1), (RETRIED, 2)])
-def test_only_logins_that_were_cut_off_are_tried_again_at_once(
+def test_only_broken_logins_are_repeated_at_once(
     door: SystemDoor, tmp_path: Path, complaints: list[tuple[str, str]], tries: int
 ) -> None:
     for text, _ in complaints:
@@ -198,7 +198,7 @@ def test_a_missing_program_is_named() -> None:
         door.run("true")
 
 
-def test_a_command_gives_status_and_output(door: SystemDoor) -> None:
+def test_a_command_returns_status_and_output(door: SystemDoor) -> None:
     done = door.run("cat; exit 7", "input\n")
     assert (done.status, done.lines) == (7, ["input"])
 
@@ -209,10 +209,10 @@ def test_a_configuration_that_openssh_refuses_is_named(tmp_path: Path, door: Sys
         door.connect()
 
 
-def test_a_program_that_does_not_end_is_ended_in_time(door: SystemDoor) -> None:
+def test_a_program_that_does_not_end_is_killed_in_time(door: SystemDoor) -> None:
     with pytest.raises(PlaceBusyError, match="did not end within 0 s"):
         door.run("sleep 60", within_s=0.3)
 
 
-def test_a_command_that_the_user_could_type_is_shown(door: SystemDoor) -> None:
+def test_the_displayed_command_can_be_typed(door: SystemDoor) -> None:
     assert door.shell_line("true") == "ssh -o ConnectTimeout=7 -l ann ws1 'true'"

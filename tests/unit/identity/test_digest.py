@@ -1,4 +1,4 @@
-"""Argument digests: the same for equal arguments in every process, others for different ones."""
+"""Digests of arguments are equal for equal arguments in every process, and differ otherwise."""
 
 from __future__ import annotations
 
@@ -68,13 +68,14 @@ def drawn_values() -> list[Any]:
 
 
 def test_equal_arguments_digest_equally_under_another_hash_seed(tmp_path: Path) -> None:
-    # Given the listed cases and many drawn ones, of which the other process gets the source text
+    # Given the listed cases and many random ones; the other process gets the source text of the
+    # latter
     drawn = drawn_values()
     text = tmp_path / "drawn.txt"
     text.write_text(f"(lambda inf: {drawn!r})(float('inf'))", encoding="utf-8", errors="replace")
     drawn = eval(text.read_text(encoding="utf-8"))
 
-    # When a process that orders its sets otherwise digests them
+    # When a process with another order of sets computes their digests
     there = in_another_process(text, "4242")
 
     # Then it finds the same digests, so that each case was compared
@@ -107,7 +108,7 @@ def test_different_arguments_digest_differently() -> None:
         found[key] = value
 
 
-def test_arrays_differ_by_type_shape_and_content() -> None:
+def test_digests_of_arrays_depend_on_type_shape_and_content() -> None:
     np = pytest.importorskip("numpy")
     array = np.arange(6)
     different = [
@@ -119,7 +120,7 @@ def test_arrays_differ_by_type_shape_and_content() -> None:
     assert len({digest_of(value) for value in different}) == len(different)
 
 
-def test_arrays_of_equal_content_are_equal_however_they_lie_in_memory() -> None:
+def test_digests_of_arrays_do_not_depend_on_the_memory_layout() -> None:
     np = pytest.importorskip("numpy")
     array = np.arange(24.0).reshape(4, 6)
     wide = np.zeros((4, 12))
@@ -162,19 +163,19 @@ def test_a_fitness_is_part_of_an_individual() -> None:
     assert digest_of(found["individual"]) != digest_of(found["rated"])
 
 
-def test_an_individual_that_travelled_is_equal() -> None:
+def test_an_individual_that_was_sent_is_equal() -> None:
     pytest.importorskip("deap")
     for case in digest_cases.deap_cases().values():
         assert digest_of(payload.loads(payload.dumps(case))) == digest_of(case)
 
 
-def test_a_value_without_canonical_form_never_equals_itself() -> None:
+def test_a_value_without_a_canonical_form_never_equals_itself() -> None:
     lock = threading.Lock()
     assert digest_of(lock) != digest_of(lock)
     assert digest_of([1, lock]) != digest_of([1, lock])
 
 
-def test_large_arguments_are_the_same_in_a_file_and_in_the_payload() -> None:
+def test_a_large_argument_has_the_same_digest_in_a_file_and_in_the_payload() -> None:
     np = pytest.importorskip("numpy")
     from resilient_scoop.identity.digest import digest
 
@@ -204,6 +205,6 @@ def test_what_the_script_has_changed_in_a_module_counts_in_arguments(
 
 
 @given(st.lists(VALUES, max_size=6))
-def test_many_digests_are_the_single_ones_in_order(values: list[Any]) -> None:
+def test_digests_of_many_arguments_equal_the_single_ones_in_order(values: list[Any]) -> None:
     payloads = [payload.dumps(value) for value in values]
     assert digest_many(values, payloads) == b"".join(map(digest_of, values))

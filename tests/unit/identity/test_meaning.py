@@ -1,4 +1,4 @@
-"""Fingerprints: an edit that changes what a function does shows, any other does not."""
+"""Fingerprints: an edit that changes behavior changes the fingerprint, any other does not."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def test_closures_differ_by_the_values_of_their_variables(load: Load) -> None:
     assert fingerprint(one.make(one.helper)) != fingerprint(one.make(one.even))
 
 
-def test_lambdas_on_one_line_are_distinguished_by_their_source(load: Load) -> None:
+def test_lambdas_on_one_line_have_different_fingerprints(load: Load) -> None:
     module = load(BASE)
     texts = [source.normalized(function.__code__) for function in module.pair]
     assert None not in texts
@@ -269,7 +269,7 @@ def test_methods_and_callable_objects_differ_by_their_instance(load: Load) -> No
     assert len(set(found[0])) == len(found[0])
 
 
-def test_partials_differ_by_their_arguments(load: Load) -> None:
+def test_partials_with_different_arguments_differ(load: Load) -> None:
     f = load(BASE).evaluate
     made = [functools.partial(f, 1), functools.partial(f, 2), functools.partial(f, scale=1), f]
     assert len({fingerprint(function) for function in made}) == 4
@@ -309,19 +309,19 @@ def test_the_compiled_code_is_compared_if_there_is_no_source() -> None:
     )
 
 
-def test_source_edited_after_the_import_is_not_taken(load: Load) -> None:
-    # Given a loaded module, and another whose file was edited before anyone asked
+def test_source_edited_after_the_import_is_not_used(load: Load) -> None:
+    # Given a loaded module, and another whose file was edited before its first fingerprint
     module, edited = load(BASE), load(BASE)
     file = Path(edited.__file__ or "")
     file.write_text(BASE.replace("return x + 1\n", "return x + 2\n"))
     linecache.checkcache()
 
-    # Then the new text does not stand for the old code
+    # Then the new text does not represent the old code
     assert source.normalized(module.helper.__code__) is not None
     assert source.normalized(edited.helper.__code__) is None
 
 
-def test_builtins_and_libraries_count_by_name() -> None:
+def test_builtins_and_libraries_are_compared_by_name() -> None:
     assert fingerprint(len) == fingerprint(len) != fingerprint(max)
     assert fingerprint(math.sin) != fingerprint(math.cos)
     assert not is_user_code(os.path.join)
@@ -361,7 +361,7 @@ def test_another_process_computes_the_same_fingerprint(load: Load) -> None:
     assert there.stdout.split() == [fingerprint(function).hex() for function in functions]
 
 
-def test_a_guard_holds_until_something_changes(load: Load) -> None:
+def test_a_guard_is_valid_until_something_changes(load: Load) -> None:
     module = load(BASE)
     for change in (
         lambda: setattr(module, "SCALE", 4),
@@ -379,7 +379,7 @@ def test_a_guard_holds_until_something_changes(load: Load) -> None:
         assert Meaning(module.evaluate).fingerprint != meaning.fingerprint
 
 
-def test_a_guard_sees_changes_inside_of_containers_and_closures(load: Load) -> None:
+def test_a_guard_detects_changes_inside_containers_and_closures(load: Load) -> None:
     for held, change in (
         ([1], lambda held: held.append(2)),
         ({"a": 1}, lambda held: held.update(a=2)),
@@ -406,7 +406,7 @@ def test_functions_are_named_for_display_and_found_by_that_name(load: Load) -> N
     assert find("usermodule:make.<locals>.<lambda>", None) is None
 
 
-def test_the_script_is_main() -> None:
+def test_the_script_is_named_main() -> None:
     script = ModuleType("__main__")
     exec("def f(): pass", script.__dict__)
     assert describe(script.f) == "__main__:f"
@@ -423,7 +423,8 @@ def test_values_with_the_names_of_secrets_are_not_shown(load: Load) -> None:
 def test_a_lock_of_filelock_is_compared_by_its_file_only() -> None:
     class FileLock:
         def __init__(self, lock_file: str) -> None:
-            self.lock_file, self.owner = lock_file, object()  # as it has its process and its id
+            # because its state contains the process id
+            self.lock_file, self.owner = lock_file, object()
 
     FileLock.__module__ = "filelock._core"
     first, same, other = (FileLock(name) for name in ("a.lock", "a.lock", "b.lock"))
@@ -440,7 +441,7 @@ def test_a_lock_of_filelock_is_compared_by_its_file_only() -> None:
         ("return [each.type for each in dataclasses.fields(K)]", ("a: int", "a: float")),
     ],
 )
-def test_docstrings_and_annotations_count_only_for_functions_that_may_read_them(
+def test_docstrings_and_annotations_matter_only_for_functions_that_may_read_them(
     load: Load, reads: str, edits: tuple[str, str]
 ) -> None:
     text = (
@@ -470,7 +471,7 @@ def test_objects_of_libraries_that_cannot_be_compared_do_not_count_as_changed(lo
     assert same[0] == same[1] != of(load(text.replace("NUMBER", "2")), "f")
 
 
-def test_what_libraries_make_for_each_process_does_not_count(load: Load) -> None:
+def test_objects_that_libraries_make_for_each_process_do_not_matter(load: Load) -> None:
     def made(validator: object, **keywords: object) -> bytes:
         module = load("class K:\n    a = 1\ndef f(x): return x, K.a\n")
         module.K.__pydantic_validator__ = validator
@@ -483,7 +484,9 @@ def test_what_libraries_make_for_each_process_does_not_count(load: Load) -> None
     assert made(sum, __beartype_func=len) != made(sum, __beartype_func=abs)
 
 
-def test_a_function_that_numba_compiles_counts_by_its_python_code_and_options(load: Load) -> None:
+def test_a_function_that_numba_compiles_is_compared_by_its_python_code_and_options(
+    load: Load,
+) -> None:
     class Dispatcher:
         def __init__(self, py_func: Any, **options: Any) -> None:
             self.py_func, self.targetoptions, self.id = py_func, options, object()

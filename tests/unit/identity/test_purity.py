@@ -1,4 +1,4 @@
-"""The purity check: yes only where a proof exists."""
+"""The purity check accepts only code that is proven to be pure."""
 
 from __future__ import annotations
 
@@ -362,12 +362,14 @@ def test_a_shadowed_builtin_is_not_taken_for_the_builtin() -> None:
     assert not draws_nothing(scope["f"])
 
 
-def test_a_patched_math_function_is_not_taken_for_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_patched_math_function_is_not_taken_for_the_original(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(math, "sin", draws)
     assert not draws_nothing(calls_another)
 
 
-def test_a_patched_numpy_function_is_not_taken_for_its_own(
+def test_a_patched_numpy_function_is_not_taken_for_the_original(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert draws_nothing(of_arrays)
@@ -439,7 +441,7 @@ def test_arguments_of_other_types_are_not_plain(obj: object) -> None:
     assert not args_plain(obj)
 
 
-def test_a_subclass_of_a_scalar_is_not_plain() -> None:
+def test_an_instance_of_a_subclass_of_a_scalar_is_not_plain() -> None:
     assert not args_plain(type("Own", (int,), {})(3))
 
 

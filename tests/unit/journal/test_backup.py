@@ -1,4 +1,4 @@
-"""Backups after one that was killed, and beside one that is being written."""
+"""Backups after a killed one, and during another one."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def run(tmp_path: Path) -> Path:
     return journaled(new(tmp_path / "state")).path
 
 
-def test_a_backup_works_after_one_that_was_killed(run: Path, tmp_path: Path) -> None:
-    """In a container, both have the same number."""
+def test_a_backup_works_after_a_killed_one(run: Path, tmp_path: Path) -> None:
+    """In a container, both have the same process id."""
     stage = run / f".backup-{os.getpid()}"
     (stage / "journal").mkdir(parents=True)
     target = tmp_path / "saved.tar"

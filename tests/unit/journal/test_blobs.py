@@ -34,7 +34,7 @@ def test_equal_payloads_are_stored_once(blobs: BlobStore) -> None:
     assert blobs.size_bytes() == len(SMALL)
 
 
-def test_a_changed_cut_or_missing_file_is_named(blobs: BlobStore) -> None:
+def test_a_changed_shortened_or_missing_file_is_named(blobs: BlobStore) -> None:
     ref = blobs.put(SMALL)
     path = blobs.path(ref.digest)
 
@@ -57,13 +57,13 @@ def test_storing_a_payload_again_repairs_its_file(blobs: BlobStore) -> None:
     assert blobs.read(ref) == SMALL
 
 
-def test_a_size_in_a_name_takes_no_memory_by_itself(blobs: BlobStore) -> None:
+def test_a_large_size_in_a_name_alone_takes_no_memory(blobs: BlobStore) -> None:
     ref = blobs.put(SMALL)
     with pytest.raises(BlobError, match="bytes long"):
         blobs.read(BlobRef(ref.digest, 1 << 60))
 
 
-def test_a_sweep_removes_unnamed_files_and_leaves_foreign_ones(
+def test_a_sweep_removes_unnamed_files_and_keeps_foreign_ones(
     blobs: BlobStore, tmp_path: Path
 ) -> None:
     kept, dropped = blobs.put(b"kept"), blobs.put(b"dropped")

@@ -1,4 +1,4 @@
-"""Group commit: what shares a transaction, what waits, what a failure does."""
+"""Group commit: which turns share a transaction, which wait, and what a failure does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def put(key: bytes, *, forced: bool = True) -> Change:
 
 
 class Disk:
-    """A journal whose commits wait until they may continue, and fail as told."""
+    """A journal whose commits wait until the test continues them, and fail on request."""
 
     def __init__(self) -> None:
         self.commits: list[list[Change]] = []
@@ -40,7 +40,7 @@ class Disk:
 
 
 class Bench:
-    """A committer on that disk, and its news."""
+    """A committer on that disk, and its reports."""
 
     def __init__(self) -> None:
         self.disk = Disk()
@@ -65,13 +65,13 @@ def test_a_forced_turn_is_committed_at_once_and_reported(bench: Bench) -> None:
     assert (bench.committer.committed, bench.committer.queued_bytes) == (1, 0)
 
 
-def test_turns_that_come_during_a_commit_share_the_next(bench: Bench) -> None:
-    # Given a commit that takes its time
+def test_turns_that_arrive_during_a_commit_share_the_next(bench: Bench) -> None:
+    # Given a slow commit
     bench.disk.may_end.clear()
     bench.committer.put(1, [put(b"1")])
     assert bench.disk.begun.wait(LONG_S)
 
-    # When more turns come
+    # When more turns arrive
     for turn in range(2, 100):
         bench.committer.put(turn, [put(b"%d" % turn)])
     assert bench.committer.committed == 0
@@ -96,7 +96,7 @@ def test_unforced_turns_wait_for_a_forced_one(
     assert len(bench.disk.commits) == 1
 
 
-def test_unforced_turns_are_committed_at_once_on_request(
+def test_unforced_turns_are_committed_soon_on_request(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "HOLD_S", 1000.0)
@@ -106,7 +106,7 @@ def test_unforced_turns_are_committed_at_once_on_request(
     bench.committer.hurry()
     bench.wait_for_news()
     assert bench.committer.committed == 1
-    bench.committer.hurry()  # there is nothing to hurry for
+    bench.committer.hurry()  # there is no reason to hurry
 
     bench.committer.put(2, [put(b"2", forced=False)])
     assert bench.committer.committed == 1, "the hurry was for what was there"
@@ -125,7 +125,7 @@ def test_many_unforced_changes_do_not_wait(bench: Bench, monkeypatch: pytest.Mon
     assert bench.committer.committed == 1
 
 
-def test_a_turn_without_changes_is_committed_in_its_place(bench: Bench) -> None:
+def test_a_turn_without_changes_is_reported_in_its_order(bench: Bench) -> None:
     bench.committer.put(1, [])
     assert bench.committer.flush(LONG_S)
     assert (bench.committer.committed, bench.disk.commits) == (1, [])
@@ -143,7 +143,7 @@ def test_groups_of_turns_are_limited_in_size(bench: Bench, monkeypatch: pytest.M
     assert [len(commit) for commit in bench.disk.commits] == [1, 2, 2, 2, 2, 2]
 
 
-def test_without_space_everything_is_kept_and_continues_by_itself(
+def test_all_turns_wait_for_space_and_then_continue_by_themselves(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a disk that is full three times over
@@ -155,7 +155,7 @@ def test_without_space_everything_is_kept_and_continues_by_itself(
     assert bench.committer.queued_bytes > 0
     bench.disk.may_end.set()
 
-    # Then that is said, and when there is room, nothing is missing
+    # Then this is reported, and when there is space, nothing is missing
     bench.wait_for_news()
     assert bench.committer.flush(LONG_S)
     assert [change for commit in bench.disk.commits for change in commit] == [put(b"1"), put(b"2")]
@@ -163,7 +163,7 @@ def test_without_space_everything_is_kept_and_continues_by_itself(
     assert bench.disk.tries >= 4
 
 
-def test_while_there_is_no_space_full_is_true_and_close_ends(bench: Bench) -> None:
+def test_full_is_true_while_there_is_no_space_and_close_ends(bench: Bench) -> None:
     bench.disk.errors = [JournalFullError("d", "a commit", "full")] * 1000
     bench.committer.put(1, [put(b"1")])
     bench.wait_for_news()
@@ -199,16 +199,16 @@ def test_turns_are_reported_in_order(bench: Bench, monkeypatch: pytest.MonkeyPat
         bench.committer.put(2, [put(b"2")])
 
 
-def test_a_caller_with_nothing_else_to_do_commits_itself(bench: Bench) -> None:
-    bench.committer.put(1, [put(b"a", forced=False)], here=True)  # may wait: it does not hurry
+def test_an_idle_caller_commits_itself(bench: Bench) -> None:
+    bench.committer.put(1, [put(b"a", forced=False)], here=True)  # may wait
     assert bench.committer.committed == 0
     bench.committer.put(2, [put(b"b")], here=True)
-    assert bench.committer.committed == 2  # without any news: the caller knows
+    assert bench.committer.committed == 2  # without a report: the caller knows it
     assert [len(each) for each in bench.disk.commits] == [2]
     assert not bench.news.acquire(blocking=False)
 
 
-def test_a_caller_does_not_commit_while_the_writer_does(bench: Bench) -> None:
+def test_a_caller_does_not_commit_while_the_writer_commits(bench: Bench) -> None:
     bench.disk.may_end.clear()
     bench.committer.put(1, [put(b"1")])
     assert bench.disk.begun.wait(LONG_S)
@@ -219,7 +219,7 @@ def test_a_caller_does_not_commit_while_the_writer_does(bench: Bench) -> None:
     assert [len(each) for each in bench.disk.commits] == [1, 1]
 
 
-def test_a_caller_does_not_commit_where_the_disk_is_slow(bench: Bench) -> None:
+def test_a_caller_does_not_commit_on_a_slow_disk(bench: Bench) -> None:
     bench.committer._mean_s = 2 * module.HERE_S_MAX
     bench.disk.may_end.clear()
     bench.committer.put(1, [put(b"1")], here=True)
@@ -236,7 +236,7 @@ def test_a_commit_of_the_caller_without_space_is_passed_to_the_writer(bench: Ben
     assert (bench.committer.full, bench.committer.committed) == (False, 1)
 
 
-def test_any_other_error_in_the_callers_own_commit_ends_the_writer(bench: Bench) -> None:
+def test_any_other_error_in_a_commit_of_the_caller_ends_the_writer(bench: Bench) -> None:
     bench.disk.errors = [JournalError("/j", "a commit", "I/O error")]
     bench.committer.put(1, [put(b"1")], here=True)
     assert isinstance(bench.committer.error, JournalError)
@@ -247,8 +247,8 @@ def test_any_other_error_in_the_callers_own_commit_ends_the_writer(bench: Bench)
 # --- upkeep -----------------------------------------------------------------------------------
 
 
-def test_upkeep_runs_in_its_intervals_and_never_during_a_commit() -> None:
-    # Given a disk on which a commit and a piece of upkeep may be seen at the same time
+def test_upkeep_runs_at_its_interval_and_never_during_a_commit() -> None:
+    # Given a disk that detects a commit and a step of upkeep at the same time
     disk, news, tended = Disk(), threading.Semaphore(0), threading.Semaphore(0)
     inside = threading.Lock()
 
@@ -266,12 +266,12 @@ def test_upkeep_runs_in_its_intervals_and_never_during_a_commit() -> None:
     disk.commit = commit  # type: ignore[method-assign]
     committer = Committer(disk, news.release, tend)
 
-    # When turns come from two sides while there is always upkeep to do
+    # When turns come from two threads while there is always upkeep to do
     for turn in range(1, 200):
         committer.put(turn, [put(b"%d" % turn)], here=turn % 2 == 0)
     assert committer.flush(LONG_S)
 
-    # Then both have been done, in turn
+    # Then both were done alternately
     assert committer.committed == 199
     for _ in range(10):
         assert tended.acquire(timeout=LONG_S)

@@ -1,4 +1,4 @@
-"""Nothing that was changed, moved or cut comes out of an envelope."""
+"""An envelope detects values that were changed, moved or cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A journal whose making was cut short by a kill is made again; one with records never is."""
+"""A journal whose creation was interrupted by a kill is made again; one with records never is."""
 
 from __future__ import annotations
 

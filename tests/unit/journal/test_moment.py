@@ -1,4 +1,4 @@
-"""A run is copied as it is at one moment, while its processes make and drop files."""
+"""A run is copied as it is at one moment, while its processes make and remove files."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def drop_result(run: Path) -> None:
 
 
 def live(run: Path, monkeypatch: pytest.MonkeyPatch, *, tries: int) -> None:
-    """Make a result after the first look of a try and drop it before the second one."""
+    """Make a result after the first look of a try, and remove it before the second one."""
     link, looks = moment._link, []
 
     def between(run: Path, stage: Path) -> None:
@@ -65,7 +65,7 @@ def live(run: Path, monkeypatch: pytest.MonkeyPatch, *, tries: int) -> None:
     monkeypatch.setattr(moment, "_link", between)
 
 
-def test_a_file_that_comes_and_goes_between_two_looks_is_no_damage(
+def test_a_file_that_exists_only_between_two_looks_is_not_damage(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live(run, monkeypatch, tries=2)
@@ -73,7 +73,7 @@ def test_a_file_that_comes_and_goes_between_two_looks_is_no_damage(
         assert view.get(Table.CONST, KEY) is None
 
 
-def test_a_file_that_goes_after_the_first_look_is_in_the_copy(
+def test_a_file_that_is_removed_after_the_first_look_is_in_the_copy(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_result(run)
@@ -101,7 +101,7 @@ def test_a_file_that_is_missing_each_time_is_damage_and_leaves_nothing(
     assert list(run.glob(".*")) == []
 
 
-def test_files_are_copied_where_there_are_no_links(
+def test_files_are_copied_if_links_are_not_possible(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_links(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where a journal may stand, and who may hold it."""
+"""Where a journal may be, and which process may hold it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_local_file_system_is_known_as_one(tmp_path: Path) -> None:
     check_place(tmp_path, allow_network=True)
 
 
-def test_a_second_opening_is_refused_and_names_the_first(tmp_path: Path) -> None:
+def test_a_second_opening_is_refused_and_names_the_holder(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path / "journal", RUN)
     with pytest.raises(RunBusyError, match=f"process {os.getpid()} on ") as caught:
         Journal.open(tmp_path / "journal")
@@ -102,7 +102,7 @@ def test_the_journal_of_another_run_or_format_is_refused(tmp_path: Path) -> None
         Journal.open(directory)
 
 
-def test_a_refused_opening_leaves_nothing_held(tmp_path: Path) -> None:
+def test_a_refused_opening_leaves_no_lock(tmp_path: Path) -> None:
     directory = tmp_path / "journal"
     Journal.create(directory, RUN).close(clean=True)
     for _ in range(3):
@@ -118,8 +118,8 @@ def test_only_its_owner_can_read_a_journal(tmp_path: Path) -> None:
     assert {file.stat().st_mode & 0o077 for file in directory.iterdir()} == {0}
 
 
-def test_a_file_that_lacks_pages_which_were_never_written_is_sound(tmp_path: Path) -> None:
-    # Given a journal whose last pages were taken and given back within one transaction
+def test_a_file_without_its_never_written_last_pages_is_sound(tmp_path: Path) -> None:
+    # Given a journal whose last pages were allocated and freed within one transaction
     journal = Journal.create(tmp_path / "journal", bytes(16))
     journal.commit([Put(Table.LOG, b"%04d" % n, bytes(900)) for n in range(400)])
     journal.close(clean=False)
@@ -131,13 +131,13 @@ def test_a_file_that_lacks_pages_which_were_never_written_is_sound(tmp_path: Pat
     assert whole.count(last) == 1
     data.write_bytes(whole.replace(last, more))
 
-    # Then it is not taken for a cut one, and whoever writes to it makes it whole
+    # Then it does not count as shortened, and the next writer completes it
     meta = read_meta(tmp_path / "journal")
     assert data.stat().st_size < meta.size_bytes
     lengthen(tmp_path / "journal", meta)
     assert data.stat().st_size == meta.size_bytes
 
-    # And one that lacks a part of a page, or very many pages, was cut
+    # And a file that lacks a part of a page, or very many pages, counts as shortened
     os.truncate(data, data.stat().st_size - 60)
     with pytest.raises(JournalDamagedError, match="was cut"):
         read_meta(tmp_path / "journal")

@@ -1,4 +1,4 @@
-"""Classes that no name leads to are one class in each process, wherever their instances come from."""
+"""A class without an importable name is one class in each process, wherever its instances come from."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from resilient_scoop.states import codec
 
 
 class Process:
-    """Another process, as far as classes go: it knows only those that have arrived in it."""
+    """Another process, for classes: it knows only those that have arrived in it."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -65,7 +65,7 @@ def worker() -> Process:
 
 
 def there_and_back(value: object, script: Process, worker: Process) -> tuple[Any, Any]:
-    """Return what a worker has of a value, and what the script gets back of that."""
+    """Return the value in a worker, and the value that comes back to the script."""
     there = worker.get(script.send(value), is_call=True)
     return there, script.get(worker.send(there))
 
@@ -424,7 +424,9 @@ def test_a_local_class_arrives_complete_and_returns_as_the_same_class(
     assert not set(kinds[0]) & set(kinds[2])
 
 
-def test_members_of_a_local_enumeration_are_the_same_ones(script: Process, worker: Process) -> None:
+def test_members_of_a_local_enumeration_keep_their_identity(
+    script: Process, worker: Process
+) -> None:
     member = color()
     there, back = there_and_back({member: member}, script, worker)
     assert [*back] == [member]
@@ -489,7 +491,7 @@ def test_a_class_that_a_task_made_can_be_changed_by_the_script(
     assert worker.get(script.send(here), is_call=True) is own
     assert own.rate == 3
 
-    parent = Process("0.0[0]")  # the same future's own calls do not set it back
+    parent = Process("0.0[0]")  # the same future's own calls do not reset it
     raw = parent.send(plain())
     leaf = Process("0.0[0].1[0]")
     leaf.known, leaf.by_key = parent.known, parent.by_key
@@ -505,7 +507,7 @@ def test_two_classes_of_the_same_name_stay_different(script: Process, worker: Pr
     assert [type(each) for each in back] == [type(one), type(two)]
 
 
-def test_a_future_that_runs_again_gives_its_classes_the_same_keys(worker: Process) -> None:
+def test_a_restarted_future_gives_its_classes_the_same_keys(worker: Process) -> None:
     first = Process("0")
     from_journal = worker.send(worker.get(first.send([plain(), plain()]), is_call=True))
 
@@ -516,7 +518,7 @@ def test_a_future_that_runs_again_gives_its_classes_the_same_keys(worker: Proces
     assert [type(v) for v in second.get(from_journal)] == [type(one), type(two)]
 
 
-def test_a_saved_value_finds_the_class_that_its_future_has_made_again(worker: Process) -> None:
+def test_a_saved_value_uses_the_class_that_its_future_has_made_again(worker: Process) -> None:
     def define() -> Any:
         class OnlyHere:
             pass
@@ -538,7 +540,7 @@ def test_a_saved_value_finds_the_class_that_its_future_has_made_again(worker: Pr
     assert type(Process("0").get(raw, is_call=True)) is not again
 
 
-def test_a_class_that_a_global_variable_holds_is_that_of_each_process(
+def test_each_process_uses_its_own_class_of_a_global_variable(
     script: Process, worker: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def imported() -> ModuleType:
@@ -571,7 +573,7 @@ def test_a_checkpoint_holds_local_classes(script: Process) -> None:
     assert (repr(other["it"]), type(other["it"]) is type(value)) == (repr(value), False)
 
 
-def test_the_same_class_has_the_same_bytes(script: Process) -> None:
+def test_the_same_class_is_pickled_to_the_same_bytes(script: Process) -> None:
     value = plain()
     assert script.send(value) == script.send(value)
 

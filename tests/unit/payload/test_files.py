@@ -30,7 +30,7 @@ def store(tmp_path: Path) -> LargeStore:
 
 
 @pytest.mark.parametrize("sync", [True, False])
-def test_parts_come_back_joined_and_writable(store: LargeStore, sync: bool) -> None:  # noqa: FBT001
+def test_parts_are_joined_and_writable_when_loaded(store: LargeStore, sync: bool) -> None:  # noqa: FBT001
     ref = store.put(PARTS, sync)
     got = store.get(ref)
     assert bytes(got) == WHOLE
@@ -50,13 +50,13 @@ def test_a_file_of_an_argument_has_a_size_and_can_be_removed(store: LargeStore) 
     ref = store.put(PARTS, False)
     assert size_of(ref) == len(WHOLE)
     store.remove(ref)
-    store.remove(ref)  # gone already: no error
+    store.remove(ref)  # removed already: no error
     with pytest.raises(BlobError, match="large argument"):
         store.get(ref)
 
 
 class FullHost:
-    """Another host than the run's, whose disk has space for a file after some tries."""
+    """A host other than the run's, whose disk has space for a file after some tries."""
 
     def __init__(self, folder: Path, tries: int, number: int = errno.ENOSPC) -> None:
         self.folder, self.tries, self.number = folder, tries, number
@@ -107,7 +107,7 @@ def test_leftover_argument_files_are_removed_and_results_kept(
 
 
 @pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, OSError), (errno.ENOENT, BlobError)])
-def test_a_state_is_not_unusable_for_lack_of_space_on_another_host(
+def test_a_state_is_valid_although_another_host_has_no_space(
     tmp_path: Path, number: int, kind: type[Exception]
 ) -> None:
     for folder in ("run", "host"):

@@ -24,7 +24,7 @@ def name_of(): return "n"
 
 
 class Raising:
-    """Raises an error of the user's while it is rebuilt."""
+    """Raises an error of user code while it is unpickled."""
 
     def __init__(self, error: type[Exception]) -> None:
         self.error = error

@@ -1,4 +1,4 @@
-"""Payloads: what goes in comes out, and what cannot be pickled is named and does no harm."""
+"""Payloads: values come back equal, and a value that cannot be pickled is named and does no harm."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def closed_file() -> object:
 
 
 def sent(error: BaseException) -> BaseException:
-    """Return `error` as it arrives after having been raised."""
+    """Return `error` as it arrives after it was raised."""
     try:
         raise error  # noqa: TRY301
     except BaseException as raised:  # noqa: BLE001 - that is what is tested
@@ -106,7 +106,7 @@ def test_plain_values_are_stored_as_plain_pickles(value: object) -> None:
     assert pickle.loads(data) == payload.loads(data) == value
 
 
-def test_lambdas_closures_and_local_classes_travel() -> None:
+def test_lambdas_closures_and_local_classes_are_sent() -> None:
     class Local:
         x = 3
 
@@ -118,7 +118,7 @@ def test_lambdas_closures_and_local_classes_travel() -> None:
     assert payload.dumps(add(2))[:1] == b"D"
 
 
-def test_classes_that_have_a_name_keep_their_identity_beside_a_lambda() -> None:
+def test_named_classes_keep_their_identity_beside_a_lambda() -> None:
     back = payload.loads(payload.dumps([lambda: 0, Individual, PrefixError("x")]))
     assert back[1] is Individual
     assert type(back[2]) is PrefixError
@@ -129,7 +129,8 @@ def test_a_main_class_keeps_its_identity_beside_a_lambda(monkeypatch: pytest.Mon
     own = type("Own", (), {"__module__": "__main__"})
     monkeypatch.setattr(sys.modules["__main__"], "Own", own, raising=False)
 
-    # When an instance travels together with what only dill can pickle, then it is of that class
+    # When an instance is sent together with an object that only dill can pickle, then it keeps that
+    # class
     assert type(payload.loads(payload.dumps((lambda: 0, own())))[1]) is own
 
 
@@ -166,7 +167,7 @@ def test_nesting_too_deep_is_an_error_with_a_hint() -> None:
         payload.dumps(deep)
 
 
-def test_functions_of_the_global_random_stream_travel_by_name() -> None:
+def test_functions_of_the_global_random_stream_are_sent_by_name() -> None:
     toolbox = payload.loads(payload.dumps([functools.partial(random.randint, 0, 1), random.random]))
     assert toolbox[0].func.__self__ is random.random.__self__  # type: ignore[attr-defined]
     assert toolbox[1] is random.random
@@ -174,7 +175,7 @@ def test_functions_of_the_global_random_stream_travel_by_name() -> None:
     assert payload.loads(payload.dumps(own.random))() == own.random()
 
 
-def test_deap_classes_arrive_as_the_class_that_is_there() -> None:
+def test_deap_classes_arrive_as_the_existing_class() -> None:
     creator = pytest.importorskip("deap.creator")
     base = pytest.importorskip("deap.base")
     creator.create("PayloadMax", base.Fitness, weights=(1.0,))
@@ -191,7 +192,7 @@ def test_deap_classes_arrive_as_the_class_that_is_there() -> None:
         assert back.fitness.values == (2.0,)
 
 
-def test_a_deap_class_that_is_not_there_is_made_once() -> None:
+def test_a_missing_deap_class_is_made_once() -> None:
     creator = pytest.importorskip("deap.creator")
     creator.create("PayloadGone", list, size=3)
     data = payload.dumps(creator.PayloadGone([1]))
@@ -264,7 +265,7 @@ def test_large_values_without_buffers_go_to_the_store_too() -> None:
         WorkerCrashedError("0.1[2]", "f", ((-9, "oom"),)),
     ],
 )
-def test_exceptions_come_back_as_themselves(error: BaseException) -> None:
+def test_exceptions_arrive_with_their_class_and_arguments(error: BaseException) -> None:
     back = sent(error)
     assert type(back) is type(error)
     assert back.args == error.args
@@ -272,18 +273,18 @@ def test_exceptions_come_back_as_themselves(error: BaseException) -> None:
     assert vars(back) == vars(error)
 
 
-def test_an_exception_whose_init_wants_other_arguments_comes_back_as_itself() -> None:
+def test_an_exception_whose_init_takes_other_arguments_arrives_complete() -> None:
     back = sent(TwoArgumentsError("x", 3))
     assert isinstance(back, TwoArgumentsError)
     assert (back.args, back.name, back.count) == (("3 times x",), "x", 3)
 
 
-def test_an_exception_whose_own_methods_raise_comes_back_as_itself() -> None:
+def test_an_exception_whose_own_methods_raise_arrives_complete() -> None:
     assert type(sent(RudeError())) is RudeError
 
 
 @pytest.mark.parametrize("error", [LockedError("held"), ValueError(threading.Lock())])
-def test_an_exception_that_cannot_travel_is_shown_in_its_place(error: Exception) -> None:
+def test_an_exception_that_cannot_be_pickled_is_replaced_by_its_text(error: Exception) -> None:
     back = sent(error)
     assert isinstance(back, errors.UnpicklableExceptionError)
     assert back.type_name.endswith(type(error).__qualname__)
@@ -291,14 +292,14 @@ def test_an_exception_that_cannot_travel_is_shown_in_its_place(error: Exception)
     assert pickle.loads(pickle.dumps(back)).args == back.args
 
 
-def test_the_remote_frames_are_real_and_headed_by_where_they_ran() -> None:
+def test_remote_frames_are_real_frames_below_a_line_that_names_the_worker() -> None:
     shown = "".join(traceback.format_exception(sent(ValueError("v"))))
     assert f'File "<{WHERE}>"' in shown
     assert "in sent\n    raise error" in shown
     assert shown.endswith("ValueError: v\n")
 
 
-def test_notes_causes_and_contexts_travel() -> None:
+def test_notes_causes_and_contexts_are_sent() -> None:
     error = ValueError("v")
     error.add_note("a note")
     error.__cause__ = KeyError("cause")
@@ -316,7 +317,7 @@ def test_an_exception_that_is_its_own_cause_can_be_sent() -> None:
     assert sent(error).__cause__ is not None
 
 
-def test_groups_come_back_with_their_members() -> None:
+def test_groups_arrive_with_their_members() -> None:
     back = sent(ExceptionGroup("g", [ValueError(1), TwoArgumentsError("x", 2), LockedError("l")]))
     assert isinstance(back, ExceptionGroup)
     assert [type(member) for member in back.exceptions] == [
@@ -347,7 +348,7 @@ def test_groups_of_groups_stay_small() -> None:
     assert len(payload.dumps_exception(error, WHERE)) < 200_000
 
 
-def test_a_recursion_thousands_deep_comes_back_short() -> None:
+def test_the_traceback_of_a_very_deep_recursion_arrives_shortened() -> None:
     def dive(depth: int) -> int:
         return dive(depth + 1)
 
@@ -364,7 +365,7 @@ def test_a_recursion_thousands_deep_comes_back_short() -> None:
     assert len(data) < 100_000
 
 
-def test_an_exception_whose_class_is_missing_here_gives_its_text(
+def test_an_exception_whose_class_is_missing_here_is_shown_as_text(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data = payload.dumps_exception(PrefixError("p"), WHERE)
@@ -386,12 +387,12 @@ def test_a_value_whose_class_is_missing_here_is_an_error_that_names_both(
 
 
 @pytest.mark.parametrize("data", [b"\x80\x05", b"Zabc", b"Bref", b"O\0\0\0", b"X\xc1", b"D", b""])
-def test_damaged_payloads_are_an_error_and_nothing_else(data: bytes) -> None:
+def test_damaged_payloads_raise_one_kind_of_error(data: bytes) -> None:
     with pytest.raises(errors.UnpicklingFailedError):
         payload.loads(data)
 
 
-def test_a_result_that_cannot_travel_is_an_error_that_names_the_function() -> None:
+def test_a_result_that_cannot_be_pickled_is_an_error_that_names_the_function() -> None:
     data, failed = payload.dumps_result(Cache(), None, function="script:evaluate", where=WHERE)
     back = payload.loads(data)
     assert failed
@@ -401,7 +402,7 @@ def test_a_result_that_cannot_travel_is_an_error_that_names_the_function() -> No
     assert payload.dumps_result(5, None, function="f", where=WHERE) == (payload.dumps(5), False)
 
 
-def test_errors_made_by_the_broker_need_no_pickle() -> None:
+def test_errors_of_the_broker_need_no_pickle() -> None:
     data = payload.dumps_broker_error("WorkerCrashedError", ["0.1[2]", "f", [[-9, "oom"]]])
     back = payload.loads(data)
     assert isinstance(back, WorkerCrashedError)

@@ -1,4 +1,4 @@
-"""What the audit sees, in this very process: with a session that only has a running future."""
+"""The findings of the audit in this process, with a session that only has a running future."""
 
 # The clocks of all kinds that a user may call, called as a user calls them:
 # ruff: noqa: DTZ005, DTZ011, ICN001, PLW0108, TID251
@@ -37,7 +37,7 @@ def made(tmp_path: Path, *, is_remote: bool) -> Audit:
 
 
 def seen(audit: Audit, *actions: Callable[[], object]) -> list[tuple[str, str]]:
-    """Do something under the profiler; return (kind, call) of what was found."""
+    """Run code under the profiler; return (kind, call) of each finding."""
     before = sys.getprofile()
     sys.setprofile(audit._profile)
     try:
@@ -76,7 +76,7 @@ def test_repeatable_calls_are_not_reported(audit: Audit) -> None:
     assert seen(audit, *same) == []
 
 
-def test_a_place_is_reported_once_with_its_line(audit: Audit) -> None:
+def test_a_position_is_reported_once_with_its_line(audit: Audit) -> None:
     def clock() -> float:
         return time.time()  # here
 
@@ -107,7 +107,7 @@ def test_a_task_without_calls_is_not_checked_and_a_parent_is(audit: Audit) -> No
     assert seen(audit) == [("clock", "time.monotonic")]
 
 
-def test_files_written_and_files_read_are_distinguished() -> None:
+def test_written_files_and_read_files_are_distinguished() -> None:
     writes = [("f", "w", 0), ("f", "r+", 0), ("f", "xb", 0), ("f", None, os.O_WRONLY | os.O_CREAT)]
     reads = [
         ("f", "r", 0),
@@ -119,7 +119,9 @@ def test_files_written_and_files_read_are_distinguished() -> None:
     assert [module._writes(*each) for each in (*writes, *reads)] == [True] * 4 + [False] * 5
 
 
-def test_findings_are_read_as_they_come_and_half_a_line_is_left_for_later(audit: Audit) -> None:
+def test_findings_are_read_as_they_arrive_and_an_incomplete_line_is_left_for_later(
+    audit: Audit,
+) -> None:
     tail = AuditTail(audit.file.parent)
     assert tail.new() == []
     seen(audit, lambda: time.time())
@@ -131,7 +133,7 @@ def test_findings_are_read_as_they_come_and_half_a_line_is_left_for_later(audit:
     assert tail.new() == []
 
 
-def test_findings_of_other_hosts_are_read_too_and_each_place_once(
+def test_findings_of_other_hosts_are_read_too_and_each_position_once(
     audit: Audit, tmp_path: Path
 ) -> None:
     there = made(tmp_path, is_remote=True)

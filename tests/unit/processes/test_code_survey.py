@@ -1,4 +1,4 @@
-"""How many results each function's former code has, as the log has them."""
+"""The number of results of each function's former code, counted in the log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.cli_runs import FIRST, journaled, log, new, part
         (part(0, 8, 2, last=True, fresh=True), 11),
     ],
 )
-def test_results_are_counted_unless_they_are_cut_off_or_called_again(
+def test_results_are_counted_unless_they_are_truncated_or_made_again(
     again: wire.Part | None, results: int, tmp_path: Path
 ) -> None:
     more = [] if again is None else [log(7, wire.Calls("0", FIRST, [again]))]

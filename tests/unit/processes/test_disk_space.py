@@ -1,4 +1,4 @@
-"""How a process waits for space: what it tells, what counts as its time, what it does not wait for."""
+"""How a process waits for space: what it reports, which time counts, and for what it does not wait."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from resilient_scoop.wire import messages as wire
 
 @pytest.fixture
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What a room needs of a session, without a broker; it waits some milliseconds at a time."""
+    """A session without a broker, as far as waiting for space needs it; each wait is some milliseconds."""
     monkeypatch.setattr(disk_space, "LOOK_S", 0.01)
     machine = SimpleNamespace(link=SimpleNamespace(epoch=1), out=[], stopping=None)
     waiter = SimpleNamespace(
@@ -36,7 +36,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def refusing(*numbers: int, session: Any, seen: list[int]) -> Any:
-    """Return a write that is refused so often, and notes what the flight record tells meanwhile."""
+    """Return a write that is refused several times and notes the state of the flight record meanwhile."""
     left = list(numbers)
 
     def write() -> bytes:
@@ -78,13 +78,13 @@ def test_waiting_for_space_is_not_counted_as_computing(session: Any) -> None:
     assert now - session.context.work.since < (now - began) / 2
 
 
-def test_another_error_is_not_waited_for(session: Any) -> None:
+def test_another_error_is_raised_at_once(session: Any) -> None:
     with pytest.raises(OSError, match="Input/output error"):
         disk_space.Room(session).store(refusing(errno.EIO, session=session, seen=[]), 10, True)
     assert session.machine.out == []
 
 
-def test_a_run_that_stops_does_not_wait_for_space_for_a_result(session: Any) -> None:
+def test_a_result_does_not_wait_for_space_in_a_run_that_stops(session: Any) -> None:
     session.machine.stopping = "asked"
     with pytest.raises(GreenletExit):
         disk_space.Room(session).store(refusing(errno.ENOSPC, session=session, seen=[]), 10, True)
@@ -118,7 +118,7 @@ def test_output_waits_for_space_and_the_broker_is_told_if_the_machine_is_free(
     assert session.context.until >= until + 0.1
 
 
-def test_output_waits_for_space_no_longer_than_its_run(
+def test_output_does_not_wait_for_space_after_the_end_of_its_run(
     session: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def sleep(_: float) -> None:

@@ -1,4 +1,4 @@
-"""The entry point of a run's processes: a limit that is met is said once."""
+"""The entry point of a run's processes: a limit that is reached is reported once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from resilient_scoop.processes.options import RunOptions
 
 
 class Ended(BaseException):
-    """The process would be over."""
+    """Raised where the process would end."""
 
 
 def _end(code: int) -> None:
@@ -30,7 +30,7 @@ def _refuse() -> int:
 def test_a_start_after_a_refused_one_does_not_report_the_refusal(
     *, again: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    # Given what a process is started with
+    # Given the settings with which a process is started
     started: list[dict[str, str]] = []
     monkeypatch.setattr(subprocess, "Popen", lambda *_, env, **__: started.append(env))
     script = starting.ScriptSpec(script="s.py")
@@ -48,14 +48,14 @@ def test_a_start_after_a_refused_one_does_not_report_the_refusal(
     for name, value in added.items():
         monkeypatch.setenv(name, value)
 
-    # When it meets a limit
+    # When it reaches a limit
     monkeypatch.setattr(entry, "_run", _refuse)
     monkeypatch.setattr(os, "_exit", _end)
     monkeypatch.setattr(sys, "argv", ["proc", "origin", "r"])
     with pytest.raises(Ended, match=str(REFUSED)):
         entry.main()
 
-    # Then it says so unless it was said, and does not pass that on
+    # Then it reports this unless it was reported, and does not pass the mark on
     errors = capfd.readouterr().err
     assert errors == (
         "" if again else "rscoop: origin: too many open files; `ulimit -n` raises it\n"

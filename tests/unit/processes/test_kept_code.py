@@ -1,4 +1,4 @@
-"""Copies of the user's source: all processes of a launch run what it began with."""
+"""Copies of the user's source: all processes of a launch run the code with which it began."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class Launch:
         return path
 
     def begin(self, script: str | None = None) -> None:
-        time.sleep(0.02)  # the kernel's clock of files goes in steps
+        time.sleep(0.02)  # the kernel's clock for files advances in steps
         kept_code.begin(self.run, script and str(self.src / script))
         time.sleep(0.02)
 
     @contextmanager
     def process(self) -> Iterator[KeptCode]:
-        """Be a process that has just been started."""
+        """Act as a process that has just been started."""
         modules = set(sys.modules)
         with self.patch.context() as patch:
             patch.setattr(sys, "meta_path", [*sys.meta_path])
@@ -236,7 +236,7 @@ def test_a_forked_child_keeps_nothing(launch: Launch) -> None:
     assert launch.copies == []
 
 
-def test_without_space_the_file_is_read_as_it_is(launch: Launch) -> None:
+def test_a_file_is_read_directly_if_there_is_no_space_for_a_copy(launch: Launch) -> None:
     path = launch.write("unkept_module.py", OLD)
     launch.begin()
 
@@ -252,7 +252,7 @@ def test_without_space_the_file_is_read_as_it_is(launch: Launch) -> None:
 
 
 @pytest.mark.parametrize("counts", [False, True])
-def test_a_launch_that_does_not_count_keeps_the_copies_of_the_launch_before(
+def test_a_launch_that_does_not_count_keeps_the_copies_of_the_last_launch(
     tmp_path: Path, *, counts: bool
 ) -> None:
     script = tmp_path / "script.py"

@@ -48,7 +48,7 @@ def test_the_branch_for_imports_runs() -> None:
     assert (found["kind"], found["is_main"]) == ("import", False)
 
 
-def test_other_expressions_with_the_module_name_keep_main() -> None:
+def test_other_expressions_with_the_module_name_still_see_main() -> None:
     found = names_after("""
         name, text = __name__, f"{__name__}"
         class Thing:
@@ -65,7 +65,7 @@ def test_other_expressions_with_the_module_name_keep_main() -> None:
     assert (found["Thing"].is_main, found["flags"]) == (False, [False, False])
 
 
-def test_file_and_line_numbers_stay() -> None:
+def test_file_and_line_numbers_stay_the_same() -> None:
     text = "\n\ndef fail():\n    raise ValueError\nif __name__ == '__main__':\n    fail()\n"
     code = main_guard.closed(text.encode(), "/some/script.py")
     fail = next(const for const in code.co_consts if hasattr(const, "co_name"))
@@ -74,14 +74,14 @@ def test_file_and_line_numbers_stay() -> None:
     assert fail in plain.co_consts
 
 
-def test_code_without_source_is_closed_as_a_whole() -> None:
+def test_the_whole_script_is_skipped_if_there_is_no_source() -> None:
     text = "class C: pass\nran = 0\nif __name__ == '__main__':\n    ran = 1\n"
     space: dict[str, Any] = {"__name__": "__main__", main_guard.NAME_OF_CODE: main_guard.SEEN}
     exec(main_guard.closed_code(compile(text, "script.pyc", "exec")), space)
     assert (space["ran"], space["C"].__module__) == (0, "__main__")
 
 
-def test_a_source_too_deep_for_a_tree_is_closed_all_the_same(
+def test_a_script_too_deep_for_a_syntax_tree_is_skipped_as_a_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def too_deep(*_: object) -> None:
@@ -94,7 +94,7 @@ def test_a_source_too_deep_for_a_tree_is_closed_all_the_same(
     assert space["ran"] == 0
 
 
-def test_names_under_the_guard_are_those_that_an_import_lacks() -> None:
+def test_names_under_the_guard_are_missing_after_an_import() -> None:
     text = """
         import os
         both = 1

@@ -1,4 +1,4 @@
-"""What the user asked for reaches each process of a run, as it was asked."""
+"""The options of the user reach each process of a run unchanged."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_every_option_has_a_case_in_this_test() -> None:
     ] == []
 
 
-def test_a_process_reads_the_options_that_it_was_started_with(
+def test_a_process_reads_the_options_with_which_it_was_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = new(tmp_path)
@@ -53,6 +53,6 @@ def test_only_a_resume_limits_discarded_results() -> None:
 
 @pytest.mark.parametrize("always_replay", [False, True])
 @pytest.mark.parametrize("strict", [False, True])
-def test_always_replay_stops_at_differences_too(*, strict: bool, always_replay: bool) -> None:
+def test_always_replay_also_stops_at_differences(*, strict: bool, always_replay: bool) -> None:
     options = RunOptions(workers=1, strict=strict, always_replay=always_replay)
     assert options.stops_at_differences is (strict or always_replay)

@@ -1,4 +1,4 @@
-"""The end of a program: what is noted at its beginning."""
+"""The end of a program, and what is prepared for it at the beginning."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 
-def test_begin_makes_full_collections_rarer_and_leaves_the_others() -> None:
+def test_begin_makes_full_collections_rarer_and_does_not_change_others() -> None:
     program = (
         "import gc; before = gc.get_threshold()\n"
         "from resilient_scoop.processes import program_end\n"

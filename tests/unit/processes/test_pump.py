@@ -1,4 +1,4 @@
-"""The thread that receives for all others: when it takes turns."""
+"""The turns of the thread that receives for all others."""
 
 from __future__ import annotations
 
@@ -87,17 +87,17 @@ def test_frames_queued_while_the_pump_lingers_are_sent_in_one_turn(
 def test_a_pump_that_has_lingered_is_woken_again(
     connection: FakeConnection, pumping: Pump, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pump, "_LOOK_S", _LONG_S)  # without a wake-up, nothing is sent
+    monkeypatch.setattr(pump, "_LOOK_S", _LONG_S)  # nothing is sent without a wake-up
     for number in range(200):
         _queue(connection, pumping, number)
         _await_sent(connection, number + 1)
         if number % 20 == 0:
-            time.sleep(0.01)  # longer than it lingers
+            time.sleep(0.01)  # longer than the pump lingers
 
     assert [number for turn in connection.sent for number in turn] == list(range(200))
 
 
-def test_descriptors_of_others_are_not_written_to_after_the_end(
+def test_a_closed_pump_does_not_write_to_descriptors_of_others(
     connection: FakeConnection,
 ) -> None:
     """A thread that has just made a call may wake the pump of a session that is being closed."""

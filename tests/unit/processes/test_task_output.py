@@ -7,7 +7,7 @@ from pathlib import Path
 from resilient_scoop.processes.task_output import TaskLogs
 
 
-def test_the_output_of_tasks_of_all_hosts_is_in_the_order_of_its_times(tmp_path: Path) -> None:
+def test_the_output_of_tasks_of_all_hosts_is_sorted_by_time(tmp_path: Path) -> None:
     logs = TaskLogs.start(tmp_path)
     mark = "2026-11-29T17:11:0{}.123Z [{} 0.3[17] evaluate] {}\n"
     (tmp_path / "w1.log").write_text(mark.format(2, "w1", "second") + "by a child\n")

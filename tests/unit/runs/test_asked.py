@@ -62,7 +62,7 @@ def test_a_request_outlives_the_start_of_a_broker(
     while not list(tmp_path.glob(f"{asked.FOLDER}/*.json")):
         pass
     broker = threading.Thread(target=serve, args=(tmp_path, {Rekey: Answer("done")}, ends))
-    broker.start()  # it removes what is left of an earlier broker
+    broker.start()  # it removes files of an earlier broker
     asking.join(10.0)
     ends.set()
     broker.join()
@@ -78,7 +78,7 @@ def test_a_request_outlives_a_folder_that_a_broker_removes_meanwhile(
 
     def slow(draft: Path, path: Path) -> Path:
         if len(brokers) == 1:
-            brokers.append(Requests(tmp_path))  # it removes what is left of an earlier broker
+            brokers.append(Requests(tmp_path))  # it removes files of an earlier broker
         return rename(draft, path)
 
     def pause(_: float) -> None:
@@ -107,7 +107,7 @@ def test_a_request_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     assert b"cannot be read" in (folder / "1.answer").read_bytes()
 
 
-def test_a_request_is_seen_that_came_in_the_same_moment_as_a_look(tmp_path: Path) -> None:
+def test_a_request_that_arrives_at_the_moment_of_a_look_is_seen(tmp_path: Path) -> None:
     broker = Requests(tmp_path)
     folder = tmp_path / asked.FOLDER
     folder.mkdir()
@@ -119,7 +119,7 @@ def test_a_request_is_seen_that_came_in_the_same_moment_as_a_look(tmp_path: Path
     assert b"done" in (folder / "1.answer").read_bytes()
 
 
-def test_a_full_disk_delays_an_answer_and_does_nothing_twice(tmp_path: Path) -> None:
+def test_a_full_disk_delays_an_answer_and_repeats_no_action(tmp_path: Path) -> None:
     broker = Requests(tmp_path)
     folder = tmp_path / asked.FOLDER
     folder.mkdir()

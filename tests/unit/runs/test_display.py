@@ -1,4 +1,4 @@
-"""The screen of a run: bytes through pipes, a clock turned by hand."""
+"""The display of a run: bytes through pipes, and a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLEAR = b"\r\x1b[2K"
 
 @dataclass
 class Screen:
-    """A display whose streams and clock the test holds."""
+    """A display whose streams and clock the test controls."""
 
     tty: bool = True
     now: float = 100.0
@@ -47,7 +47,7 @@ def test_output_passes_byte_for_byte() -> None:
     assert screen.err.getvalue() == b""
 
 
-def test_a_note_is_one_line_with_our_name() -> None:
+def test_a_note_is_one_line_with_the_name_of_the_program() -> None:
     screen = Screen(tty=False)
     screen.display.note("worker w1 lost (SIGKILL)")
     assert screen.err.getvalue() == b"rscoop: worker w1 lost (SIGKILL)\n"
@@ -66,7 +66,7 @@ def test_the_live_line_is_cleared_for_output_and_drawn_again() -> None:
     assert screen.err.getvalue().endswith(CLEAR)
 
 
-def test_the_live_line_is_drawn_ten_times_a_second_at_most() -> None:
+def test_the_live_line_is_drawn_at_most_ten_times_a_second() -> None:
     screen = Screen()
     for done in range(50):
         screen.now += 0.01
@@ -94,7 +94,7 @@ def test_without_a_terminal_there_is_one_plain_line_a_minute() -> None:
     assert b"\x1b" not in screen.err.getvalue()
 
 
-def test_quiet_leaves_progress_out_but_not_notes() -> None:
+def test_quiet_leaves_out_progress_but_no_notes() -> None:
     screen = Screen(quiet=True)
     screen.display.progress(RunProgress(done=1))
     screen.display.note("disk full")
@@ -109,7 +109,7 @@ def terminal() -> Iterator[tuple[int, int]]:
     os.close(theirs)
 
 
-def test_no_line_is_drawn_over_half_a_line_of_the_script(terminal: tuple[int, int]) -> None:
+def test_no_line_is_drawn_over_an_incomplete_line_of_the_script(terminal: tuple[int, int]) -> None:
     ours, theirs = terminal
     with os.fdopen(os.dup(theirs), "wb", buffering=0) as stream:
         display = Display(stream, stream, "abc12345", tty=True, clock=lambda: 0.0)
@@ -119,7 +119,8 @@ def test_no_line_is_drawn_over_half_a_line_of_the_script(terminal: tuple[int, in
         display.output(b"done\n")
         end = b"done\r\n" + CLEAR
         seen = b""
-        while len(seen) < len(end):  # a terminal hands over what it has, not what was written
+        # a read of a terminal returns the available bytes, not one write
+        while len(seen) < len(end):
             seen += os.read(ours, 1000)
         assert seen.startswith(end)
 
@@ -152,7 +153,7 @@ def test_the_live_line_is_not_drawn_while_a_pipe_is_full(terminal: tuple[int, in
         display.progress(at)
         assert os.read(ours, 4096).startswith(CLEAR)
         display.output(b"hello\n")
-        assert os.read(ours, 4096) == CLEAR  # what reads the pipe may write here now
+        assert os.read(ours, 4096) == CLEAR  # the reader of the pipe may now write here
         display.progress(at)
         now += 0.2
         display.progress(at)
@@ -180,7 +181,7 @@ def test_a_slow_reader_on_a_non_blocking_pipe_gets_every_byte() -> None:
     assert bytes(got) == data
 
 
-def test_a_reader_that_goes_away_does_not_end_the_run() -> None:
+def test_the_run_continues_when_the_reader_goes_away() -> None:
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "wb", buffering=0) as stream:
@@ -189,7 +190,7 @@ def test_a_reader_that_goes_away_does_not_end_the_run() -> None:
         display.output(b"y")
 
 
-def test_the_rate_is_that_of_the_last_seconds() -> None:
+def test_the_rate_is_computed_from_the_last_seconds() -> None:
     rate = Rate(window_s=10)
     for second in range(100):
         rate.add(second, second * 5)
@@ -207,8 +208,8 @@ def test_the_rate_begins_again_when_the_count_falls() -> None:
 
 def test_remaining_time_is_shown_only_if_the_total_is_known() -> None:
     course = RemainingTime()
-    assert course.eta_s(0, "0.0 f", 0.1) is None  # nothing was seen of it yet
-    assert course.eta_s(2, "0.0 f", 0.5) is None  # too little
+    assert course.eta_s(0, "0.0 f", 0.1) is None  # no result of it yet
+    assert course.eta_s(2, "0.0 f", 0.5) is None  # too few results
     assert course.eta_s(10, "0.0 f", 0.6) == pytest.approx(8)
     assert course.eta_s(20, "0.1 g", 0.2) is None  # another call
     assert course.eta_s(30, "0.1 g", None) is None
@@ -235,7 +236,7 @@ def test_progress_of_the_script_is_shown_first() -> None:
         (12, "2m05s | 25 %"),
     ],
 )
-def test_a_narrow_line_leaves_whole_parts_out(width: int, line: str) -> None:
+def test_a_narrow_line_leaves_out_whole_parts(width: int, line: str) -> None:
     at = RunProgress(
         elapsed_s=125, label="generation 15/60", share=0.25, eta_s=300, batch="0.15 evaluate",
         batch_done=30, batch_total=120, workers=2, running=2, rate_per_s=12.34, done=1500,
@@ -263,7 +264,7 @@ def test_durations_are_shown_in_usual_notation() -> None:
     assert spoken == ["0s", "59s", "1m01s", "1h05m", "1d01h"]
 
 
-def test_the_line_says_how_many_hosts_are_there() -> None:
+def test_the_line_shows_the_number_of_connected_hosts() -> None:
     line = progress_line(RunProgress(running=3, workers=4, hosts_there=1, hosts=2))
     assert "3 running on 4 workers, 1 of 2 hosts" in line
     assert "no worker yet, 0 of 2 hosts" in progress_line(RunProgress(hosts=2))

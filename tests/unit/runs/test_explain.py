@@ -1,4 +1,4 @@
-"""Paths as they are typed, and what the journal tells of one item."""
+"""Paths as users type them, and the history of one item in the journal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOW = wire.Attempt(1, 1)
 
 
 @pytest.mark.parametrize("text", ["0", "0.3", "0.3[17]", "0.3[17].0", "0.3[17].0[2]", " 0.3 [17] "])
-def test_a_path_is_taken_as_it_is_shown(text: str) -> None:
+def test_a_path_is_accepted_as_it_is_displayed(text: str) -> None:
     assert parse_path(text) == text.replace(" ", "")
 
 
@@ -64,7 +64,7 @@ def test_an_item_s_events_are_shown_in_their_order() -> None:
     assert (found.outcome, found.failed) == (b"Vvalue1", False)
 
 
-def test_an_item_called_again_says_why() -> None:
+def test_the_reason_is_shown_for_an_item_that_is_called_again() -> None:
     found = story(asked(), outcomes(0, 0, 3), asked(4, fresh=True))
     assert found.events[-1] == "it was called again, to be computed again: its arguments differed"
     assert found.outcome is None
@@ -72,7 +72,7 @@ def test_an_item_called_again_says_why() -> None:
     assert same.outcome == b"Vvalue1"
 
 
-def test_an_item_beyond_the_end_of_a_batch_that_is_called_shorter_is_gone() -> None:
+def test_a_failed_item_beyond_the_end_of_a_shortened_batch_is_gone() -> None:
     cut = story(asked(), outcomes(0, 0, 3), wire.Calls("0", NOW, [part(0, 0, 1)]))
     assert cut.outcome is None
     assert cut.events[-1] == "its batch was made again, with fewer items"
@@ -80,7 +80,7 @@ def test_an_item_beyond_the_end_of_a_batch_that_is_called_shorter_is_gone() -> N
     assert kept.outcome == b"Vvalue1"
 
 
-def test_failures_beyond_the_end_of_a_batch_that_is_called_shorter_are_gone() -> None:
+def test_failures_beyond_the_end_of_a_shortened_batch_are_gone() -> None:
     batch = BatchStory(DurableState(b"r" * 16), 0)
     failed = wire.Outcome(0, 0, FN, digests(0, 1, 2), [b"X"] * 3, [0, 2])
     for record in (
@@ -92,7 +92,7 @@ def test_failures_beyond_the_end_of_a_batch_that_is_called_shorter_are_gone() ->
     assert batch.failed == set()
 
 
-def test_a_death_is_journaled_with_its_moment() -> None:
+def test_a_death_is_shown_with_its_time() -> None:
     bench = Bench()
     root = bench.begin(W1)
     bench.tell(ORIGIN, PLAIN)
@@ -103,7 +103,7 @@ def test_a_death_is_journaled_with_its_moment() -> None:
     assert (crashed.exit, crashed.at) == (-11, 1_700_000_000.0)
 
 
-def test_who_has_done_an_item_is_said_in_words() -> None:
+def test_the_worker_of_an_item_is_described_in_words() -> None:
     ran = outcomes(0, 0, 3)
     worked = [msgspec.structs.replace(each, task=NOW) for each in ran.items]
     moved = [msgspec.structs.replace(each, pure=True) for each in ran.items]

@@ -1,4 +1,4 @@
-"""The failed calls of a run, as its log has them."""
+"""The failed calls in the log of a run."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def test_an_item_that_is_called_again_has_not_failed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("size", "count"), [(7, 0), (8, 1)])
-def test_an_item_beyond_the_end_of_a_batch_that_is_called_shorter_is_gone(
+def test_a_failed_item_beyond_the_end_of_a_shortened_batch_is_gone(
     size: int, count: int, tmp_path: Path
 ) -> None:
     shorter = wire.Calls("0", FIRST, [part(0, 0, size, last=True)])
     assert len(failed(tmp_path, shorter)) == count
 
 
-def test_deaths_before_a_batch_was_called_shorter_do_not_count(tmp_path: Path) -> None:
+def test_deaths_before_a_batch_was_shortened_do_not_count(tmp_path: Path) -> None:
     found = failed(
         tmp_path,
         wire.Calls("0", FIRST, [part(1, 0, 3, last=True)]),

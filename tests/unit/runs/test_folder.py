@@ -1,4 +1,4 @@
-"""The run folder, ids, selection, and who holds a run."""
+"""The run folder, ids, selection, and the lock of a run."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_many_runs_of_one_second_have_different_ids(tmp_path: Path) -> None:
 # --- the folder ---
 
 
-def test_a_new_run_is_ours_alone_and_says_what_it_is(tmp_path: Path) -> None:
+def test_a_new_run_is_private_and_has_a_description(tmp_path: Path) -> None:
     run = new(tmp_path, "trial")
     assert stat.S_IMODE(run.path.stat().st_mode) == 0o700
     assert run.load() == info(run.id, "trial")
@@ -131,7 +131,7 @@ def test_a_failed_start_leaves_nothing_behind(tmp_path: Path) -> None:
     assert names_in(tmp_path / "runs") == []
 
 
-def test_sockets_have_a_folder_of_their_own_that_goes_with_them(tmp_path: Path) -> None:
+def test_sockets_have_a_separate_folder_that_is_removed_with_them(tmp_path: Path) -> None:
     run = new(tmp_path)
     folder = run.make_socket_dir()
     assert folder.parent == run.path
@@ -219,7 +219,7 @@ def test_a_name_of_several_runs_means_the_newest(tmp_path: Path) -> None:
     assert catalog.select(tmp_path, "trial") == newer
 
 
-def test_an_ambiguous_prefix_lists_what_it_may_mean(tmp_path: Path) -> None:
+def test_an_ambiguous_prefix_lists_the_runs_that_match(tmp_path: Path) -> None:
     runs = [new(tmp_path), new(tmp_path, after_s=1)]
     with pytest.raises(UsageError) as caught:
         catalog.select(tmp_path, runs[0].id[:3])
@@ -260,7 +260,9 @@ def test_runs_of_the_same_id_are_distinguished_by_number_and_folder(tmp_path: Pa
     assert len(keys) == 3
 
 
-def test_a_run_is_removed_though_one_of_its_id_was_removed_halfway_before(tmp_path: Path) -> None:
+def test_a_run_is_removed_although_an_earlier_one_of_its_id_was_removed_partly(
+    tmp_path: Path,
+) -> None:
     run = new(tmp_path)
     rest = run.path.with_name(f".gone-{run.id}")
     (rest / "journal").mkdir(parents=True)
@@ -270,7 +272,7 @@ def test_a_run_is_removed_though_one_of_its_id_was_removed_halfway_before(tmp_pa
     assert names_in(tmp_path / "runs") == []
 
 
-def test_a_restore_that_another_host_is_making_is_left_alone(tmp_path: Path) -> None:
+def test_a_restore_by_another_host_is_not_touched(tmp_path: Path) -> None:
     new(tmp_path)
     runs, here = tmp_path / "runs", os.uname().nodename
     names = {

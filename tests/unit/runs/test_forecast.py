@@ -1,4 +1,4 @@
-"""A resume, foretold from the journal's records."""
+"""The forecast of a resume from the records of the journal."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def only(found: ForecastReport) -> FunctionForecast:
     return function
 
 
-def test_results_are_reused_and_what_is_in_flight_is_estimated_from_them() -> None:
+def test_results_are_reused_and_the_time_of_running_items_is_estimated_from_them() -> None:
     found = only(foretold(asked(part(0, 0, 10)), done(0, 0, 4), done(0, 6, 8, each_s=5.0)))
     assert (found.name, found.reused, found.in_flight) == ("plain", 6, 4)
     assert found.saved_s == pytest.approx(18.0)
@@ -70,7 +70,7 @@ def test_results_of_changed_code_are_computed_again() -> None:
 
 
 @pytest.mark.parametrize(("retry", "reused", "needed_s"), [(False, 4, 0.0), (True, 2, 4.0)])
-def test_failed_items_are_computed_again_only_where_asked(
+def test_failed_items_are_computed_again_only_on_request(
     retry: bool,  # noqa: FBT001 - a case of the table
     reused: int,
     needed_s: float,

@@ -1,4 +1,4 @@
-"""Forks: what of a journal lies before a call of the script, and under which keys it stands then."""
+"""Forks: which records of a journal are before a call of the script, and their keys in the fork."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_records_before_the_fork_point_are_kept() -> None:
     ]  # fmt: skip
 
 
-def test_answers_are_kept_up_to_the_making_of_the_call() -> None:
+def test_answers_are_kept_up_to_the_moment_when_the_call_was_made() -> None:
     observations = [wire.Observation(no, "once", at, b"") for no, at in enumerate((1, 2, 2, 3))]
     kept = cut(wire.Observed(ids.ROOT, NOW, observations), Point(2))
     assert kept == wire.Observed(ids.ROOT, NOW, observations[:3])
@@ -75,7 +75,7 @@ def checkpoint(gen: int, calls: int, observations: int, **more: Any) -> wire.Che
     )
 
 
-def test_a_checkpoint_is_kept_that_was_made_before() -> None:
+def test_a_checkpoint_that_was_made_before_is_kept() -> None:
     made = checkpoint(4, calls=7, observations=3)
     assert cut(made, Point(7), 50) is made
     assert cut(made, Point(6), 50) is None
@@ -89,7 +89,7 @@ def test_a_fork_keeps_answers_up_to_its_checkpoint_and_none_after_it() -> None:
     assert kept == wire.Observed(ids.ROOT, NOW, observations[:3])
 
 
-def test_a_fork_knows_only_trimmed_calls_before_its_point() -> None:
+def test_a_fork_keeps_only_trimmed_calls_before_its_point() -> None:
     trimmed = wire.Trimmed("0", [(1, 5), (8, 12)], [(0, 3), (4, 6)], 30, [("a", 0), ("b", 0)])
     assert cut(trimmed, Point(12)) is trimmed
     assert cut(trimmed, Point(10, 5, 50)) == wire.Trimmed(
@@ -139,7 +139,7 @@ def test_a_fork_at_a_checkpoint_knows_nothing_of_later_blocks(tmp_path: Path) ->
     assert (fork.taken.calls, fork.taken.undone, fork.taken.checkpoints) == (5, 0, 2)
 
 
-def test_a_nested_parent_goes_with_the_call_of_the_script_it_descends_from() -> None:
+def test_a_nested_parent_is_kept_or_dropped_with_the_call_of_the_script_above_it() -> None:
     deep = wire.Calls("0.2[1].5[0]", NOW, [part(0, 0, 1)])
     assert cut(deep, Point(3)) is deep
     assert cut(deep, Point(2)) is None
@@ -163,7 +163,7 @@ def put(seq: int, record: wire.Logged, *args: bytes) -> list[Change]:
     ("at", "shorter", "done", "known"),
     [(None, False, 5, 8), (2, False, 4, 4), (3, False, 5, 8), (None, True, 3, 7)],
 )
-def test_a_fork_s_state_is_that_of_the_original_up_to_there(
+def test_the_state_of_a_fork_equals_that_of_the_original_up_to_the_point(
     tmp_path: Path,
     at: int | None,
     shorter: bool,  # noqa: FBT001

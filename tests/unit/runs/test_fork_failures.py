@@ -1,4 +1,4 @@
-"""A fork that fails half-way leaves nothing behind, and its source as it was."""
+"""A fork that fails leaves nothing behind, and does not change its source."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_fork_on_a_full_disk_leaves_nothing(
     assert files(tmp_path) == before
 
 
-def test_a_fork_fails_cleanly_when_its_source_vanishes(
+def test_a_fork_leaves_nothing_when_its_source_vanishes(
     source: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = fork.Fork.changes

@@ -1,4 +1,4 @@
-"""Items of a run, as its log has them."""
+"""The items in the log of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def states(state: Path, *records: wire.Logged) -> dict[str, str]:
     return {each.path: each.state for each in runs.open_run("last", state).items("0.0")}
 
 
-def test_items_beyond_the_end_of_a_batch_that_is_called_shorter_are_gone(tmp_path: Path) -> None:
+def test_items_beyond_the_end_of_a_shortened_batch_are_gone(tmp_path: Path) -> None:
     found = states(tmp_path, wire.Calls("0", FIRST, [part(0, 0, 7, last=True)]))
     assert found == {f"0.0[{index}]": "done" for index in range(7)}
 

@@ -1,4 +1,4 @@
-"""An outcome that is computed again counts no more: `Run.outcome` agrees with `Run.items`."""
+"""An outcome that is computed again does not count any more: `Run.outcome` agrees with `Run.items`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Info:
 @pytest.mark.parametrize(
     "again", [None, part(0, 1, 2, fresh=True), part(0, 0, 1)], ids=["once", "again", "shorter"]
 )
-def test_an_item_that_is_computed_again_or_cut_off_has_no_outcome(
+def test_an_item_that_is_computed_again_or_truncated_has_no_outcome(
     again: wire.Part | None,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""What of a run can be resolved, on journals written as a broker writes them."""
+"""Which items of a run can be resolved, in journals as a broker writes them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run_with_lost(state: Path, *more: Change) -> RunDir:
     )
 
 
-def test_items_ended_as_lost_are_listed_after_items_in_doubt(tmp_path: Path) -> None:
+def test_items_that_ended_as_lost_are_listed_after_items_in_doubt(tmp_path: Path) -> None:
     run_with_lost(tmp_path, RAISED)
     lines = rscoop(tmp_path, "resolve", "last").stdout.splitlines()
     ended = "ended as WorkerLostError; it can be resolved too"
@@ -54,7 +54,7 @@ def test_items_ended_as_lost_are_listed_after_items_in_doubt(tmp_path: Path) -> 
     assert rscoop(tmp_path, "resolve", "last").stdout == "0.2[2] risky\n"
 
 
-def test_an_item_beyond_the_end_of_a_batch_that_is_called_shorter_is_not_listed(
+def test_an_item_beyond_the_end_of_a_shortened_batch_is_not_listed(
     tmp_path: Path,
 ) -> None:
     shorter = wire.Part(2, 0, 0, RISKY.fn, b"", last=True)

@@ -1,4 +1,4 @@
-"""What a run found around it: what is stored, what a resume has of it, what is said."""
+"""The environment of a run: what is stored, what a resume restores, and what is reported."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_umask_and_limits_are_stored() -> None:
     assert found.limits["nofile"] == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def test_a_resume_has_the_runs_variables_the_shells_own_and_what_is_given() -> None:
+def test_a_resume_has_the_variables_of_the_run_those_of_the_shell_and_given_ones() -> None:
     then = Surroundings(environ={"A": "1", "B": "2"}, withheld=["MY_KEY"])
     here = {"A": "9", "C": "3", "TERM": "dumb", "MY_KEY": "k"}
     now = restored(then, here, {"B": "given"})
@@ -76,14 +76,14 @@ def test_many_differences_are_one_sentence_and_a_missing_secret_another() -> Non
     assert differences(then, {**then.environ, "MY_KEY": ""}, {}) == []
 
 
-def test_env_takes_a_value_or_a_name_of_this_shell() -> None:
+def test_env_accepts_a_value_or_the_name_of_a_variable_of_the_shell() -> None:
     assert parse(["A=1", "B=", "C"], {"C": "c=d"}) == {"A": "1", "B": "", "C": "c=d"}
     for wrong in ("=1", "D"):
         with pytest.raises(UsageError, match="--env"):
             parse([wrong], {})
 
 
-def test_a_hash_seed_that_python_refuses_is_refused() -> None:
+def test_an_invalid_hash_seed_is_refused() -> None:
     for right in ("0", "4294967295", "random", ""):
         assert parse([f"PYTHONHASHSEED={right}"], {}) == {"PYTHONHASHSEED": right}
     for wrong in ("-1", "4294967296", "x"):

@@ -1,4 +1,4 @@
-"""What blocks a run: hosts that were all taken out."""
+"""What blocks a run: all its hosts were drained or revoked."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def told(run: Path, state: str, everybody: list[ExecutingProcess], live: str = "
 
 
 @pytest.mark.parametrize("state", ["drained", "revoked"])
-def test_a_run_waits_for_a_host_when_all_were_taken_out(tmp_path: Path, state: str) -> None:
+def test_a_run_waits_for_a_host_when_all_were_drained_or_revoked(
+    tmp_path: Path, state: str
+) -> None:
     (text,) = told(tmp_path, state, [ORIGIN])
     assert text.startswith(f"no host is left that may compute: a was {state}.")
 
@@ -44,5 +46,5 @@ def test_a_host_that_is_being_drained_still_computes(tmp_path: Path) -> None:
     assert not told(tmp_path, "drained", [ORIGIN], live="draining")
 
 
-def test_a_host_that_starts_may_come(tmp_path: Path) -> None:
+def test_a_host_that_is_starting_may_still_arrive(tmp_path: Path) -> None:
     assert not told(tmp_path, "starting", [ORIGIN])

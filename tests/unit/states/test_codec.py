@@ -1,4 +1,4 @@
-"""States of checkpoints as bytes: what comes back, what is refused, what is migrated."""
+"""States of checkpoints as bytes: what is restored, refused or migrated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MODULE = "of_the_user"
 
 @pytest.fixture
 def user() -> Iterator[Any]:
-    """A module of the user's, whose classes a test may change."""
+    """A user module whose classes a test may change."""
     module = types.ModuleType(MODULE)
     sys.modules[MODULE] = module
     yield module
@@ -61,7 +61,7 @@ def test_a_loaded_state_equals_the_saved_one(user: Any) -> None:
     assert back["box"].double(21) == 42
 
 
-def test_arrays_come_back_writable_and_in_place() -> None:
+def test_arrays_are_writable_after_loading() -> None:
     numpy = pytest.importorskip("numpy")
     content = bytearray(dumped({"a": numpy.arange(1000.0), "b": numpy.ones(3, dtype="u1")}))
 
@@ -89,7 +89,7 @@ def test_individuals_of_deap_keep_their_classes() -> None:
     assert back.fitness.values == (3.0,)
 
 
-def test_special_objects_are_reduced_by_their_own_rule() -> None:
+def test_objects_with_their_own_reduction_are_pickled_by_it() -> None:
     stream = random.Random(1)
 
     back = loaded(dumped([stream], own={random.Random: lambda each: (int, (7,))}))
@@ -114,7 +114,7 @@ def test_an_unsavable_part_is_named_by_its_path(user: Any) -> None:
     assert "leave it out with __getstate__ or make it in the loop" in str(caught.value)
 
 
-def test_a_generator_is_refused_with_what_to_keep_in_its_place() -> None:
+def test_a_generator_is_refused_with_advice_what_to_save_instead() -> None:
     with pytest.raises(PicklingFailedError, match=r"state\[0\] is a generator; keep list\(...\)"):
         dumped([(x for x in range(3))])
 
@@ -192,7 +192,7 @@ def test_a_removed_field_is_refused_by_name(user: Any, before: str, after: str) 
     [(SLOTS, SLOTS.replace("size: int = 1\n  kind: str = 'k'", "kind: str = 'k'\n  size: int = 1")),
      (TUPLE, TUPLE.replace("size: int = 1\n  kind: str = 'k'", "kind: str = 'k'\n  size: int = 1"))],
 )  # fmt: skip
-def test_fields_in_another_order_are_refused_where_values_are_saved_by_place(
+def test_fields_in_another_order_are_refused_if_values_are_saved_by_position(
     user: Any, before: str, after: str
 ) -> None:
     assert "has its fields in another order" in why(boxed(user, before, after))
@@ -221,13 +221,13 @@ def test_a_new_field_gets_its_default(user: Any, before: str, after: str, value:
      (SLOTS, SLOTS.replace("size", "width").replace("\n  kind: str = 'k'", "") + HOOK),
      (TUPLE, TUPLE.replace("size", "width").replace("\n  kind: str = 'k'", "") + HOOK)],
 )  # fmt: skip
-def test_a_hook_makes_new_attributes_of_the_old(user: Any, before: str, after: str) -> None:
+def test_a_hook_makes_new_attributes_from_the_old_ones(user: Any, before: str, after: str) -> None:
     back = loaded(boxed(user, before, after))
     assert type(back[0]) is user.Box
     assert [each.width for each in back] == [11, 11]
 
 
-def test_a_hook_sees_whole_objects_and_identity_is_kept(user: Any) -> None:
+def test_a_hook_gets_complete_objects_and_identity_is_kept(user: Any) -> None:
     define(user, "class Box:\n  def __init__(self): self.inner, self.outer = None, None")
     outer, inner = user.Box(), user.Box()
     outer.inner, inner.outer = inner, outer
@@ -254,7 +254,7 @@ def test_a_hook_that_returns_no_dict_is_reported(user: Any) -> None:
     assert "returned int, not a dict" in why(boxed(user, PLAIN, after))
 
 
-def test_a_class_that_takes_its_own_pickles_is_left_alone(user: Any) -> None:
+def test_a_class_that_loads_its_own_pickles_is_not_migrated(user: Any) -> None:
     own = "\n  def __setstate__(self, state): self.width = state['size']"
     back = loaded(boxed(user, PLAIN + own, PLAIN.replace("size", "width") + own))
     assert back[0].width == 1
@@ -280,7 +280,7 @@ def test_the_fields_of_a_class_are_those_of_its_bases_first(user: Any) -> None:
 
 @dataclass
 class _Unused:
-    """A dataclass that stays as it is."""
+    """A dataclass that does not change."""
 
     x: int = 1
 

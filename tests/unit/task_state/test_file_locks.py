@@ -1,4 +1,4 @@
-"""Record locks of tasks that share a process, against those of other processes."""
+"""Record locks of tasks that share a process behave like those of separate processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ with open(sys.argv[1], "a") as file:
 
 
 class Tasks:
-    """Which task runs, and which ones wait."""
+    """The running task, and the waiting ones."""
 
     def __init__(self) -> None:
         self.now = "0.0[0]"
@@ -45,9 +45,7 @@ def other_process(path: Path) -> str:
     return done.stdout.strip()
 
 
-def test_another_task_finds_it_locked_and_its_own_task_does_not(
-    tasks: Tasks, tmp_path: Path
-) -> None:
+def test_a_lock_is_visible_to_other_tasks_and_not_to_its_own(tasks: Tasks, tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with path.open("a") as mine, path.open("a") as second, path.open("a") as others:
         fcntl.lockf(mine, fcntl.LOCK_EX)
@@ -63,7 +61,9 @@ def test_another_task_finds_it_locked_and_its_own_task_does_not(
         assert other_process(path) == "free"
 
 
-def test_a_lock_left_by_an_ended_task_goes_to_the_next_one(tasks: Tasks, tmp_path: Path) -> None:
+def test_a_lock_left_by_an_ended_task_is_given_to_the_next_one(
+    tasks: Tasks, tmp_path: Path
+) -> None:
     path = tmp_path / "lock"
     with path.open("a") as left, path.open("a") as next_:
         fcntl.lockf(left, fcntl.LOCK_EX)
@@ -78,7 +78,7 @@ def test_a_task_waits_for_another_one_that_locked_through_the_same_file(
 ) -> None:
     def others_run(ready: object, until: float | None) -> None:
         del ready, until
-        tasks.waiting = set()  # the holder ended
+        tasks.waiting = set()  # the holder has ended
 
     monkeypatch.setattr(locks._Waits, "run_others", others_run)
     lock = struct.pack("hhllhh", fcntl.F_WRLCK, 0, 0, 0, 0, 0)
@@ -90,7 +90,9 @@ def test_a_task_waits_for_another_one_that_locked_through_the_same_file(
         assert not tasks.waiting
 
 
-def test_shared_locks_are_shared_and_other_ranges_are_free(tasks: Tasks, tmp_path: Path) -> None:
+def test_shared_locks_are_shared_and_other_ranges_are_unlocked(
+    tasks: Tasks, tmp_path: Path
+) -> None:
     path = tmp_path / "lock"
     with path.open("w+") as mine, path.open("w+") as others:
         fcntl.lockf(mine, fcntl.LOCK_SH, 10)
@@ -102,7 +104,7 @@ def test_shared_locks_are_shared_and_other_ranges_are_free(tasks: Tasks, tmp_pat
             fcntl.lockf(mine, fcntl.LOCK_EX | fcntl.LOCK_NB, 10)
 
 
-def test_other_commands_and_bad_arguments_are_as_before(tasks: Tasks, tmp_path: Path) -> None:
+def test_other_commands_and_invalid_arguments_behave_as_usual(tasks: Tasks, tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file:
         assert fcntl.fcntl(file, fcntl.F_GETFD) == fcntl.FD_CLOEXEC
         with pytest.raises(ValueError, match="unrecognized lockf argument"):

@@ -1,4 +1,4 @@
-"""Locks of tasks in a process where no tasks share a thread: the script's own."""
+"""Locks in the process of the script, where no tasks share a thread."""
 
 from __future__ import annotations
 

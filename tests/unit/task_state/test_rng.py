@@ -1,4 +1,4 @@
-"""NumPy's global stream belongs to the running item, whenever NumPy comes in."""
+"""NumPy's global stream belongs to the running item, whenever NumPy is imported."""
 
 # The global stream is what is tested here:
 # ruff: noqa: NPY002
@@ -46,11 +46,11 @@ def run(program: str) -> None:
     assert done.returncode == 0, done.stderr.decode()
 
 
-def test_an_item_that_uses_numpy_first_finds_its_stream_seeded() -> None:
+def test_the_numpy_stream_of_the_item_that_imports_numpy_first_is_seeded() -> None:
     run(FIRST_USE_IN_AN_ITEM)
 
 
-def test_an_item_that_waited_finds_its_stream_seeded_after_another_imported_numpy() -> None:
+def test_the_numpy_stream_of_a_waiting_item_is_seeded_after_another_item_imported_numpy() -> None:
     run(ANOTHER_ITEM_IMPORTS_IT_MEANWHILE)
 
 

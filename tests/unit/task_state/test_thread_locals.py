@@ -1,4 +1,4 @@
-"""`threading.local` as tasks that share a thread find it."""
+"""`threading.local` in tasks that share a thread."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def test_a_task_that_waits_keeps_its_thread_local_data() -> None:
     plain.seen.append(5)
     mine = thread_locals.leave()
     assert (made.names, plain.rate, plain.seen) == ([1], 3, [])
-    assert later.kept == [1, 2]  # made by a task, and no module's
+    assert later.kept == [1, 2]  # made by a task, not by a module
     made.names.append(9)
     plain.cache = None
     thread_locals.enter(mine)
     assert (made.names, plain.rate, plain.seen) == ([1, 2], 4, [5])
     assert not hasattr(plain, "cache")
 
-    again = thread_locals.leave()  # the next one finds what the one that has ended left
+    again = thread_locals.leave()  # the next task finds the data of the ended one
     assert (made.names, plain.cache, plain.seen) == ([1, 9], None, [])
     thread_locals.enter(again)
 
     mine = thread_locals.leave()
     thread_locals.enter(mine)
-    thread_locals.drop()  # it was ended there
+    thread_locals.drop()  # the task ended here
     assert made.names == [1, 9]
 
 

@@ -1,4 +1,4 @@
-"""Large frames cross once, whatever is lost on the way."""
+"""Large frames are sent once, whatever is lost on the way."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_small_frames_are_never_shortened() -> None:
 def test_every_message_arrives_whole_over_a_connection_that_loses_some(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Memories differ after a loss, and are smaller than what is sent."""
+    """The caches of both ends differ after a loss, and are smaller than what is sent."""
     monkeypatch.setattr(large_frames, "KEPT_BYTES_MAX", 5 * LARGE_BYTES)
     rng = random.Random(seed)
     sent, kept = SentFrames(), KeptFrames()
@@ -62,5 +62,5 @@ def test_every_message_arrives_whole_over_a_connection_that_loses_some(
         assert kept._total == sum(map(len, kept._frames.values())) <= 5 * LARGE_BYTES
 
 
-def test_a_position_that_is_not_there_makes_no_message() -> None:
+def test_an_unknown_position_makes_no_message() -> None:
     assert KeptFrames().whole(bytes([7]), [b"x"]) == b""

@@ -1,4 +1,4 @@
-"""No one without an admitted key is heard, and a connection that is cut is closed."""
+"""Messages without an admitted key are dropped, and a connection that is cut is closed."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def server() -> Iterator[Server]:
     made.router.close()
 
 
-def test_a_client_with_an_admitted_key_is_heard_under_its_key(server: Server) -> None:
+def test_messages_of_a_client_with_an_admitted_key_arrive_under_its_key(server: Server) -> None:
     keys = make_keys()
     client = server.client(keys)
     client.send([b"hello", b"world"])
@@ -72,7 +72,7 @@ def test_a_client_with_an_admitted_key_is_heard_under_its_key(server: Server) ->
     client.close()
 
 
-def test_a_client_with_another_key_is_not_heard(server: Server) -> None:
+def test_messages_of_a_client_with_another_key_are_dropped(server: Server) -> None:
     client = server.client(admitted=False)
     client.send([b"hello"])
     assert server.hear(SILENT_S) == []
@@ -80,7 +80,7 @@ def test_a_client_with_another_key_is_not_heard(server: Server) -> None:
     client.close()
 
 
-def test_a_client_that_has_only_the_public_half_of_an_admitted_key_is_not_heard(
+def test_messages_of_a_client_with_only_the_public_half_of_an_admitted_key_are_dropped(
     server: Server,
 ) -> None:
     admitted, own = make_keys(), make_keys()
@@ -91,7 +91,7 @@ def test_a_client_that_has_only_the_public_half_of_an_admitted_key_is_not_heard(
     client.close()
 
 
-def test_a_client_that_knows_another_server_key_is_not_heard(server: Server) -> None:
+def test_messages_of_a_client_that_knows_another_server_key_are_dropped(server: Server) -> None:
     keys = make_keys()
     server.admitted.add(keys.public.decode())
     endpoint = f"tcp://127.0.0.1:{server.router.port}"
@@ -101,7 +101,7 @@ def test_a_client_that_knows_another_server_key_is_not_heard(server: Server) -> 
     client.close()
 
 
-def test_messages_of_a_client_without_encryption_are_not_handled(server: Server) -> None:
+def test_messages_of_a_client_without_encryption_are_dropped(server: Server) -> None:
     with zmq.Context() as context, context.socket(zmq.DEALER) as client:
         client.setsockopt(zmq.LINGER, 0)
         client.connect(f"tcp://127.0.0.1:{server.router.port}")
@@ -110,7 +110,7 @@ def test_messages_of_a_client_without_encryption_are_not_handled(server: Server)
 
 
 def test_no_client_is_admitted_while_the_guard_does_not_run(server: Server) -> None:
-    """As when the loop that asks it stands still, or has ended."""
+    """For example if the loop that runs it is blocked, or has ended."""
     client = server.client()
     client.send([b"hello"])
     end = time.monotonic() + SILENT_S
@@ -133,7 +133,7 @@ def test_no_client_is_admitted_while_the_guard_does_not_run(server: Server) -> N
     ],
     ids=["http", "garbage", "null-mechanism", "zmtp-1", "huge-frame"],
 )
-def test_garbage_is_dropped_and_others_are_heard(server: Server, data: bytes) -> None:
+def test_garbage_is_dropped_and_other_messages_arrive(server: Server, data: bytes) -> None:
     with socket.create_connection(("127.0.0.1", server.router.port)) as intruder:
         intruder.sendall(data)
         assert server.hear(SILENT_S) == []
@@ -167,7 +167,7 @@ def test_a_message_to_an_unknown_connection_is_reported(server: Server) -> None:
     assert not server.router.send(b"unknown", [b"hello"])
 
 
-def test_a_port_that_is_taken_is_an_error(server: Server) -> None:
+def test_a_port_that_is_in_use_is_an_error(server: Server) -> None:
     with pytest.raises(OSError, match="in use"):
         RemoteRouter(server.keys.secret, server.guard, ["127.0.0.1"], server.router.port)
 
@@ -178,6 +178,6 @@ def test_a_message_without_a_connection_is_lost_and_does_not_block() -> None:
     client.close()
 
 
-def test_the_public_half_belongs_to_its_secret() -> None:
+def test_a_public_key_belongs_to_its_secret_key() -> None:
     keys = make_keys()
     assert public_half(keys.secret) == keys.public

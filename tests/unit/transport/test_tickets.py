@@ -1,4 +1,4 @@
-"""Keys and tickets are kept on disk, private, and count only as long as they should."""
+"""Keys and tickets are private files, and are valid only for their time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def ring(tmp_path: Path) -> KeyRing:
     return made
 
 
-def test_a_ticket_holds_what_its_holder_needs(ring: KeyRing, tmp_path: Path) -> None:
+def test_a_ticket_contains_what_its_holder_needs(ring: KeyRing, tmp_path: Path) -> None:
     line = issue(
         tmp_path, "alice", run_key="run1-1", valid_s=60, addresses=["10.0.0.1", "::1", "[::1]:9", "desk:7"],
         extra={"workers": 3},
@@ -33,9 +33,7 @@ def test_a_ticket_holds_what_its_holder_needs(ring: KeyRing, tmp_path: Path) -> 
     assert ticket.extra == {"workers": 3}
 
 
-def test_the_broker_keeps_nothing_of_a_ticket_that_opens_a_connection(
-    ring: KeyRing, tmp_path: Path
-) -> None:
+def test_the_broker_stores_no_secret_of_a_ticket(ring: KeyRing, tmp_path: Path) -> None:
     ticket = read_ticket(issue(tmp_path, "alice", run_key="run1-1", valid_s=60))
     for path in (tmp_path / TICKETS).iterdir():
         content = path.read_text()
@@ -81,7 +79,7 @@ def test_a_ticket_of_another_boot_has_expired(
     assert ring.ticket_of(key) is None
 
 
-def test_the_server_key_and_enrolled_keys_outlive_the_broker(ring: KeyRing, tmp_path: Path) -> None:
+def test_the_server_key_and_enrolled_keys_survive_the_broker(ring: KeyRing, tmp_path: Path) -> None:
     alice, bob = make_keys().public.decode(), make_keys().public.decode()
     ring.enroll(alice, "alice")
     ring.enroll(bob, "bob")
@@ -93,14 +91,14 @@ def test_the_server_key_and_enrolled_keys_outlive_the_broker(ring: KeyRing, tmp_
     assert again.last_port == 4711
 
 
-def test_a_newer_key_of_a_host_takes_the_place_of_the_older(ring: KeyRing) -> None:
+def test_a_newer_key_of_a_host_replaces_the_older_one(ring: KeyRing) -> None:
     old, new = make_keys().public.decode(), make_keys().public.decode()
     assert ring.enroll(old, "alice") == []
     assert ring.enroll(new, "alice") == [old]
     assert ring.hosts == {new: "alice"}
 
 
-def test_a_line_that_was_cut_short_is_ignored(ring: KeyRing, tmp_path: Path) -> None:
+def test_an_incomplete_line_is_ignored(ring: KeyRing, tmp_path: Path) -> None:
     key, later = make_keys().public.decode(), make_keys().public.decode()
     ring.enroll(key, "alice")
     with (tmp_path / KEYS / "enrolled").open("ab") as file:
@@ -119,7 +117,7 @@ def test_new_keys_invalidate_enrolled_keys_and_open_tickets(ring: KeyRing, tmp_p
     assert ring.ticket_of(key) is None
 
 
-def test_the_last_port_is_known_after_the_door_is_shut(ring: KeyRing, tmp_path: Path) -> None:
+def test_the_last_port_is_known_after_the_door_is_closed(ring: KeyRing, tmp_path: Path) -> None:
     tickets.shut_door(tmp_path)
     assert tickets.read_door(tmp_path) is None
     assert ring.last_port == 4711

@@ -1,7 +1,7 @@
-"""What the scripts of this folder share: how they get their map, pool and executor, and a mark per call.
+"""The common part of the scripts in this folder: their map, pool and executor, and a mark per call.
 
-With `PLUGIN_WAY=builtin` a script gets Python's own map and calls everything in this process. That is
-the answer which every other way must give.
+With `PLUGIN_WAY=builtin` a script gets Python's own map and calls everything in this process. Every
+other way must give the same answer.
 """
 
 import builtins
@@ -16,7 +16,7 @@ BUILTIN = os.environ.get("PLUGIN_WAY") == "builtin"
 
 
 def mark():
-    """Note which process runs a call, and whether it is the script's; then take some time."""
+    """Record which process runs a call, and whether it is the script's; then take some time."""
     if BUILTIN:
         return
     with Path(os.environ["PLUGIN_LEDGER"]).open("a") as ledger:

@@ -1,4 +1,4 @@
-"""Calls that were given up: what is not begun is not computed, and what is begun ends."""
+"""Calls that were given up: items that have not begun are not computed, and begun items end."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def spans(actions: Sequence[Action]) -> list[tuple[int, int]]:
     return [span for each in sent(actions, ORIGIN, wire.Abandoned) for span in each.spans]
 
 
-def test_ready_items_are_abandoned_and_holders_asked_once() -> None:
+def test_ready_items_are_abandoned_and_holders_are_asked_once() -> None:
     yard = Yard()
 
     actions = yard.give_up()
@@ -63,7 +63,7 @@ def test_ready_items_are_abandoned_and_holders_asked_once() -> None:
     assert sent(yard.bench.wait(1, vouched=[W1]), W1, wire.Retract) == []
 
 
-def test_started_items_end_and_the_parent_is_told_the_rest_is_abandoned() -> None:
+def test_started_items_end_and_the_rest_is_reported_as_abandoned() -> None:
     yard = Yard()
     yard.give_up()
     given_back = yard.bench.tell(W1, wire.Returned(yard.held[1], 1))
@@ -91,7 +91,7 @@ def test_items_of_a_lost_worker_are_abandoned_and_not_assigned() -> None:
     assert yard.known() == (0, 0)
 
 
-def test_a_call_that_is_unknown_or_done_is_answered_at_once() -> None:
+def test_an_abandonment_of_an_unknown_or_finished_call_is_answered_at_once() -> None:
     yard = Yard()
     assert spans(yard.give_up(7)) == [EVERYTHING]
 
@@ -108,7 +108,7 @@ def test_a_call_without_its_last_part_ends_when_it_has_no_items_left() -> None:
     # When the replay gives it up
     actions = again.tell(ORIGIN, wire.Abandon(ROOT, root, [0]))
 
-    # Then it ends with what it has, for later brokers, too
+    # Then it ends with the known items, also for later brokers
     assert spans(actions) == [EVERYTHING]
     assert again.broker.abandonments.open == {}
     for broker in (again.broker, again.again().broker):
@@ -142,7 +142,7 @@ def test_a_new_broker_knows_which_items_were_abandoned() -> None:
     assert other.broker.state.items_known == 2
 
 
-def test_a_later_attempt_that_wants_the_items_gets_them_computed() -> None:
+def test_items_that_a_later_attempt_wants_are_computed() -> None:
     # Given a call of which one item was done when the rest was given up
     yard = Yard()
     yard.give_up()
@@ -151,12 +151,12 @@ def test_a_later_attempt_that_wants_the_items_gets_them_computed() -> None:
     parent = yard.bench.broker.state.parents[ROOT]
     assert parent.size_of(0) == 1
 
-    # When the script, resumed and changed, reads on
+    # When the script, resumed and changed, continues to read
     other = yard.bench.again()
     root = other.begin(W2)
     actions = other.tell(ORIGIN, PLAIN, *calls(part(0, 1, 8), attempt=root))
 
-    # Then they are new ones
+    # Then the rest are new items
     assert [task.start for task in granted(actions, W2)] == [1, 2]
     assert other.broker.state.items_known == 8
 
@@ -177,12 +177,12 @@ def test_items_done_after_abandoned_ones_stay_done() -> None:
     root = other.begin(W2)
     other.tell(ORIGIN, PLAIN, *calls(part(0, 0, 3), attempt=root))
 
-    # Then the done one is not done again
+    # Then the done item is not computed again
     batch = other.broker.state.parents[ROOT].batches[0]
     assert (list(batch.undone), list(batch.done)) == ([(0, 1), (2, 3)], [(1, 2)])
 
 
-def test_the_same_attempt_may_ask_for_other_calls_and_an_older_one_changes_nothing() -> None:
+def test_the_same_attempt_may_make_other_calls_and_an_older_attempt_changes_nothing() -> None:
     yard = Yard()
     yard.give_up()
     yard.bench.tell(ORIGIN, *calls(part(1, 0, 1), attempt=yard.root))

@@ -48,9 +48,7 @@ def outcome(**more: Any) -> wire.Outcomes:
     ],
     ids=lambda given: given if isinstance(given, str) else "",
 )
-def test_a_malformed_message_is_refused_and_the_text_says_why(
-    messages: list[wire.Up], text: str
-) -> None:
+def test_a_malformed_message_is_refused_with_the_reason(messages: list[wire.Up], text: str) -> None:
     with pytest.raises(ValueError, match=text.replace("(", r"\(")):
         check(messages)
 

@@ -1,4 +1,4 @@
-"""The broker machine: facts, grants, cancellations, what is queued, in virtual time."""
+"""The broker machine in virtual time: facts, grants, cancellations, queues."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from tests.unit.bench import (
 )
 
 
-def test_an_outcome_is_recorded_before_its_parent_is_told() -> None:
+def test_an_outcome_is_recorded_before_it_is_sent_to_its_parent() -> None:
     # Given an item that runs
     bench = Bench()
     attempt = grant_one(bench, W1)
 
-    # When its outcome comes
+    # When its outcome arrives
     actions = bench.tell(W1, outcomes(0, 0, 1, task=attempt))
 
-    # Then one record is forced, and the parent is told by a message that waits for it
+    # Then one record is forced, and the message to the parent waits for its commit
     (put,) = [action for action in actions if isinstance(action, Put)]
     assert put.forced
     assert put.table is Table.LOG
@@ -48,14 +48,14 @@ def test_a_second_outcome_of_an_item_changes_nothing() -> None:
     attempt = grant_one(bench, W1)
     bench.tell(W1, outcomes(0, 0, 1, task=attempt))
 
-    # When it comes again, from there and from elsewhere, then nothing is recorded and nothing
-    # is sent
+    # When it arrives again, from the same worker and from another one, then nothing is recorded or
+    # sent
     assert bench.tell(W1, outcomes(0, 0, 1, task=attempt)) == []
     bench.arrive(W2)
     assert bench.tell(W2, outcomes(0, 0, 1)) == []
 
 
-def test_second_tries_are_counted_once_and_stay_known() -> None:
+def test_retries_are_counted_once_and_stay_known() -> None:
     bench = Bench()
     attempt = grant_one(bench, W1)
     (outcome,) = outcomes(0, 0, 1, task=attempt).items
@@ -79,7 +79,7 @@ def test_two_outcomes_of_one_item_in_one_message_count_once() -> None:
     assert bench.broker.state.items_done == 1
 
 
-def test_an_outcome_of_other_arguments_does_not_count() -> None:
+def test_an_outcome_of_other_arguments_is_ignored() -> None:
     bench = Bench()
     attempt = grant_one(bench, W1)
 
@@ -89,22 +89,22 @@ def test_an_outcome_of_other_arguments_does_not_count() -> None:
     assert not sent(actions, ORIGIN, wire.Outcomes)
 
 
-def test_a_worker_that_computes_what_is_done_is_told_to_stop() -> None:
-    # Given an item that moved to another worker when its own fell silent
+def test_a_worker_that_computes_a_finished_item_is_told_to_stop() -> None:
+    # Given an item that moved to another worker when its own became silent
     bench = Bench()
     attempt = grant_one(bench, W1)
     bench.arrive(W2)
     (task,) = granted(bench.wait(11, vouched=[ORIGIN, W2]), W2)
 
-    # When the first one is done with it
+    # When the first worker finishes it
     actions = bench.tell(W1, outcomes(0, 0, 1, task=attempt))
 
-    # Then the second one need not be
+    # Then the second worker is told to stop
     assert [d.attempts for d in sent(actions, W2, wire.Drop)] == [[wire.Attempt(1, task.no)]]
 
 
-def test_a_fresh_item_that_is_asked_for_twice_is_computed_once() -> None:
-    # Given an item that a changed script has asked for again, and which is done
+def test_a_fresh_item_that_is_requested_twice_is_computed_once() -> None:
+    # Given an item that a changed script has requested again, and that is done
     bench = Bench()
     root = bench.begin(W1)
     bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root))
@@ -113,10 +113,10 @@ def test_a_fresh_item_that_is_asked_for_twice_is_computed_once() -> None:
     bench.tell(ORIGIN, *fresh)
     bench.tell(W1, outcomes(0, 0, 1, salt=3))
 
-    # When the next attempt asks again, having seen only the first outcome
+    # When the next attempt requests it again, having seen only the first outcome
     actions = bench.tell(ORIGIN, *fresh)
 
-    # Then it is not
+    # Then it is not computed again
     assert not granted(actions, W1)
     assert bench.broker.scheduler.ready == 0
 
@@ -134,7 +134,7 @@ def test_the_end_of_a_parent_drops_its_descendants() -> None:
     # When it ends without waiting
     actions = bench.tell(W1, outcomes(0, 0, 1, task=attempt))
 
-    # Then the child is stopped and nothing of it is kept
+    # Then the child is stopped, and no record of it is kept
     assert bench.broker.scheduler.leases == {}
     assert path not in bench.broker.state.parents
     assert {r.parent for r in bench.logged()} == {ROOT}
@@ -147,7 +147,7 @@ def test_a_cancellation_of_an_item_without_holder_succeeds_and_stays() -> None:
     bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root))
     cancel = wire.Cancel(ROOT, root, 0, 0)
 
-    # When it is cancelled, and the question comes again from a link that lost the answer
+    # When it is cancelled, and the link, which has lost the answer, repeats the question
     first = bench.tell(ORIGIN, cancel)
     again = bench.tell(ORIGIN, cancel)
 
@@ -169,17 +169,17 @@ def test_a_broker_with_a_full_disk_grants_nothing_and_keeps_its_state() -> None:
     assert [task.start for task in granted(bench.wait(1), W1)] == [0]
 
 
-def test_an_idle_worker_is_given_what_another_has_not_begun() -> None:
+def test_an_idle_worker_gets_items_that_another_has_not_begun() -> None:
     # Given a worker that holds more than it can begin
     bench = Bench()
     root = bench.begin(W1)
     actions = bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 2), attempt=root))
     tasks = granted(actions, W1)
 
-    # When another one comes that has nothing
+    # When another worker arrives without items
     actions = bench.arrive(W2)
 
-    # Then the first is asked to give back, and what it gives back moves
+    # Then the first is asked to give items back, and the second gets these
     (retract,) = sent(actions, W1, wire.Retract)
     index = next(t.start for t in tasks if t.no == retract.attempt.no)
     actions = bench.tell(W1, wire.Returned(retract.attempt, index))
@@ -197,7 +197,7 @@ def test_an_interrupted_broker_stops_all_processes() -> None:
 
 
 def test_a_ready_parent_runs_before_its_siblings() -> None:
-    # Given a batch of three whose last item has a history, all of them to do again
+    # Given a batch of three whose last item has a history, all of which must run again
     bench = Bench()
     root = bench.begin(W1)
     actions = bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 3), attempt=root))
@@ -212,11 +212,11 @@ def test_a_ready_parent_runs_before_its_siblings() -> None:
     path = item_path(ROOT, 0, 2)
     bench.tell(W1, *calls(part(0, 0, 1), parent=path, attempt=attempt), wire.Parked(attempt, 2))
 
-    # When its worker is lost and another one comes
+    # When its worker is lost and another one arrives
     bench.tell(AGENT, lost(W1))
     actions = bench.arrive(W2)
 
-    # Then the parent is the first thing that it is given
+    # Then the parent is the first item that it gets
     first = granted(actions, W2)[0]
     assert (first.parent, first.start, first.replay) == (ROOT, 2, True)
 
@@ -232,13 +232,14 @@ def test_items_queued_after_a_continued_parent_move_to_an_idle_worker() -> None:
     (peer,) = bench.broker.scheduler.workers.values()
     waiting = peer.items
 
-    # When the parent continues and computes, then it counts again, and others can have the rest
+    # When the parent continues and computes, then it counts as busy again, and others can get the
+    # rest
     bench.tell(W1, wire.Parked(attempt, 0, parked=False))
     assert peer.items == waiting + 1
     bench.arrive(W2)
     actions = bench.wait(2, vouched=[ORIGIN, W1, W2])
     assert [each.attempt for each in sent(actions, W1, wire.Retract)]
 
-    # And when it waits again, it does not
+    # And when it waits again, it does not count
     bench.tell(W1, wire.Parked(attempt, 0))
     assert peer.items == waiting

@@ -1,4 +1,4 @@
-"""Rounds of forgetting: who is asked, who is waited for, what is announced again, what is erased."""
+"""Rounds of eviction: which processes are asked, which callables are announced again or erased."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def test_unused_callables_are_forgotten_and_announced_before_their_next_call() -
     # When it is asked to forget
     desk.hear(wire.Forget(7, []))
 
-    # Then it says so, and has nothing left
+    # Then it confirms this, and has no callable left
     assert desk.messages() == [wire.Forgotten(7)]
     assert not desk.worker.callables.known
     assert not desk.worker.callables.announced
 
-    # And announces it again when it calls it again
+    # And it announces a callable again when it calls it again
     desk.worker.define(other(1))
     assert desk.messages() == [other(1)]
 
@@ -60,7 +60,7 @@ def test_callables_of_a_parent_are_announced_after_its_calls_and_before_the_answ
     # When it is asked
     desk.hear(wire.Forget(7, []))
 
-    # Then the order is: what it had said, what it had called, what it still calls, the answer
+    # Then the order is: earlier messages, earlier calls, callables that it still calls, the answer
     messages = desk.messages()
     kinds = [type(each) for each in messages]
     assert kinds == [wire.Define, wire.Define, wire.Calls, wire.Args, wire.Define, wire.Forgotten]
@@ -76,14 +76,14 @@ def test_running_and_queued_callables_are_kept() -> None:
     desk.hear(wire.Forget(7, [other(4).fn]))
     assert set(desk.worker.callables.known) == {FN, other(4).fn}
 
-    # When the task is dropped while it runs, then it still has its callable
+    # When the task is dropped while it runs, then its callable is still there
     desk.hear(wire.Drop([work.attempt]))
     desk.hear(wire.Forget(8, []))
     assert not desk.worker.callables.known
     assert work.callable == PLAIN
 
 
-def test_a_new_broker_is_told_all_that_was_announced() -> None:
+def test_a_new_broker_gets_all_announcements_again() -> None:
     desk = Desk()
     desk.worker.define(other(1))
     desk.messages(acknowledge=True)
@@ -112,7 +112,7 @@ def generations(office: Office, root: wire.Attempt, *numbers: int) -> list[Any]:
     return mails
 
 
-def test_a_round_begins_when_enough_are_new_and_agents_are_not_asked() -> None:
+def test_a_round_begins_after_enough_new_callables_and_does_not_ask_agents() -> None:
     office = Office()
     root = office.begin()
 
@@ -135,7 +135,7 @@ def test_a_round_begins_when_enough_are_new_and_agents_are_not_asked() -> None:
     assert rounds.is_over
 
 
-def test_a_round_begins_earlier_where_callables_are_large() -> None:
+def test_a_round_begins_earlier_for_large_callables() -> None:
     office = Office()
     office.begin()
     large = wire.Define(b"large", b"large", "m:f", bytes(KEPT_BYTES_MAX), wire.Options())
@@ -146,7 +146,7 @@ def test_a_round_begins_earlier_where_callables_are_large() -> None:
 
 
 def test_callables_announced_again_begin_no_round() -> None:
-    # Given a round after which more is announced again than is new
+    # Given a round after which more callables are announced again than are new
     office = Office()
     root = office.begin()
     for number in range(50):
@@ -154,11 +154,11 @@ def test_callables_announced_again_begin_no_round() -> None:
     office.step()
     office.say(ORIGIN, *map(other, range(50)))
 
-    # When enough are new for another one, had it not been for that
+    # When the number of announcements would be enough for another round
     office.say(ORIGIN, *map(other, range(100, 105)))
     assert not forgets(office.step(), ORIGIN)
 
-    # Then it begins when as many are new
+    # Then it begins only when enough of them are new
     office.say(ORIGIN, *map(other, range(200, 250)))
     assert len(forgets(office.step(), ORIGIN)) == 1
 
@@ -177,7 +177,7 @@ def test_a_worker_keeps_callables_that_its_leases_need() -> None:
     assert not known & {other(number).fn for number in (0, 1, 2)}
 
 
-def test_a_lost_worker_that_is_heard_again_is_asked_at_once() -> None:
+def test_a_lost_worker_that_sends_again_is_asked_at_once() -> None:
     office = Office()
     office.begin()
     broker = office.exchange.broker
@@ -204,7 +204,7 @@ def test_a_round_waits_for_a_silent_origin_that_keeps_its_role() -> None:
 
 
 def search(office: Office) -> None:
-    """Have the whole journal looked through."""
+    """Let the whole journal be searched."""
     for _ in range(12):
         office.step()
 
@@ -231,7 +231,7 @@ def end_round(office: Office, *announced: wire.Define) -> None:
     office.step()
 
 
-def test_records_that_nothing_names_are_erased_when_the_round_is_over() -> None:
+def test_unnamed_records_are_erased_at_the_end_of_a_round() -> None:
     # Given ten callables, of which the log still names two
     office, _ = prepared(kept=2)
     search(office)
@@ -241,7 +241,7 @@ def test_records_that_nothing_names_are_erased_when_the_round_is_over() -> None:
     end_round(office, other(3))
     search(office)
 
-    # Then only those that are named, or were announced since the round began, are there
+    # Then only those exist that are named, or were announced since the round began
     known = {key for key, _ in office.journal.read(Table.DEFINE)}
     fresh = {other(3).fn, other(8).fn, other(9).fn}
     assert known >= fresh
@@ -274,7 +274,7 @@ def test_an_erased_callable_is_recorded_again_when_it_is_defined_again() -> None
     assert office.journal.get(Table.DEFINE, other(0).fn) is not None
 
 
-def test_no_search_starts_if_the_log_has_dropped_nothing() -> None:
+def test_no_search_starts_if_no_log_record_was_dropped() -> None:
     office = Office()
     root = office.begin()
     generations(office, root, *range(10))
@@ -307,7 +307,7 @@ def test_the_search_waits_for_unfinished_commits() -> None:
     assert exchange.broker.rounds.phase is RoundPhase.SEARCHING
     assert not exchange.broker.scheduler.leases
 
-    # When turns pass, then nothing is erased before what was handled is on disk
+    # When turns pass, then nothing is erased before the handled calls are on disk
     for _ in range(12):
         turn()
     assert not [each for each in pending if each.table is Table.DEFINE]
@@ -329,7 +329,7 @@ def test_the_search_waits_for_unfinished_commits() -> None:
     list(itertools.product(RoundPhase, RoundEvent)),
     ids=lambda each: each.name,
 )
-def test_rounds_do_only_what_their_table_says(phase: RoundPhase, event: RoundEvent) -> None:
+def test_a_round_changes_state_only_as_the_table_says(phase: RoundPhase, event: RoundEvent) -> None:
     rounds = Office().exchange.broker.rounds
     rounds.phase = phase
     after = _NEXT[phase].get(event)
@@ -342,7 +342,7 @@ def test_rounds_do_only_what_their_table_says(phase: RoundPhase, event: RoundEve
         assert rounds.phase is after
 
 
-def test_the_table_in_the_head_of_the_module_is_the_table_of_the_code() -> None:
+def test_the_table_in_the_docstring_equals_that_of_the_code() -> None:
     lines = [line.split() for line in (callable_eviction.__doc__ or "").splitlines()]
     (head,) = [words[1:] for words in lines if words[:1] == ["phase"]]
     rows = {words[0]: words[1:] for words in lines if words and words[0] in RoundPhase.__members__}

@@ -1,4 +1,4 @@
-"""`Future.cancel()` at the broker: who has the item decides, and who has it is asked."""
+"""`Future.cancel()` at the broker: the holder of the item decides, so it is asked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.unit.bench import (
 
 
 class Court:
-    """A root with a call of some items, all of them with the first worker."""
+    """A root with a call of several items, all held by the first worker."""
 
     def __init__(self, items: int = 2, fn: wire.Define = PLAIN) -> None:
         self.bench = Bench()
@@ -49,7 +49,7 @@ def answers(actions: Sequence[Action]) -> list[bool]:
 
 
 def cancelled(bench: Bench) -> list[int]:
-    """Return which items of the root's call 0 are on record as cancelled."""
+    """Return which items of the root's call 0 are recorded as cancelled."""
     return [
         outcome.start
         for record in bench.logged()
@@ -114,7 +114,7 @@ def test_a_waiting_parent_cannot_be_canceled_and_no_worker_is_asked() -> None:
     assert sent(actions, W1, wire.Retract) == []
 
 
-def test_an_outcome_that_comes_first_answers_too() -> None:
+def test_an_outcome_that_arrives_first_answers_the_question() -> None:
     court = Court()
     court.cancel(0)
 
@@ -135,7 +135,7 @@ def test_a_repeated_question_is_answered_once() -> None:
     actions = court.cancel(0)
     assert answers(actions) == [False]
 
-    # Then that was the answer
+    # Then the outcome was the answer
     court.bench.broker.busy_disk = False
     assert answers(court.bench.wait(1, vouched=[W1])) == []
     assert court.bench.broker.questions.open == {}
@@ -152,17 +152,18 @@ def test_the_rest_of_a_slice_continues_without_the_item() -> None:
     task = next(task for task in slices.values() if len(task.args) > 2)
     attempt, middle = wire.Attempt(1, task.no), task.start + 1
 
-    # When one in its middle is to be cancelled, and the worker gives back all from there on
+    # When one in its middle is to be cancelled, and the worker gives back all items from that one
+    # on
     bench.tell(ORIGIN, wire.Cancel(ROOT, court.root, 1, middle))
     actions = bench.tell(W1, wire.Returned(attempt, middle))
 
-    # Then only that one is
+    # Then only that one is cancelled
     assert answers(actions) == [True]
     batch = bench.broker.state.parents[ROOT].batches[1]
     assert batch.done.overlap(0, 8) == [(middle, middle + 1)]
 
 
-def test_the_item_of_a_worker_that_dies_meanwhile_is_cancelled() -> None:
+def test_an_item_is_cancelled_when_its_worker_dies_before_the_answer() -> None:
     court = Court()
     court.cancel()
 
@@ -172,7 +173,7 @@ def test_the_item_of_a_worker_that_dies_meanwhile_is_cancelled() -> None:
     assert cancelled(court.bench) == [1]
 
 
-def test_the_item_of_a_silent_worker_is_cancelled_when_its_lease_ends() -> None:
+def test_an_item_is_cancelled_when_the_lease_of_its_silent_worker_ends() -> None:
     court = Court()
     court.cancel()
 
@@ -181,17 +182,17 @@ def test_the_item_of_a_silent_worker_is_cancelled_when_its_lease_ends() -> None:
     assert answers(actions) == [True]
 
 
-def test_an_item_that_must_not_start_twice_is_cancelled_where_it_was_not_begun() -> None:
-    # Given a call that is on record as about to begin
+def test_an_item_that_must_not_start_twice_is_cancelled_if_it_has_not_begun() -> None:
+    # Given a call that is recorded as about to begin
     court = Court(1, RISKY)
     court.bench.tell(W1, wire.BeginWanted(court.attempts[0], 0))
     assert court.bench.broker.state.parents[ROOT].intents
 
-    # When its worker gives it back to be cancelled
+    # When its worker gives it back because of the cancellation
     court.cancel(0)
     actions = court.give_back(0)
 
-    # Then nothing is kept of the intent
+    # Then the record of the intent is dropped
     assert answers(actions) == [True]
     assert court.bench.broker.state.parents[ROOT].intents == {}
 
@@ -208,42 +209,43 @@ def test_an_item_that_may_have_started_is_lost_and_not_cancelled() -> None:
 
 
 def test_the_next_holder_of_an_item_is_asked() -> None:
-    # Given an item that was given back to an idle worker, with the question on its way
+    # Given an item that was given back to an idle worker, while the question is on its way
     court = Court()
     court.bench.arrive(W2)
     court.cancel()
-    court.bench.broker.questions.open.clear()  # as if it came only now
+    court.bench.broker.questions.open.clear()  # as if it arrived only now
     actions = court.give_back()
     (task,) = granted(actions, W2)
 
-    # When the question comes
+    # When the question arrives
     actions = court.cancel()
 
-    # Then the new holder is asked, and what the old one says about it changes nothing
+    # Then the new holder is asked, and the answer of the old one changes nothing
     (retract,) = sent(actions, W2, wire.Retract)
     assert retract == wire.Retract(wire.Attempt(1, task.no), 1)
     old = court.bench.tell(W1, wire.Returned(court.attempts[1], 1 << 62, 1))
     assert answers(old) == []
 
 
-def test_a_new_broker_waits_for_the_workers_before_it_cancels() -> None:
-    # Given a broker that has just started again: a worker may hold items that seem free
+def test_a_new_broker_waits_for_the_workers_before_a_cancellation() -> None:
+    # Given a broker that has just started again: a worker may hold items that seem to have no
+    # holder
     court = Court()
     bench = court.bench.again()
     held = [wire.Held(a, ROOT, 0, FN, [(i, i + 1)], digests(i)) for i, a in court.attempts.items()]
     bench.arrive(AGENT, incarnations=[W1])
     bench.arrive(ORIGIN, waiting=[wire.Waiting(ROOT, court.root)])
 
-    # When a parent asks again what the old one never answered
+    # When a parent repeats a question that the old broker never answered
     actions = bench.tell(ORIGIN, wire.Cancel(ROOT, court.root, 0, 1))
     assert answers(actions) == []
 
-    # Then the worker is asked as soon as it is there
+    # Then the worker is asked as soon as it has arrived
     actions = bench.arrive(W1, held=held)
     assert sent(actions, W1, wire.Retract) == [wire.Retract(court.attempts[1], 1)]
 
 
-def test_a_question_of_a_parent_that_is_gone_is_forgotten() -> None:
+def test_the_question_of_an_ended_parent_is_forgotten() -> None:
     # Given a parent that asks about a child which a second worker holds
     court = Court(1)
     bench, path = court.bench, item_path(ROOT, 0, 0)
@@ -251,14 +253,14 @@ def test_a_question_of_a_parent_that_is_gone_is_forgotten() -> None:
     bench.tell(W1, wire.Cancel(path, court.attempts[0], 0, 0))
     assert bench.broker.questions.open
 
-    # When it ends without the answer
+    # When it ends before the answer
     bench.tell(W1, outcomes(0, 0, 1, task=court.attempts[0]))
 
-    # Then nothing is kept
+    # Then the question is dropped
     assert bench.broker.questions.open == {}
 
 
-def test_a_fenced_parent_asks_nothing() -> None:
+def test_the_question_of_a_fenced_parent_is_ignored() -> None:
     court = Court()
 
     actions = court.bench.tell(ORIGIN, wire.Cancel(ROOT, wire.Attempt(1, 999), 0, 1))

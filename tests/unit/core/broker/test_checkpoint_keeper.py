@@ -1,4 +1,4 @@
-"""Checkpoints in the machines: made, relied on, erased; and a parent that continues."""
+"""Checkpoints in the machines: made, used, erased; and a parent that continues from one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILE = b"Bfile of %d"
 class Desk(Bench):
     """A bench whose root makes calls and checkpoints."""
 
-    asked: Sequence[Sweep] = ()  # the last sweep that was asked for
+    asked: Sequence[Sweep] = ()  # the last requested sweep
 
     def start(self) -> Desk:
         self.root = self.begin(W1)
@@ -103,7 +103,7 @@ def test_a_checkpoint_is_forced_and_confirmed_after_its_commit() -> None:
     assert wire.decode_down(answer.frames[0]) == wire.Saved(ROOT, "main", 0, 1)
 
 
-def test_a_checkpoint_that_comes_again_is_confirmed_and_not_written_again() -> None:
+def test_a_checkpoint_that_arrives_again_is_confirmed_and_not_written_again() -> None:
     desk = Desk().start()
     desk.save(1, 0)
 
@@ -132,7 +132,7 @@ def test_a_fenced_parent_makes_no_checkpoint() -> None:
     [{"parent": "1"}, {"gen": 0}, {"base": 3}, {"entry": 3}, {"observations": -1},
      {"payload": b""}, {"pending": [2]}, {"held": [2]}, {"name": "n" * 201}, {"opening": -1}],
 )  # fmt: skip
-def test_a_checkpoint_that_makes_no_sense_is_refused(change: dict[str, Any]) -> None:
+def test_an_inconsistent_checkpoint_is_refused(change: dict[str, Any]) -> None:
     import msgspec
 
     good = record(wire.Attempt(1, 1), 3, 2)
@@ -208,7 +208,7 @@ def test_calls_before_the_block_and_after_the_base_are_kept() -> None:
     assert desk.kept_calls() == [0, 1, 4, 5]
 
 
-def test_pending_and_unfinished_calls_are_kept_until_they_are_not_needed() -> None:
+def test_pending_and_unfinished_calls_are_kept_as_long_as_they_are_needed() -> None:
     desk = Desk().start()
     desk.call(0, done=False)
     desk.call(1, done=False)
@@ -219,7 +219,7 @@ def test_pending_and_unfinished_calls_are_kept_until_they_are_not_needed() -> No
     desk.sweep()
     assert desk.kept_calls() == [0, 1]
 
-    # When they are done, and no generation that is kept waits for them
+    # When they are done, and no kept generation waits for them
     desk.tell(W1, outcomes(0, 0, 1))
     desk.tell(W1, outcomes(1, 0, 1))
     for gen in (3, 4, 5):
@@ -230,7 +230,7 @@ def test_pending_and_unfinished_calls_are_kept_until_they_are_not_needed() -> No
     assert desk.kept_calls() == []
 
 
-def test_a_call_that_is_held_stays_as_long_as_a_generation_that_says_so() -> None:
+def test_a_held_call_is_kept_as_long_as_a_generation_holds_it() -> None:
     desk = Desk().start()
     for call in range(3):
         desk.call(call)
@@ -247,7 +247,7 @@ def test_a_call_that_is_held_stays_as_long_as_a_generation_that_says_so() -> Non
     assert desk.kept_calls() == []
 
 
-def test_a_record_that_is_covered_in_part_is_kept_whole() -> None:
+def test_a_partly_covered_record_is_kept_whole() -> None:
     desk = Desk().start()
     desk.tell(ORIGIN, *calls(part(0, 0, 1), part(1, 0, 1), attempt=desk.root))
     desk.tell(W1, outcomes(0, 0, 1), outcomes(1, 0, 1))
@@ -275,7 +275,7 @@ def test_observations_are_erased_with_the_calls_that_a_checkpoint_covers() -> No
     assert desk.again().broker.state.parents[ROOT].next_observation == 4
 
 
-def test_inner_blocks_are_erased_with_their_outer_block_and_not_before() -> None:
+def test_inner_blocks_are_erased_with_their_outer_block_and_not_earlier() -> None:
     desk = Desk().start()
     inner = {"name": "inner", "outer": [("main", 0)]}
     for opening in range(3):
@@ -289,7 +289,7 @@ def test_inner_blocks_are_erased_with_their_outer_block_and_not_before() -> None
     blocks = desk.broker.state.parents[ROOT].blocks
     assert [key for key in blocks if key[0] == "inner"] == [("inner", n) for n in range(3)]
 
-    # When the outer block relies on what it made after the first of them
+    # When the outer block has a checkpoint after the first inner block
     desk.save(2, 2, openings={"main": 1, "inner": 2})
     desk.verify(2)
 
@@ -306,7 +306,7 @@ def test_generations_that_could_not_be_loaded_are_erased() -> None:
     assert [kept.gen for kept in desk.broker.state.parents[ROOT].blocks["main", 0]] == [2, 3, 39]
 
 
-def test_a_file_is_removed_when_no_generation_names_it() -> None:
+def test_a_file_is_removed_when_no_generation_names_it_any_more() -> None:
     desk = Desk().start()
     same = FILE % 0
     discarded: list[bytes] = []
@@ -340,12 +340,12 @@ def test_a_broker_restarted_during_a_sweep_has_the_same_state(pages: int) -> Non
     assert other.broker.keeper.is_sweeping, "what is left is gone over again"
 
 
-def test_a_trimmed_call_that_is_asked_for_again_is_a_new_one() -> None:
+def test_a_trimmed_call_that_is_made_again_is_a_new_call() -> None:
     desk = Desk().start()
     loop(desk, 3)
     desk.sweep()
 
-    # When a script that was changed asks for it
+    # When a changed script makes it
     desk.call(0, 3, done=False)
 
     state = desk.broker.state.parents[ROOT]
@@ -353,7 +353,7 @@ def test_a_trimmed_call_that_is_asked_for_again_is_a_new_one() -> None:
     assert durable_part(desk.again().broker.state) == durable_part(desk.broker.state)
 
 
-def test_a_future_that_the_journal_has_lost_halts_the_run() -> None:
+def test_a_future_that_the_journal_has_lost_stops_the_run() -> None:
     desk = Desk().start()
     desk.call(0)
     desk.save(1, 3, pending=[2])
@@ -364,7 +364,7 @@ def test_a_future_that_the_journal_has_lost_halts_the_run() -> None:
     assert sent(actions, ORIGIN, wire.Stop)
 
 
-def test_a_future_that_cannot_continue_stops_the_run_and_says_why() -> None:
+def test_a_future_that_cannot_continue_stops_the_run_with_the_reason() -> None:
     desk = Desk().start()
     actions = desk.tell(ORIGIN, wire.Halted(ROOT, desk.root, "no checkpoint can be used"))
 
@@ -372,7 +372,7 @@ def test_a_future_that_cannot_continue_stops_the_run_and_says_why() -> None:
     assert sent(actions, ORIGIN, wire.Stop)
 
 
-def test_the_prefix_of_the_log_is_the_parents_own() -> None:
+def test_the_log_prefix_of_a_parent_covers_only_this_parent() -> None:
     assert Desk().start().broker.state.parent(ROOT).prefix == log_prefix(RUN, ROOT)
 
 

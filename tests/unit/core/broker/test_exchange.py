@@ -1,4 +1,4 @@
-"""The exchange: turns, what leaves before and after the commit, bad messages, pages."""
+"""The exchange: turns, messages before and after the commit, bad messages, pages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Office:
         self.exchange.receive(peer, packed, self.now)
 
     def turn(self) -> list[Mail]:
-        """Take a turn; return what leaves at once."""
+        """Take a turn; return the messages that are sent at once."""
         self.number, changes, mails = self.exchange.turn(self.now)
         self.journal.commit(changes)
         return mails
@@ -68,7 +68,7 @@ def acks(mails: Sequence[Mail], to: PeerId) -> list[int]:
     return [wire.unpack_header(mail.frames[0]).ack for mail in mails if mail.to == to]
 
 
-def test_grants_leave_at_once_and_outcomes_after_the_commit() -> None:
+def test_grants_are_sent_at_once_and_outcomes_after_the_commit() -> None:
     # Given a call
     office = Office()
     root = office.begin()
@@ -78,13 +78,13 @@ def test_grants_leave_at_once_and_outcomes_after_the_commit() -> None:
     assert [type(m) for m in read(office.turn(), W1)] == [wire.Define, wire.Grant]
     office.commit()
 
-    # And when its outcome comes, then the parent is told after the commit
+    # And when its outcome arrives, then it is sent to the parent after the commit
     office.say(W1, outcomes(0, 0, 1))
     assert read(office.turn(), ORIGIN) == []
     assert [type(m) for m in read(office.commit(), ORIGIN)] == [wire.Outcomes]
 
 
-def test_a_held_record_is_written_soon_if_a_worker_waits_for_its_answer() -> None:
+def test_a_held_record_is_written_soon_if_a_worker_waits_for_an_answer() -> None:
     # Given a script that has made a call, which no worker can take yet
     office = Office()
     office.say(AGENT, wire.Hello("agent", "n", "a", 1))
@@ -96,7 +96,7 @@ def test_a_held_record_is_written_soon_if_a_worker_waits_for_its_answer() -> Non
     office.turn()
     assert not office.exchange.is_awaited, "its record may be held"
 
-    # Then the answer to a worker does not wait until that record has been held for long
+    # Then the answer to a worker does not wait for the time limit of that held record
     office.say(W1, wire.Hello("worker", "n", "w", 3))
     office.turn()
     assert office.exchange.is_awaited
@@ -125,12 +125,12 @@ def test_turns_are_delivered_in_the_order_in_which_they_were_taken() -> None:
     office.say(W1, outcomes(0, 0, 1))
     office.turn()
 
-    # When both become so at once, then the parent is told in that order
+    # When both become durable together, then they are sent to the parent in that order
     messages = [m for m in read(office.commit(), ORIGIN) if isinstance(m, wire.Outcomes)]
     assert [m.items[0].start for m in messages] == [1, 0]
 
 
-def test_nothing_is_delivered_for_a_turn_that_is_not_durable() -> None:
+def test_no_message_of_a_turn_is_sent_before_the_turn_is_durable() -> None:
     office = Office()
     office.begin()
     office.say(W1, wire.Const("name", b"digest", b"payload"))
@@ -140,7 +140,7 @@ def test_nothing_is_delivered_for_a_turn_that_is_not_durable() -> None:
     assert office.exchange.committed(number - 1, office.journal) == []
 
 
-def test_a_message_of_another_epoch_is_answered_with_ours_and_not_handled() -> None:
+def test_a_message_of_another_epoch_is_answered_with_our_epoch_and_not_handled() -> None:
     office = Office()
     stranger = Link(RUN[:8], 0)
 
@@ -160,7 +160,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("frames", BAD.values(), ids=BAD.keys())
-def test_bytes_that_are_no_message_are_refused(frames: list[bytes]) -> None:
+def test_bytes_that_are_not_a_message_are_refused(frames: list[bytes]) -> None:
     office = Office()
 
     office.exchange.receive(W1, frames, office.now)
@@ -189,17 +189,17 @@ WRONG: dict[str, list[wire.Up]] = {
 
 
 @pytest.mark.parametrize("messages", WRONG.values(), ids=WRONG.keys())
-def test_a_bundle_that_contradicts_itself_changes_nothing(messages: list[wire.Up]) -> None:
-    # Given a worker at work
+def test_a_contradictory_bundle_changes_nothing(messages: list[wire.Up]) -> None:
+    # Given a busy worker
     office = Office()
     office.begin()
     before = office.exchange.broker.state.seq
 
-    # When it says what cannot be
+    # When it sends an impossible message
     office.say(W1, *messages)
     office.step()
 
-    # Then it is refused, said, and nothing is recorded; and the next message is heard
+    # Then the message is refused and reported, nothing is recorded, and the next message is handled
     assert office.exchange.refused == 1
     assert "refused" in office.refusals[0]
     assert office.exchange.broker.state.seq == before
@@ -209,11 +209,11 @@ def test_a_bundle_that_contradicts_itself_changes_nothing(messages: list[wire.Up
 
 
 def test_timers_run_although_many_messages_arrive() -> None:
-    # Given a worker that fell silent while others never do
+    # Given a worker that became silent, and others that always send
     office = Office()
     office.begin()
 
-    # When messages come in every turn
+    # When messages arrive in every turn
     for _ in range(60):
         office.now += 0.5
         office.say(AGENT, wire.Alive([ORIGIN]))
@@ -235,7 +235,7 @@ def test_a_history_comes_in_pages_of_outcomes_and_observations() -> None:
     office.say(ORIGIN, wire.Observed(ROOT, root, [seen]))
     office.step()
 
-    # When it asks for page after page
+    # When it requests page after page
     heads: list[wire.History] = []
     records: list[wire.Down] = []
     while not heads or not heads[-1].last:
@@ -247,14 +247,14 @@ def test_a_history_comes_in_pages_of_outcomes_and_observations() -> None:
         heads.append(head)
         records += more
 
-    # Then it has all of them, in order, and knows how many calls it had made
+    # Then it has all of them, in order, and the number of calls that it had made
     assert len(heads) > 2
     assert [type(record) for record in records] == [wire.Outcomes] * 3 + [wire.Observed]
     assert heads[0].calls == 1
 
 
 def test_a_grant_whose_parent_has_ended_in_the_same_commit_is_not_sent() -> None:
-    # Given arguments that must be read back, and a parent that ends before the commit
+    # Given arguments that must be read from the journal, and a parent that ends before the commit
     office = Office(args_bytes_max=0)
     root = office.begin()
     office.say(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root))
@@ -267,7 +267,7 @@ def test_a_grant_whose_parent_has_ended_in_the_same_commit_is_not_sent() -> None
     office.say(W1, outcomes(0, 0, 1))
     office.turn()
 
-    # When all of it becomes durable at once, then no task without arguments leaves
+    # When all becomes durable together, then no task without arguments is sent
     mails = office.commit()
     tasks = [t for m in read(mails, W1) if isinstance(m, wire.Grant) for t in m.tasks]
     assert tasks == []
@@ -303,7 +303,7 @@ def test_messages_of_a_broken_connection_are_sent_again() -> None:
 
 
 def other(number: int) -> wire.Define:
-    """Return a lambda in a loop, as it were."""
+    """Return a callable, as a lambda in a loop makes one."""
     fn = b"%016d" % number
     return wire.Define(fn, fn[::-1], "m:f", b"pickle", wire.Options())
 
@@ -319,7 +319,7 @@ def answer(number: int) -> wire.Outcomes:
 
 
 def test_callables_that_are_not_in_use_are_dropped_and_come_back_when_named() -> None:
-    # Given many calls, each of another callable, and one of the first that is not done
+    # Given many calls with different callables, and an unfinished call of the first callable
     office = Office()
     root = office.begin()
     office.say(ORIGIN, other(0), *asked(0, root))
@@ -329,19 +329,19 @@ def test_callables_that_are_not_in_use_are_dropped_and_come_back_when_named() ->
         office.say(W1, answer(number))
         office.step()
 
-    # Then only the latest are kept, with the one that is in use
+    # Then only the latest callables are kept, and the one that is in use
     broker = office.exchange.broker
     assert len(broker.state.defines) <= 5
     assert other(0).fn in broker.state.defines
     assert len(broker.members.peers[W1].functions) <= 5
     assert len(broker.scheduler.estimates) <= 5
 
-    # When one that was dropped is asked for again, without its definition
+    # When a dropped callable is called again, without its definition
     again = [wire.Part(40, 0, 1, other(3).fn, digests(0), last=True)]
     office.say(ORIGIN, wire.Calls(ROOT, root, again), wire.Args([b"arg"]))
     granted = read(office.step(), W1)
 
-    # Then the worker is sent its definition, and what it answers counts
+    # Then the worker gets its definition, and its outcome counts
     assert [each.fn for each in granted if isinstance(each, wire.Define)] == [other(3).fn]
     office.say(
         W1,

@@ -1,4 +1,4 @@
-"""When a script that dies repeatedly is not started any more (Z1 to Z3)."""
+"""When a script that dies repeatedly is no longer started (Z1 to Z3)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.unit.bench import AGENT, ORIGIN, PLAIN, W1, Bench, calls, outcomes, p
 
 
 def die(bench: Bench, exit_code: int, *, in_code: bool = True) -> list[wire.Stop]:
-    """Let the script's process die; another one comes."""
+    """Let the script's process die; another one arrives."""
     root = bench.broker.members.root
     assert root is not None
     on_cpu = root[0] if in_code else None
@@ -17,7 +17,7 @@ def die(bench: Bench, exit_code: int, *, in_code: bool = True) -> list[wire.Stop
     return list(sent(actions, AGENT, wire.Stop))
 
 
-def test_three_deaths_at_one_place_stop_the_run() -> None:
+def test_three_deaths_at_one_point_stop_the_run() -> None:
     bench = Bench()
     bench.begin(W1)
     assert [bool(die(bench, -11)) for _ in range(3)] == [False, False, True]

@@ -1,4 +1,4 @@
-"""What processes of other hosts may say, and what happens to those that break the rules."""
+"""Which messages processes of other hosts may send, and what happens if they break the rules."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Door(Office):
         self.heard(host, peer, wire.Hello(role, host, f"{host}:{role}", 1))
 
     def open(self) -> wire.Attempt:
-        """Let all arrive, and the script call four items; return the root's attempt."""
+        """Let all processes arrive, and the script make a call of four items; return the root's attempt."""
         self.say(AGENT, wire.Hello("agent", "n", "a", 1))
         self.say(ORIGIN, wire.Hello("origin", "n", "o", 2))
         self.step()
@@ -49,7 +49,7 @@ class Door(Office):
         return root[0]
 
     def work(self, items: int = 4) -> tuple[wire.Attempt, wire.Attempt]:
-        """Let both workers be given something; return an attempt of each."""
+        """Grant work to both workers; return an attempt of each."""
         root = self.open()
         self.say(ORIGIN, PLAIN, *calls(part(0, 0, items), attempt=root))
         self.step()
@@ -62,7 +62,7 @@ class Door(Office):
         return self.exchange.broker.hosts.by_name[host].state
 
 
-def test_a_guest_is_given_work_and_its_results_count() -> None:
+def test_a_guest_gets_work_and_its_results_count() -> None:
     door = Door()
     mine, _ = door.work()
     (lease,) = [
@@ -78,7 +78,7 @@ def test_a_guest_is_given_work_and_its_results_count() -> None:
 
 
 NEVER = wire.Attempt(1, 99)
-# By rule: GU1 what only the script says, GU2 attempts.
+# By rule: GU1 messages that only the script may send, GU2 attempts.
 LIES: dict[str, Sequence[wire.Up]] = {
     "an outcome of an attempt never given": [outcomes(0, 0, 1, task=NEVER)],
     "an outcome of another epoch": [outcomes(0, 0, 1, task=wire.Attempt(7, 1))],
@@ -122,10 +122,10 @@ def test_a_worker_that_lies_is_dropped_and_named_and_changes_nothing(lie: list[w
     seq, mine = broker.state.seq, len(broker.members.peers[A1].leases)
     assert mine
 
-    # When one says what it may not
+    # When one sends a message that it may not send
     mails = door.heard("alice", A1, *lie)
 
-    # Then it is gone, its work goes back, and its agent is to replace it
+    # Then it is dropped, its items run elsewhere, and its agent is asked to replace it
     assert A1 not in broker.members.peers
     assert broker.state.seq == seq
     assert broker.ended is None
@@ -135,7 +135,7 @@ def test_a_worker_that_lies_is_dropped_and_named_and_changes_nothing(lie: list[w
     assert text.endswith(f"(1 of {LIES_MAX} such acts)")
     assert door.state("alice") is HostState.UP
 
-    # And nothing that it says later is heard
+    # And its later messages are ignored
     before = door.exchange.refused
     door.heard("alice", A1, wire.Bye())
     assert door.exchange.refused == before + 1
@@ -151,7 +151,7 @@ def test_a_guest_may_not_report_an_attempt_of_another_guest() -> None:
     assert "which it was never given" in door.refusals[0]
 
 
-def test_items_beyond_those_of_an_attempt_are_refused() -> None:
+def test_items_that_do_not_belong_to_an_attempt_are_refused() -> None:
     door = Door()
     mine, _ = door.work()
     lease = door.exchange.broker.scheduler.leases[mine]
@@ -201,7 +201,7 @@ def test_the_third_lie_revokes_the_host() -> None:
     # When one lies for the third time
     door.heard("alice", ALICE, wire.Alive([ORIGIN]))
 
-    # Then it is cut off, and nothing of it is heard any more
+    # Then the host is cut off, and its messages are ignored
     (cut,) = door.exchange.cuts
     assert cut.host == "alice"
     assert "3 times" in cut.why
@@ -212,7 +212,7 @@ def test_the_third_lie_revokes_the_host() -> None:
     assert not door.exchange.links.keys() & {ALICE, A1, A2, PeerId(b"Wnew.....")}
 
 
-def test_an_identity_of_another_host_is_refused_and_its_owner_keeps_it() -> None:
+def test_a_guest_that_uses_an_identity_of_another_host_is_refused_and_the_owner_keeps_it() -> None:
     door = Door()
     door.work()
 
@@ -223,7 +223,7 @@ def test_an_identity_of_another_host_is_refused_and_its_owner_keeps_it() -> None
     assert door.exchange.broker.hosts.by_name["bob"].lies == 1
 
 
-def test_an_identity_of_a_process_here_is_refused() -> None:
+def test_a_guest_that_uses_an_identity_of_this_host_is_refused() -> None:
     door = Door()
     door.work()
 
@@ -233,18 +233,18 @@ def test_an_identity_of_a_process_here_is_refused() -> None:
     assert door.exchange.broker.members.root is not None
 
 
-def test_a_process_here_gets_its_identity_back() -> None:
-    # Given a guest that uses the identity of a worker here, before that one has come
+def test_a_process_of_this_host_gets_its_identity_back() -> None:
+    # Given a guest that uses the identity of a worker here, before that worker has arrived
     door = Door()
     door.work()
     door.arrive("alice", W1)
     del door.ends[W1]
 
-    # When the worker comes
+    # When the worker arrives
     door.say(W1, wire.Hello("worker", "n", "w", 3))
     door.step()
 
-    # Then it is what it says, and the host has lied
+    # Then the worker has its identity, and the host counts as a liar
     peer = door.exchange.broker.members.peers[W1]
     assert (peer.host, peer.node) == (None, "n")
     assert door.exchange.broker.hosts.by_name["alice"].lies == 1
@@ -281,7 +281,7 @@ def test_a_guest_may_name_attempts_from_before_a_restart_with_its_hello_only() -
     held = wire.Held(old, ROOT, 0, FN, [(3, 5)], digests(3, 4))
     hello = wire.Hello("worker", "alice", "w", 1, [held])
 
-    # Then what it owed comes with the Hello, and what it held later
+    # Then results that it owes may come with the Hello, and results of held items later
     assert guests.judge(A1, [hello, outcomes(0, 0, 1, task=other)]) == ""
     assert guests.judge(A1, [hello, outcomes(0, 1, 3, task=old)]) == ""
     assert guests.judge(A1, [outcomes(0, 3, 4, task=old)]) == ""
@@ -291,7 +291,7 @@ def test_a_guest_may_name_attempts_from_before_a_restart_with_its_hello_only() -
 
 
 def test_the_record_of_a_guest_keeps_held_attempts_and_a_bounded_number_of_ended_ones() -> None:
-    # Given a guest that has held up to five attempts at a time
+    # Given a guest that has held at most five attempts at a time
     guest = Guest(KnownHost("alice"))
     peer = Peer(A1, "worker", "alice", "w", 0.0, 0.0, host="alice", given=guest)
     batch = OpenBatch(ParentFacts(ROOT, b""), Batch(0))
@@ -304,11 +304,11 @@ def test_the_record_of_a_guest_keeps_held_attempts_and_a_bounded_number_of_ended
         if at >= 5:
             guest.end(leases[at - 5].attempt)
 
-    # Then it may name these, and those that ended lately
+    # Then it may name these, and those that ended recently
     assert all(lease.attempt in guest.given for lease in leases[-5 - OVER_MIN :])
     assert len(guest.given) <= 6 + OVER_MIN
 
-    # And after it was lost with all of many, all of them
+    # And after it was lost with many attempts, it may name all of them
     for lease in leases:
         guest.give(lease)
     for lease in leases:
@@ -323,7 +323,7 @@ def test_a_hello_that_comes_after_the_death_of_its_sender_is_kept_until_it_count
     door.heard("alice", ALICE, wire.ProcessLost(A2, -9, "crash"))
     door.arrive("alice", A2)
 
-    # When the time is over in which its last messages must have come
+    # When the time for its last messages is over
     for _ in range(24):
         door.now += 0.5
         door.heard("alice", ALICE, wire.Alive([A1]))
@@ -333,6 +333,6 @@ def test_a_hello_that_comes_after_the_death_of_its_sender_is_kept_until_it_count
         door.step()
         door.exchange.broker.check()
 
-    # Then it is lost, and no rule was broken
+    # Then the worker is lost, and no rule was broken
     assert A2 not in door.exchange.broker.members.peers
     assert not [text for text in door.refusals if "dropped" in text]

@@ -1,4 +1,4 @@
-"""Asking for checkpoints at the broker: every stage with every input, in virtual time."""
+"""Requests for checkpoints at the broker: every stage with every input, in virtual time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_origin_and_workers_are_asked_and_the_agent_is_not() -> None:
     assert not sent(actions, AGENT, wire.CheckpointWanted)
 
 
-def test_without_an_open_block_the_run_stops_as_soon_as_that_is_known() -> None:
+def test_the_run_stops_as_soon_as_no_open_block_is_known() -> None:
     bench = Bench()
     bench.begin(W1)
     assert stops(bench.feed(asked())) == []
@@ -53,7 +53,7 @@ def test_a_parent_is_waited_for_until_it_has_saved_and_the_stop_waits_for_the_co
     assert (bench.broker.handover.named, bench.broker.handover.saved) == (1, 1)
 
 
-def test_a_checkpoint_from_before_the_answer_does_not_count() -> None:
+def test_a_checkpoint_made_before_the_answer_does_not_count() -> None:
     bench = Bench()
     root = bench.begin(W1)
     bench.feed(asked())
@@ -61,7 +61,7 @@ def test_a_checkpoint_from_before_the_answer_does_not_count() -> None:
     assert stops(bench.tell(ORIGIN, checkpoint(ROOT, root, 2))) == ["handed over"]
 
 
-def test_a_hand_over_waits_for_all_parents_and_grants_work_meanwhile() -> None:
+def test_a_hand_over_waits_for_all_parents_and_meanwhile_grants_work() -> None:
     bench = Bench()
     root, kid = with_kid(bench, W1)
     bench.feed(asked())
@@ -75,7 +75,7 @@ def test_a_hand_over_waits_for_all_parents_and_grants_work_meanwhile() -> None:
 
 
 def below_the_kid(bench: Bench) -> tuple[wire.Attempt, wire.Attempt]:
-    """Let the script and its child on the first worker have a block open, and be asked."""
+    """Open a block in the script and in its child on the first worker; request checkpoints."""
     root, kid = with_kid(bench, W1, W2)
     bench.feed(asked())
     bench.tell(ORIGIN, opened(bench, ROOT))
@@ -94,7 +94,7 @@ def test_items_below_a_parent_that_has_saved_are_not_granted() -> None:
     assert granted(bench.tell(W1, *calls(part(1, 0, 1), parent=KID, attempt=kid)), W2), "it waits"
 
 
-def test_items_below_a_waiting_parent_are_assigned_even_if_lower_ones_have_saved() -> None:
+def test_items_below_a_waiting_parent_are_granted_even_if_lower_parents_have_saved() -> None:
     bench = Bench()
     _, kid = below_the_kid(bench)
     bench.tell(W1, checkpoint(KID, kid))
@@ -112,7 +112,7 @@ def test_a_parent_that_is_waited_for_starts_again_below_one_that_has_saved() -> 
     assert [t.start for t in granted(actions, W3) if t.parent == ROOT] == [0]
 
 
-def test_held_back_items_are_assigned_when_a_lower_parent_is_named() -> None:
+def test_held_back_items_are_granted_when_a_lower_parent_is_named() -> None:
     bench = Bench()
     root, kid = with_kid(bench, W1, W2)
     bench.feed(asked())
@@ -131,7 +131,7 @@ def test_items_queued_below_a_saved_parent_are_taken_back() -> None:
     assert not sent(bench.tell(ORIGIN, *calls(part(2, 0, 1), attempt=root)), W2, wire.Retract)
 
 
-def test_all_items_are_assigned_if_the_run_continues() -> None:
+def test_all_items_are_granted_if_the_run_continues() -> None:
     bench = Bench()
     root, _ = with_kid(bench, W1, W2)
     bench.feed(asked(hands_over=False))
@@ -200,7 +200,7 @@ def test_a_parent_that_was_taken_from_a_process_and_given_to_it_again_has_not_le
     actions = bench.tell(W1, wire.Returned(kid, 0))
     again = wire.Attempt(1, next(t.no for t in granted(actions, W1) if t.parent == ROOT))
 
-    # When the worker has no block open any more, then that says nothing of the next attempt
+    # When the worker reports no open block any more, then this report is not about the next attempt
     assert stops(bench.tell(W1, opened(bench))) == []
     assert bench.broker.handover.awaited.waiting.keys() == {KID}
     assert stops(bench.tell(W1, opened(bench, KID))) == []
@@ -227,7 +227,7 @@ def test_messages_of_a_fenced_process_do_not_count() -> None:
     bench.tell(ORIGIN, opened(bench))
     bench.tell(W2, opened(bench))
     bench.tell(W1, opened(bench, KID))
-    bench.tell(W1, wire.Stuck(kid, 0))  # it continues elsewhere
+    bench.tell(W1, wire.Stuck(kid, 0))  # the parent continues on another worker
     assert stops(bench.tell(W1, opened(bench))) == []
     assert KID in bench.broker.handover.awaited.waiting
 
@@ -290,13 +290,13 @@ def test_a_request_that_is_over_drops_names_and_keeps_counts(*, whole: bool) -> 
     bench.tell(W1, opened(bench, KID))
     bench.tell(W1, checkpoint(KID, kid))
 
-    # When the script does so, too, or there is no more time
+    # When the script saves, too, or the time is over
     if whole:
         bench.tell(ORIGIN, checkpoint(ROOT, root))
     else:
         bench.wait(6, vouched=[ORIGIN, W1])
 
-    # Then the numbers stay to be told, and what they count is forgotten
+    # Then the counts are kept for the report, and the names are forgotten
     assert (handover.stage, handover.is_whole) == (Stage.OVER, whole)
     counts = (handover.named, handover.saved, handover.left)
     assert counts == ((2, 2, 0) if whole else (2, 1, 1))
@@ -304,7 +304,7 @@ def test_a_request_that_is_over_drops_names_and_keeps_counts(*, whole: bool) -> 
     assert kept == []
 
 
-def test_a_second_ask_joins_the_first_and_can_shorten_its_time() -> None:
+def test_a_second_request_joins_the_first_and_can_shorten_its_time() -> None:
     bench = Bench()
     bench.begin(W1)
     bench.feed(asked(hands_over=False, grace_s=300.0))
@@ -315,7 +315,7 @@ def test_a_second_ask_joins_the_first_and_can_shorten_its_time() -> None:
     assert stops(bench.wait(6, vouched=[ORIGIN, W1])) == ["handed over"]
 
 
-def test_a_later_ask_is_a_new_one() -> None:
+def test_a_request_after_the_end_of_another_is_a_new_one() -> None:
     bench = Bench()
     root = bench.begin(W1)
     bench.feed(asked(hands_over=False))

@@ -1,4 +1,4 @@
-"""Asking for checkpoints at a new broker, and the process' own side of it."""
+"""Requests for checkpoints at a new broker, and in the processes that are asked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.bench import (
 from tests.unit.handovers import KID, asked, checkpoint, opened, stops, with_kid
 
 
-def test_a_new_broker_waits_for_the_workers_and_numbers_above_the_old_one() -> None:
+def test_a_new_broker_waits_for_the_workers_and_uses_higher_numbers_than_the_old_one() -> None:
     bench = Bench()
     root, kid = with_kid(bench, W1)
     bench.feed(asked())
@@ -35,7 +35,7 @@ def test_a_new_broker_waits_for_the_workers_and_numbers_above_the_old_one() -> N
     assert stops(after.tell(W1, checkpoint(KID, kid))) == ["handed over"]
 
 
-def test_a_new_broker_waits_for_the_script_whatever_host_comes_first() -> None:
+def test_a_new_broker_waits_for_the_script_whichever_host_arrives_first() -> None:
     bench = Bench()
     root, _ = with_kid(bench, W1)
     after = bench.again()

@@ -1,4 +1,4 @@
-"""Other hosts at the broker: lost and back, quarantined, drained, cut off, and what views show."""
+"""Other hosts at the broker: lost and back, quarantined, drained, cut off, and how they are shown."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Grid(Bench):
 
 @pytest.mark.parametrize("state", HostState)
 @pytest.mark.parametrize("happening", HostEvent)
-def test_a_host_goes_where_the_table_says_and_nowhere_else(
+def test_a_host_changes_state_only_as_the_table_says(
     state: HostState, happening: HostEvent
 ) -> None:
     host = KnownHost("alice", state)
@@ -113,7 +113,7 @@ def test_a_host_goes_where_the_table_says_and_nowhere_else(
             host.enter(happening)
 
 
-def test_the_table_in_the_head_of_the_module_is_the_table_of_the_code() -> None:
+def test_the_table_in_the_docstring_equals_that_of_the_code() -> None:
     lines = [line.split() for line in (host_life.__doc__ or "").splitlines()]
     (head,) = [words[1:] for words in lines if words[:1] == ["state"]]
     rows = {
@@ -135,7 +135,7 @@ def test_the_table_in_the_head_of_the_module_is_the_table_of_the_code() -> None:
 # --- lost, and back ---------------------------------------------------------------------------
 
 
-def test_a_silent_host_is_lost_at_once_with_all_that_it_held() -> None:
+def test_a_silent_host_is_lost_at_once_with_all_its_items() -> None:
     # Given items on three workers of two hosts
     grid = Grid()
     grid.call(grid.open(), 6)
@@ -143,12 +143,12 @@ def test_a_silent_host_is_lost_at_once_with_all_that_it_held() -> None:
     assert held
     assert grid.leased(B1)
 
-    # When one of the hosts is not heard for ten seconds
+    # When one of the hosts sends nothing for ten seconds
     grid.pass_s(10.0, BOB)
     assert grid.host("alice").state is HostState.UP
     grid.pass_s(0.5, BOB)
 
-    # Then it is lost, at one moment, and a note says what it held
+    # Then it is lost with all its workers at once, and a note names its items
     assert grid.host("alice").state is HostState.LOST
     assert {ALICE, A1, A2}.isdisjoint(grid.broker.members.peers)
     assert grid.notes() == [
@@ -159,26 +159,26 @@ def test_a_silent_host_is_lost_at_once_with_all_that_it_held() -> None:
 
 
 def test_a_host_that_returns_is_noted_and_its_results_count_and_its_leases_do_not() -> None:
-    # Given a lost host, which had an item
+    # Given a lost host that had an item
     grid = Grid()
     root = grid.open(ALICE, A1)
     (task,) = granted(grid.call(root, 1), A1)
     grid.pass_s(11.0)
     grid.notes()
 
-    # When its worker is heard first, then it is not given work yet
+    # When its worker sends first, then it gets no work yet
     attempt = wire.Attempt(1, task.no)
     grid.hear(A1, wire.Parked(attempt, 0))
     assert grid.leased(A1) == 0
     assert A1 not in grid.broker.scheduler.workers
 
-    # When its agent is heard, then it is back, and gets work under another attempt
+    # When its agent sends, then the host is back, and gets work under another attempt
     actions = grid.hear(ALICE, wire.Alive([A1]))
     assert grid.notes() == ["host alice is back"]
     (again,) = granted(actions, A1)
     assert again.no != task.no
 
-    # And the result of before counts, once
+    # And the earlier result counts, once
     grid.hear(A1, outcomes(0, 0, 1, task=attempt))
     assert grid.broker.state.items_done == 1
 
@@ -199,7 +199,7 @@ def test_a_new_agent_of_a_lost_host_makes_it_come_back() -> None:
     assert A1 in grid.broker.membership.silent
 
 
-def test_processes_of_an_earlier_agent_are_forgotten_when_they_must_be_dead() -> None:
+def test_processes_of_an_earlier_agent_are_forgotten_when_they_are_certainly_dead() -> None:
     grid = Grid()
     grid.open(ALICE, A1)
     grid.pass_s(11.0)
@@ -213,7 +213,7 @@ def test_processes_of_an_earlier_agent_are_forgotten_when_they_must_be_dead() ->
     assert A1 in grid.broker.take_dead()
 
 
-def test_a_worker_that_its_agent_does_not_vouch_for_is_lost_alone() -> None:
+def test_only_the_worker_that_its_agent_does_not_vouch_for_is_lost() -> None:
     grid = Grid()
     grid.call(grid.open(ALICE, A1, A2), 4)
 
@@ -224,7 +224,7 @@ def test_a_worker_that_its_agent_does_not_vouch_for_is_lost_alone() -> None:
     assert A2 in grid.broker.members.peers
 
 
-def test_a_stall_of_the_broker_itself_counts_against_no_host() -> None:
+def test_a_pause_of_the_broker_itself_counts_against_no_host() -> None:
     grid = Grid()
     grid.open(ALICE, A1)
     grid.pass_s(5.0)
@@ -244,10 +244,10 @@ def test_a_host_that_sends_but_receives_nothing_is_lost() -> None:
     grid.call(grid.open(ALICE, A1), 1)
     grid.host("alice").pings.append((2, grid.now))
 
-    # When it is heard for ten seconds
+    # When it has sent for ten seconds
     grid.pass_s(10.5, ALICE)
 
-    # Then it is lost, and stays so until it answers
+    # Then it is lost, and stays lost until it answers
     assert grid.host("alice").state is HostState.LOST
     assert "it did not answer" in grid.notes()[0]
     grid.pass_s(1.0, ALICE)
@@ -259,7 +259,7 @@ def test_a_host_that_sends_but_receives_nothing_is_lost() -> None:
     assert grid.host("alice").rtt_s == pytest.approx(0.08)
 
 
-def test_an_answer_that_is_due_since_before_the_loss_does_not_count_after_the_return() -> None:
+def test_an_answer_that_was_due_before_the_loss_does_not_count_after_the_return() -> None:
     grid = Grid()
     grid.open(ALICE, A1)
     grid.pass_s(10.5)
@@ -271,8 +271,8 @@ def test_an_answer_that_is_due_since_before_the_loss_does_not_count_after_the_re
     assert grid.host("alice").state is HostState.UP
 
 
-def test_an_attempt_on_a_remote_worker_is_killed_by_the_agent_of_its_host() -> None:
-    # Given an item of alice, below a parent that runs out of its time on bob
+def test_the_agent_of_a_remote_host_kills_an_attempt_of_its_worker() -> None:
+    # Given an item on alice, below a parent on bob that exceeds its time limit
     grid = Grid()
     grid.open()
     peer = grid.broker.members.peers[A1]
@@ -286,7 +286,7 @@ def test_an_attempt_on_a_remote_worker_is_killed_by_the_agent_of_its_host() -> N
     assert [bool(kills[each]) for each in (AGENT, ALICE, BOB)] == [False, True, False]
 
 
-def test_only_the_local_agent_says_that_the_local_agent_lives() -> None:
+def test_only_messages_of_the_local_agent_show_that_it_lives() -> None:
     grid = Grid()
     grid.open(ALICE, A1)
     grid.now += 1.0
@@ -295,7 +295,7 @@ def test_only_the_local_agent_says_that_the_local_agent_lives() -> None:
     assert grid.broker.membership.agent_alive_at < grid.now
 
 
-def test_a_hello_of_a_remote_agent_takes_nothing_from_a_host_here_of_the_same_name() -> None:
+def test_a_hello_of_a_remote_agent_does_not_affect_a_local_host_of_the_same_name() -> None:
     grid = Grid()
     grid.arrive(AGENT)
     grid.arrive(ORIGIN)
@@ -316,7 +316,7 @@ def lose(grid: Grid, times: int) -> None:
         grid.pass_s(1.0, ALICE, BOB)
 
 
-def test_a_host_that_comes_and_goes_gets_no_work_for_a_time() -> None:
+def test_a_host_that_is_lost_often_gets_no_work_for_some_time() -> None:
     # Given a host that is lost for the third time in ten minutes
     grid = Grid()
     grid.open()
@@ -324,14 +324,14 @@ def test_a_host_that_comes_and_goes_gets_no_work_for_a_time() -> None:
     assert grid.host("alice").state is HostState.UP
     lose(grid, 1)
 
-    # Then it gets no work although it is there
+    # Then it gets no work although it is connected
     assert grid.host("alice").state is HostState.QUARANTINED
     assert "host alice gets no work for 60 s: it was lost 3 times in 10 minutes" in grid.notes()
     assert {A1, A2}.isdisjoint(grid.broker.scheduler.workers)
     grid.pass_s(55.0, ALICE, BOB)
     assert A1 not in grid.broker.scheduler.workers
 
-    # And after a minute it does
+    # And after a minute it gets work
     grid.pass_s(5.0, ALICE, BOB)
     assert grid.host("alice").state is HostState.UP
     assert "the quarantine of host alice is over" in grid.notes()
@@ -342,7 +342,7 @@ def test_a_host_that_comes_and_goes_gets_no_work_for_a_time() -> None:
     assert "host alice gets no work for 120 s: it was lost 3 times in 10 minutes" in grid.notes()
 
 
-def test_losses_far_apart_put_no_host_into_quarantine() -> None:
+def test_losses_with_long_intervals_put_no_host_into_quarantine() -> None:
     grid = Grid()
     grid.open()
     for _ in range(4):
@@ -378,14 +378,14 @@ def test_a_quarantine_ends_while_the_host_is_away() -> None:
 # --- drain ------------------------------------------------------------------------------------
 
 
-def test_a_drained_host_ends_what_it_has_begun_and_then_it_is_told_to_end() -> None:
+def test_a_drained_host_ends_its_begun_items_and_is_then_told_to_end() -> None:
     # Given two workers of a host, one of which has begun an item and holds another one
     grid = Grid()
     root = grid.open()
     grid.call(root, 6)
     begun = {peer: next(iter(grid.broker.members.peers[peer].leases)) for peer in (A1, A2)}
 
-    # When the host is drained, then what has not begun is requested
+    # When the host is drained, then items that have not begun are requested back
     actions = grid.feed(DrainHost("alice"))
     asked = {peer: [m.attempt for m in sent(actions, peer, wire.Retract)] for peer in (A1, A2)}
     for peer in (A1, A2):
@@ -404,7 +404,7 @@ def test_a_drained_host_ends_what_it_has_begun_and_then_it_is_told_to_end() -> N
     assert [m.reason for m in sent(actions, ALICE, wire.Stop)] == ["drained"]
     assert sent(actions, A1, wire.Stop)
 
-    # And when they have, it is drained, and nothing was lost
+    # And when they have ended, the host is drained, and nothing was lost
     for peer in (A1, A2, ALICE):
         grid.hear(peer, wire.Bye())
     assert grid.host("alice").state is HostState.DRAINED
@@ -427,7 +427,7 @@ def test_a_parent_of_a_drained_host_moves_when_it_has_no_open_block() -> None:
     (wanted,) = sent(actions, A1, wire.CheckpointWanted)
     assert not sent(actions, A1, wire.Evict)
 
-    # And a parent that has none continues elsewhere
+    # And a parent without one continues on another host
     actions = grid.hear(A1, wire.OpenBlocks(wanted.no, []))
     assert [(m.attempt, m.index) for m in sent(actions, A1, wire.Evict)] == [(attempt, 0)]
     assert [task.replay for task in granted(actions, B1)] == [True]
@@ -451,7 +451,7 @@ def test_a_parent_of_a_drained_host_moves_when_it_has_saved() -> None:
     assert sent(actions, A1, wire.Evict)
 
 
-def test_a_drain_may_be_asked_for_while_all_are_asked_for_checkpoints() -> None:
+def test_a_drain_may_be_requested_during_a_request_for_checkpoints() -> None:
     from resilient_scoop.core.events import AskCheckpoints
 
     grid = Grid()
@@ -464,7 +464,7 @@ def test_a_drain_may_be_asked_for_while_all_are_asked_for_checkpoints() -> None:
     assert during.no == before.no
 
 
-def test_at_its_deadline_a_drained_host_is_told_to_end_whatever_it_does() -> None:
+def test_a_drained_host_is_told_to_end_at_its_deadline_whatever_it_does() -> None:
     grid = Grid()
     grid.call(grid.open(), 6)
     grid.feed(DrainHost("alice", 5.0))
@@ -473,7 +473,8 @@ def test_at_its_deadline_a_drained_host_is_told_to_end_whatever_it_does() -> Non
     assert not sent(grid.pass_s(4.5, ALICE, BOB), ALICE, wire.Stop)
     assert sent(grid.pass_s(0.5, ALICE, BOB), ALICE, wire.Stop)
 
-    # Its items run again when its processes have ended; those that do not end in time are cut off
+    # Its items run again when its processes have ended; those that do not end in time are
+    # disconnected
     assert grid.leased(A1) + grid.leased(A2) == held
     actions = grid.pass_s(hosts.LEAVE_S, ALICE, BOB)
     assert not [action for action in actions if isinstance(action, CutHost)]
@@ -501,7 +502,7 @@ def test_an_item_that_must_not_run_twice_stays_on_a_drained_host() -> None:
     assert attempt in grid.broker.members.peers[A1].leases
 
 
-def test_a_host_that_is_drained_before_it_comes_is_told_to_end_when_it_comes() -> None:
+def test_a_host_that_is_drained_before_its_arrival_is_told_to_end_when_it_arrives() -> None:
     grid = Grid()
     grid.arrive(AGENT)
     grid.arrive(ORIGIN)
@@ -513,7 +514,7 @@ def test_a_host_that_is_drained_before_it_comes_is_told_to_end_when_it_comes() -
     assert grid.host("alice").state is HostState.DRAINING
 
 
-def test_a_silent_host_that_drains_is_drained() -> None:
+def test_a_silent_host_in_a_drain_counts_as_drained() -> None:
     grid = Grid()
     grid.call(grid.open(), 6)
     held = grid.leased(A1) + grid.leased(A2)
@@ -525,7 +526,7 @@ def test_a_silent_host_that_drains_is_drained() -> None:
     assert grid.broker.state.tally.counts.resubmitted == held
 
 
-def test_a_host_enrolled_again_is_given_work_again() -> None:
+def test_a_host_that_is_enrolled_again_gets_work_again() -> None:
     grid = Grid()
     grid.open()
     grid.feed(DrainHost("alice"))
@@ -591,16 +592,16 @@ def test_an_agent_that_ends_by_itself_has_left_and_its_host_is_not_lost() -> Non
 # --- cut off ----------------------------------------------------------------------------------
 
 
-def test_a_host_that_says_that_its_agent_has_died_is_lost_at_once() -> None:
+def test_a_host_that_reports_the_death_of_its_agent_is_lost_at_once() -> None:
     # Given items on three workers of two hosts
     grid = Grid()
     grid.call(grid.open(), 6)
     assert grid.leased(A1) + grid.leased(A2)
 
-    # When the host alice has seen the death of its agent
+    # When the host alice reports the death of its agent
     grid.feed(AgentOver("alice", ALICE, died=True))
 
-    # Then nothing waits for its silence
+    # Then it is lost without waiting for the heartbeat timeout
     assert grid.host("alice").state is HostState.LOST
     assert grid.host("alice").peers == {}
     assert "host alice is lost: its agent has died" in "".join(grid.notes())
@@ -608,7 +609,7 @@ def test_a_host_that_says_that_its_agent_has_died_is_lost_at_once() -> None:
     assert set(grid.broker.take_dead()) == {ALICE, A1, A2}
 
 
-def test_results_that_a_host_had_sent_before_its_agent_died_count() -> None:
+def test_results_that_a_host_sent_before_the_death_of_its_agent_count() -> None:
     grid = Grid()
     (task,) = granted(grid.call(grid.open(ALICE, A1), 1), A1)
     grid.feed(AgentOver("alice", ALICE, died=True))
@@ -625,12 +626,12 @@ def test_results_that_a_host_had_sent_before_its_agent_died_count() -> None:
     [
         AgentOver("alice", PeerId(b"Aformer.."), died=True),  # a former one
         AgentOver("alice", A1, died=True),  # no agent
-        AgentOver("alice", BOB, died=True),  # that of another host
-        AgentOver("carol", ALICE, died=True),  # another host says so
+        AgentOver("alice", BOB, died=True),  # an agent of another host
+        AgentOver("carol", ALICE, died=True),  # reported by another host
         AgentOver("dave", ALICE, died=True),
     ],
 )
-def test_a_host_is_believed_of_its_present_agent_only(over: AgentOver) -> None:
+def test_a_report_of_a_host_counts_only_for_its_present_agent(over: AgentOver) -> None:
     grid = Grid()
     grid.call(grid.open(), 6)
     grid.broker.hosts.get("carol")
@@ -642,7 +643,7 @@ def test_a_host_is_believed_of_its_present_agent_only(over: AgentOver) -> None:
     assert grid.leased(A1)
 
 
-def test_an_agent_whose_goodbye_is_lost_has_left_when_its_host_says_so() -> None:
+def test_an_agent_whose_goodbye_is_lost_has_left_when_its_host_reports_it() -> None:
     grid = Grid()
     grid.open()
     grid.feed(AgentOver("alice", ALICE, died=False))
@@ -651,7 +652,7 @@ def test_an_agent_whose_goodbye_is_lost_has_left_when_its_host_says_so() -> None
     assert "host alice has left the run" in "".join(grid.notes())
 
 
-def test_a_stop_does_not_wait_for_a_host_whose_agent_is_over() -> None:
+def test_a_stop_does_not_wait_for_a_host_whose_agent_has_ended() -> None:
     grid = Grid()
     grid.open(ALICE, A1)
     grid.feed(Interrupt("ended"))
@@ -665,7 +666,7 @@ def test_a_stop_does_not_wait_for_a_host_whose_agent_is_over() -> None:
     assert grid.notes() == []
 
 
-def test_a_new_agent_makes_a_host_come_back_whose_agent_has_died() -> None:
+def test_a_host_is_back_when_it_has_a_new_agent_after_the_death_of_the_old_one() -> None:
     grid = Grid()
     grid.open(ALICE, A1)
     grid.feed(AgentOver("alice", ALICE, died=True))
@@ -690,7 +691,7 @@ def test_a_revoked_host_is_cut_off_at_once_and_its_items_run_elsewhere() -> None
     assert not grid.broker.hosts.guests.of.keys() & {ALICE, A1, A2}
 
 
-def test_a_revoked_host_that_is_enrolled_again_may_come_again() -> None:
+def test_a_revoked_host_that_is_enrolled_again_may_return() -> None:
     grid = Grid()
     root = grid.open(BOB, B1)
     grid.feed(RevokeHost("alice"))
@@ -715,7 +716,8 @@ def test_a_distant_worker_gets_work_for_the_time_of_a_round_trip() -> None:
     grid.broker.scheduler.estimates[PLAIN.fn] = hosts_estimate()
     grid.call(root, 10_000)
 
-    # Then it holds what it does until the next grant can be there, in slices of a tenth of a second
+    # Then the distant one holds the items that it can run until the next grant arrives, in slices
+    # of 0.1 s
     assert grid.broker.members.peers[W1].load_s == pytest.approx(0.1, abs=0.02)
     assert grid.broker.members.peers[A1].load_s == pytest.approx(0.3, abs=0.05)
     longest = max(
@@ -730,7 +732,7 @@ def hosts_estimate() -> Any:
     return Estimate(0.001, 1000)
 
 
-def test_the_figures_of_a_host_say_what_is_at_risk() -> None:
+def test_the_figures_of_a_host_show_what_would_be_lost_with_it() -> None:
     grid = Grid()
     grid.call(grid.open(ALICE, A1), 1)
     grid.pass_s(3.0, ALICE)
@@ -744,7 +746,7 @@ def test_the_figures_of_a_host_say_what_is_at_risk() -> None:
     assert alice.at_risk_s == pytest.approx(5.0)
 
 
-def test_the_figures_of_a_host_in_quarantine_say_until_when() -> None:
+def test_the_figures_of_a_host_in_quarantine_show_its_end() -> None:
     grid = Grid()
     grid.open()
     lose(grid, 3)
@@ -755,15 +757,15 @@ def test_the_figures_of_a_host_in_quarantine_say_until_when() -> None:
     assert 0.0 < alice.until_s <= 60.0
 
 
-def test_a_restarted_broker_waits_for_hosts_that_it_is_told_of() -> None:
-    # Given a new broker, and a host of which it is told
+def test_a_restarted_broker_waits_for_hosts_that_the_launcher_names() -> None:
+    # Given a new broker, and a host that the launcher names to it
     grid = Grid(adopt=True)
     grid.broker.membership.expect(["alice"])
     grid.arrive(AGENT, incarnations=[ORIGIN])
     grid.arrive(ORIGIN)
     assert grid.broker.membership.recovering(grid.now)
 
-    # When its agent and its worker are there, or after a time, it waits no more
+    # When its agent and its worker have arrived, or after some time, it no longer waits
     grid.come(ALICE, incarnations=[A1])
     assert grid.broker.membership.recovering(grid.now)
     grid.come(A1)
@@ -787,24 +789,24 @@ def test_the_end_of_the_launcher_stops_the_processes_of_this_host_only() -> None
     root = grid.open(ALICE, A1)
     (task,) = granted(grid.call(root, 1), A1)
 
-    # When the launcher is gone
+    # When the launcher has ended
     actions = grid.feed(Interrupt(LAUNCHER_GONE))
 
-    # Then the other host continues, and what it has finished is still taken in
+    # Then the other host continues, and its finished results are still accepted
     assert sent(actions, ORIGIN, wire.Stop)
     assert not sent(actions, ALICE, wire.Stop) + sent(actions, A1, wire.Stop)
     assert not sent(grid.come(A2), A2, wire.Stop)
     grid.hear(A1, outcomes(0, 0, 1, task=wire.Attempt(1, task.no)))
     assert grid.broker.state.items_done == 1
 
-    # And the broker waits for the others only
+    # And the broker waits for the processes of other hosts only
     assert not grid.broker.is_deserted
     grid.tell(ORIGIN, wire.Bye())
     grid.tell(AGENT, wire.Bye())
     assert grid.broker.is_deserted
 
 
-def test_an_acknowledgement_of_a_worker_is_no_answer_of_its_agent() -> None:
+def test_an_acknowledgement_of_a_worker_does_not_count_as_an_answer_of_its_agent() -> None:
     grid = Grid()
     grid.open(ALICE, A1)
     grid.host("alice").pings.append((2, grid.now))
@@ -815,7 +817,7 @@ def test_an_acknowledgement_of_a_worker_is_no_answer_of_its_agent() -> None:
     assert grid.host("alice").rtt_s == 0.0
 
 
-def test_pings_go_to_the_agent_that_came_last_and_only_its_answers_count() -> None:
+def test_pings_go_to_the_newest_agent_and_only_its_answers_count() -> None:
     # Given a host with a new agent, and an unanswered ping to the one before
     grid = Grid()
     grid.open(ALICE, A1)
@@ -827,7 +829,8 @@ def test_pings_go_to_the_agent_that_came_last_and_only_its_answers_count() -> No
     HOSTS[new] = "alice"
     grid.come(new)
 
-    # Then only the new one is asked, and the host is not deaf, since its agent has answered us
+    # Then only the new one is asked, and the host counts as reachable, because its agent has
+    # answered
     assert hosts_.pings(ALICE) is None
     assert hosts_.pings(new) is grid.host("alice")
     assert not grid.host("alice").is_unresponsive
@@ -837,8 +840,8 @@ def test_pings_go_to_the_agent_that_came_last_and_only_its_answers_count() -> No
 # --- workers that have ended --------------------------------------------------------------------
 
 
-def test_a_worker_that_has_ended_gets_no_work_and_keeps_what_it_had_finished() -> None:
-    # Given a worker with items, whose agent says that it has ended
+def test_a_worker_that_has_ended_gets_no_work_and_keeps_its_finished_items() -> None:
+    # Given a worker with items, whose agent reports its end
     grid = Grid()
     root = grid.open(ALICE, A1, BOB, B1)
     grid.call(root, 2)
@@ -848,7 +851,8 @@ def test_a_worker_that_has_ended_gets_no_work_and_keeps_what_it_had_finished() -
     actions = grid.hear(ALICE, wire.Alive([], [A1]))
     assert A1 not in grid.broker.scheduler.workers
 
-    # When there is more to do, and time passes, then it gets nothing, and no other worker gets its items
+    # When there is more to do, and time passes, then it gets no work, and no other worker gets its
+    # items
     actions += grid.call(root, 2, call=1)
     for _ in range(40):
         grid.now += 0.5
@@ -859,7 +863,7 @@ def test_a_worker_that_has_ended_gets_no_work_and_keeps_what_it_had_finished() -
     assert granted(actions, A1) == []
     assert grid.leased(A1) == held
 
-    # When the result arrives, and then the report of the end, then nothing is computed again
+    # When the result arrives, and then the final report of its end, then nothing is computed again
     index = next(iter(grid.broker.members.peers[A1].leases.values())).left.starts[0]
     grid.hear(A1, outcomes(0, index, index + 1, task=attempt))
     grid.hear(ALICE, wire.ProcessLost(A1, -9, "crash", None, 0))
@@ -876,14 +880,14 @@ def test_unfinished_items_of_an_ended_worker_run_again_when_its_end_is_reported(
     assert grid.broker.state.tally.counts.resubmitted == 1
 
 
-def test_an_ended_worker_is_greeted_by_a_new_broker_for_what_comes_only() -> None:
+def test_a_new_broker_greets_an_ended_worker_only_for_its_announced_results() -> None:
     # Given a new broker, whose script makes a call of two items
     grid = Grid(epoch=2)
     root = grid.open(ALICE, BOB)
     grid.call(root, 2)
     grid.hear(ALICE, wire.Alive([], [A1]))
 
-    # When the agent of an ended worker says that the result of one is on its way
+    # When the agent of an ended worker announces the result of one
     marks = digests(0, 1)
     held = [
         wire.Held(wire.Attempt(1, 9), ROOT, 0, FN, [(0, 1)], marks[: len(marks) // 2]),
@@ -891,7 +895,7 @@ def test_an_ended_worker_is_greeted_by_a_new_broker_for_what_comes_only() -> Non
     ]
     (welcome,) = sent(grid.come(A1, held=held), A1, wire.Welcome)
 
-    # Then no other worker computes it; what is not this run's is dropped
+    # Then no other worker computes it; results that do not belong to this run are dropped
     assert welcome.dropped == [wire.Attempt(1, 8)]
     (task,) = granted(grid.come(B1), B1)
     assert (task.start, grid.leased(A1)) == (1, 1)

@@ -33,7 +33,7 @@ class State(Enum):
 
 
 class Life:
-    """Item 0 of the script's first batch, which has another item that stays behind."""
+    """Item 0 of the script's first batch, which has another item that does not change."""
 
     def __init__(self, state: State) -> None:
         self.bench = Bench()
@@ -120,14 +120,14 @@ NEXT: dict[tuple[State, Callable[[Life], None]], State] = {
     (State.PARKED, Life.end): State.DONE,
     (State.PARKED, Life.give_back): State.LEASED,  # ready, and granted again at once
     (State.PARKED, Life.lose): State.READY,
-    (State.DONE, Life.renew): State.LEASED,  # the same
+    (State.DONE, Life.renew): State.LEASED,  # ready, and granted again at once
 }
 """What is not listed changes nothing."""
 
 
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
-def test_every_event_moves_an_item_of_every_state_as_the_table_says(
+def test_every_event_changes_an_item_of_every_state_as_the_table_says(
     state: State, event: Callable[[Life], None]
 ) -> None:
     life = Life(state)
@@ -139,7 +139,7 @@ def test_every_event_moves_an_item_of_every_state_as_the_table_says(
 
 
 @pytest.mark.parametrize("event", [Life.cancel, Life.abandon], ids=lambda event: event.__name__)
-def test_the_holder_of_an_unwanted_item_is_asked_to_give_it_back(
+def test_the_holder_of_an_unwanted_item_is_asked_to_return_it(
     event: Callable[[Life], None],
 ) -> None:
     life = Life(State.LEASED)
@@ -150,7 +150,7 @@ def test_the_holder_of_an_unwanted_item_is_asked_to_give_it_back(
     assert life.state is (State.DONE if event is Life.cancel else State.UNKNOWN)
 
 
-def test_an_item_that_is_given_back_is_granted_as_another_attempt() -> None:
+def test_a_returned_item_is_granted_as_another_attempt() -> None:
     life = Life(State.LEASED)
 
     life.give_back()

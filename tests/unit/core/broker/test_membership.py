@@ -1,4 +1,4 @@
-"""The broker machine where somebody dies, falls silent or comes back, in virtual time."""
+"""The broker machine in virtual time, when processes die, become silent or come back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.unit.bench import (
 )
 
 
-def test_a_dead_workers_items_move_and_only_the_one_on_the_cpu_is_blamed() -> None:
+def test_the_items_of_a_dead_worker_move_and_only_the_executing_one_is_blamed() -> None:
     # Given a worker that holds one item and has another one queued after it
     bench = Bench()
     root = bench.begin(W1)
@@ -37,16 +37,18 @@ def test_a_dead_workers_items_move_and_only_the_one_on_the_cpu_is_blamed() -> No
     tasks = granted(actions, W1)
     assert [task.start for task in tasks] == [0, 1]
 
-    # When its agent says that it died with the first on the CPU, and another worker is there
+    # When its agent reports that it died while executing the first, and another worker has arrived
     bench.tell(AGENT, lost(W1, wire.Attempt(1, tasks[0].no)))
     actions = bench.arrive(W2)
 
-    # Then both run again, and one death is on record
+    # Then both run again, and one death is recorded
     assert [task.start for task in granted(actions, W2)] == [0, 1]
     assert [(r.call, r.index) for r in bench.logged() if isinstance(r, wire.Crashed)] == [(0, 0)]
 
 
-def test_an_item_that_kills_its_worker_three_times_fails_alone_even_over_a_restart() -> None:
+def test_an_item_that_kills_its_worker_three_times_fails_alone_even_after_a_broker_restart() -> (
+    None
+):
     # Given an item that has killed two workers, and then a new broker
     bench = Bench()
     bench.begin(W1)
@@ -72,8 +74,8 @@ def test_an_item_that_kills_its_worker_three_times_fails_alone_even_over_a_resta
     assert bench.broker.scheduler.ready == 0
 
 
-def test_a_death_that_the_last_broker_missed_is_blamed_once() -> None:
-    # Given an item that was on the CPU when the broker died, and then its worker did
+def test_a_death_that_the_last_broker_missed_counts_once() -> None:
+    # Given an item that was executing when the broker died, and then its worker died
     bench = Bench()
     bench.begin(W1)
     root = bench.broker.members.root
@@ -82,7 +84,7 @@ def test_a_death_that_the_last_broker_missed_is_blamed_once() -> None:
     death = wire.ProcessLost(W1, -11, "crash", wire.Attempt(1, task.no), 0, task.parent, task.call)
     bench = bench.again(adopt=True)
 
-    # When its agent tells the new broker of it, twice
+    # When its agent reports this death to the new broker, twice
     bench.arrive(AGENT)
     bench.tell(AGENT, death)
     bench.tell(AGENT, death)
@@ -108,17 +110,17 @@ def test_a_new_broker_leaves_a_worker_what_it_holds() -> None:
     bench = bench.again()
     bench.arrive(AGENT, incarnations=[W1, W2])
 
-    # When another one is there first, then it is given nothing while the first may come
+    # When another worker arrives first, then it gets nothing while the first may still arrive
     assert not granted(bench.arrive(W2), W2)
 
-    # And when the first says what it holds, then it keeps it
+    # And when the first reports what it holds, then it keeps this
     held = wire.Held(attempt, ROOT, 0, FN, [(0, 1)], digests(0))
     actions = bench.arrive(W1, held=[held])
     assert [w.dropped for w in sent(actions, W1, wire.Welcome)] == [[]]
     assert not [a for a in actions if isinstance(a, GrantStored)]
 
 
-def test_a_new_broker_refuses_what_does_not_fit() -> None:
+def test_a_new_broker_refuses_held_items_that_do_not_fit() -> None:
     bench = Bench()
     attempt = grant_one(bench, W1)
     bench = bench.again()
@@ -131,7 +133,7 @@ def test_a_new_broker_refuses_what_does_not_fit() -> None:
 
 
 def test_a_parent_is_not_adopted_if_a_later_attempt_has_written() -> None:
-    # Given a parent that lives on, unheard, on a worker that was taken for lost
+    # Given a parent that continues on a worker that counts as lost
     bench = Bench()
     first = grant_one(bench, W1)
     path = item_path(ROOT, 0, 0)
@@ -142,7 +144,7 @@ def test_a_parent_is_not_adopted_if_a_later_attempt_has_written() -> None:
     (lease,) = [each for each in held_now if each.batch.parent.path == ROOT]
     assert lease.peer.id == W2
 
-    # When its next attempt was told something, and then there is a new broker
+    # When its next attempt has received something, and then there is a new broker
     observed = wire.Observed(path, lease.attempt, [wire.Observation(0, "done", 1, b"1")])
     bench.tell(W2, observed)
     bench = bench.again()
@@ -156,18 +158,18 @@ def test_a_parent_is_not_adopted_if_a_later_attempt_has_written() -> None:
     assert [each.dropped for each in sent(actions, W2, wire.Welcome)] == [[]]
 
 
-def test_a_silent_peer_is_lost_after_its_lease_and_heard_again() -> None:
-    # Given a worker with an item, which no agent vouches for
+def test_a_silent_process_is_lost_after_its_lease_and_can_return() -> None:
+    # Given a worker with an item, and no agent that vouches for it
     bench = Bench()
     attempt = grant_one(bench, W1)
     bench.arrive(W2)
 
-    # When its lease is over, then its item moves
+    # When its lease ends, then its item moves
     actions = bench.wait(11, vouched=[ORIGIN, W2])
     assert [task.start for task in granted(actions, W2)] == [0]
     assert [d.attempts for d in sent(actions, W1, wire.Drop)] == [[attempt]]
 
-    # And when its outcome comes after all, then it counts, and it is there again
+    # And when its outcome arrives after all, then it counts, and the worker is back
     actions = bench.tell(W1, outcomes(0, 0, 1, task=attempt))
     assert sent(actions, ORIGIN, wire.Outcomes)
     assert W1 in bench.broker.members.peers
@@ -180,12 +182,12 @@ def test_an_origin_that_slept_continues_and_loses_no_message() -> None:
     bench.wait(11, vouched=[W1])
     assert ORIGIN not in bench.broker.members.peers
 
-    # When it calls after all, then that counts
+    # When it makes a call after all, then the call counts
     actions = bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root))
     assert [task.start for task in granted(actions, W1)] == [0]
 
 
-def test_no_process_is_lost_for_the_brokers_own_sleep() -> None:
+def test_no_process_is_lost_because_the_broker_slept() -> None:
     bench = Bench()
     bench.begin(W1)
 
@@ -202,7 +204,7 @@ def test_an_older_attempt_of_a_parent_is_fenced() -> None:
     successor = PeerId(b"Osecond..")
     bench.arrive(successor)
 
-    # When the old one calls, then nothing is done, and it is told to stop
+    # When the old one makes a call, then the call is ignored, and the old one is told to stop
     actions = bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=old))
     assert not granted(actions, W1)
     assert [d.attempts for d in sent(actions, ORIGIN, wire.Drop)] == [[old]]
@@ -232,6 +234,7 @@ def test_a_stopped_broker_does_not_wait_for_the_program_of_a_session(
     actions = bench.feed(Interrupt(why))
     bench.tell(AGENT, lost(W1), wire.Bye())
 
-    # Then everybody is told, but for a program that has asked for it, and the program outlives the run
+    # Then all processes are told, except a program that has requested the stop; the program
+    # outlives the run
     assert bool(sent(actions, ORIGIN, wire.Stop)) is (waits or why != SESSION_CLOSED)
     assert bench.broker.is_deserted is not waits

@@ -1,4 +1,4 @@
-"""`idempotent=False` at the broker and in its worker: what has begun, and what was only queued."""
+"""`idempotent=False` at the broker and in its worker: begun items, and items that were only queued."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def intents(bench: Bench) -> list[tuple[int, bool]]:
 
 
 def begun(*workers: bytes) -> tuple[Bench, wire.Attempt]:
-    """Return a broker that has permitted an item to the first of the workers, and its attempt."""
+    """Return a broker that has permitted the first worker to start an item, and the attempt."""
     bench = Bench()
     attempt = grant_one(bench, *workers, fn=RISKY)  # type: ignore[arg-type]
     bench.tell(W1, wire.BeginWanted(attempt, 0))
     return bench, attempt
 
 
-def test_an_item_is_granted_without_a_record_and_may_start_after_one() -> None:
+def test_an_item_is_granted_without_a_record_and_may_start_after_a_record() -> None:
     bench = Bench()
     root = bench.begin(W1)
 
@@ -57,7 +57,7 @@ def test_an_item_is_granted_without_a_record_and_may_start_after_one() -> None:
     assert isinstance(sending, Send), "it waits for the commit"
 
 
-def test_an_item_that_was_only_queued_is_run_elsewhere_when_its_worker_is_lost() -> None:
+def test_an_item_that_was_only_queued_runs_elsewhere_when_its_worker_is_lost() -> None:
     bench = Bench()
     grant_one(bench, W1, W2, fn=RISKY)
 
@@ -68,7 +68,7 @@ def test_an_item_that_was_only_queued_is_run_elsewhere_when_its_worker_is_lost()
 
 
 @pytest.mark.parametrize("end", ["lost", "bye", "silence"])
-def test_an_item_that_has_begun_is_given_up_with_its_worker(end: str) -> None:
+def test_a_begun_item_is_given_up_when_its_worker_is_lost(end: str) -> None:
     bench, _ = begun(W1, W2)
 
     if end == "silence":
@@ -80,14 +80,14 @@ def test_an_item_that_has_begun_is_given_up_with_its_worker(end: str) -> None:
     assert not granted(actions, W2)
 
 
-def test_an_item_that_has_begun_stays_in_doubt_when_its_run_is_stopping() -> None:
-    # Given a run that is told to stop in the middle of an item, whose worker is killed for it
+def test_a_begun_item_stays_in_doubt_when_its_run_is_stopping() -> None:
+    # Given a run that is stopped during an item, whose worker is killed for that
     bench, attempt = begun(W1, W2)
     bench.feed(Interrupt("asked"))
 
     actions = bench.tell(AGENT, wire.ProcessLost(W1, -9, "asked", attempt, 0))
 
-    # Then it is not given up, and a resume without a user's decision gives it up
+    # Then it is not given up yet; a resume without a user's decision gives it up
     assert reported_error(bench) == "none"
     assert not granted(actions, W2)
     bench = bench.again(adopt=False)
@@ -97,7 +97,7 @@ def test_an_item_that_has_begun_stays_in_doubt_when_its_run_is_stopping() -> Non
 
 
 @pytest.mark.parametrize("adopt", [True, False])
-def test_a_new_broker_gives_up_what_has_begun_and_runs_what_was_only_granted(adopt: bool) -> None:  # noqa: FBT001
+def test_a_new_broker_gives_up_begun_items_and_runs_granted_ones(adopt: bool) -> None:  # noqa: FBT001
     # Given two items, one of them begun, and no worker that holds them
     bench = Bench()
     root = bench.begin(W1, W2)
@@ -129,12 +129,12 @@ def test_a_begun_parent_is_not_moved_to_another_worker() -> None:
 
 
 def test_an_item_returned_before_it_began_is_not_in_doubt() -> None:
-    # Given a worker that asked to begin, and was told to stop before the answer came
+    # Given a worker that asked to begin, and was told to stop before the answer arrived
     bench, attempt = begun(W1)
     bench.tell(W1, wire.Returned(attempt, 0), wire.Bye())
     assert intents(bench) == [(0, False), (0, True)]
 
-    # When a new broker comes, then the item is simply run
+    # When a new broker begins, then the item runs
     bench = bench.again(adopt=False)
     bench.arrive(AGENT)
     actions = [*bench.arrive(ORIGIN), *bench.arrive(W2)]
@@ -142,7 +142,7 @@ def test_an_item_returned_before_it_began_is_not_in_doubt() -> None:
     assert len(bench.broker.scheduler.leases) == 1, actions
 
 
-def test_an_outcome_that_does_not_count_starts_nothing_again() -> None:
+def test_an_outcome_that_does_not_count_does_not_make_an_item_start_again() -> None:
     bench, attempt = begun(W1, W2)
 
     bench.tell(W1, outcomes(0, 0, 1, fn=ONCE, salt=7, task=attempt))
@@ -151,14 +151,14 @@ def test_an_outcome_that_does_not_count_starts_nothing_again() -> None:
 
 
 def test_a_call_that_replaces_a_begun_one_is_not_started() -> None:
-    # Given a call that has begun, and a script that asks for another one in its place
+    # Given a call that has begun, and a script that makes another call in its place
     bench, _ = begun(W1, W2)
     assert bench.broker.members.root is not None
     root = bench.broker.members.root[0]
 
     actions = bench.tell(ORIGIN, *calls(part(0, 0, 1, fn=ONCE, salt=7), attempt=root))
 
-    # Then it ends as one with an unknown end
+    # Then the new call ends with WorkerLostError
     assert reported_error(bench) == "lost"
     assert not granted(actions, W1)
     assert not granted(actions, W2)
@@ -178,7 +178,7 @@ def dropped(actions: Sequence[Action]) -> list[wire.Attempt]:
     return [each for drop in sent(actions, W1, wire.Drop) for each in drop.attempts]
 
 
-def test_a_worker_that_asks_again_is_answered_and_nothing_more_is_logged() -> None:
+def test_a_worker_that_asks_again_gets_an_answer_and_nothing_more_is_logged() -> None:
     bench, attempt = begun(W1)
 
     actions = bench.tell(W1, wire.BeginWanted(attempt, 0))
@@ -188,7 +188,7 @@ def test_a_worker_that_asks_again_is_answered_and_nothing_more_is_logged() -> No
 
 
 @pytest.mark.parametrize("how", ["no record", "no file"])
-def test_begun_items_whose_arguments_are_lost_are_not_asked_for_again(how: str) -> None:
+def test_begun_items_whose_arguments_are_lost_are_not_requested_again(how: str) -> None:
     # Given two items of which one has begun, and no arguments after a power cut
     bench = Bench()
     root = bench.begin(W1)
@@ -199,7 +199,7 @@ def test_begun_items_whose_arguments_are_lost_are_not_asked_for_again(how: str) 
     state = bench.broker.state
     record = state.parents[ROOT].batches[0].pieces[0].record
 
-    # Then only the other one is forgotten, for its parent to ask again
+    # Then only the other one is forgotten, so that its parent makes it again
     if how == "no record":
         assert forget_without_args(state, lambda _: False) == 1
     else:
@@ -207,20 +207,20 @@ def test_begun_items_whose_arguments_are_lost_are_not_asked_for_again(how: str) 
     assert list(state.parents[ROOT].batches[0].undone) == [(0, 1)]
 
 
-def test_a_new_broker_is_asked_again_for_what_has_not_been_permitted() -> None:
+def test_a_worker_asks_a_new_broker_again_for_permissions_that_it_lacks() -> None:
     # Given a worker that waits for permission, whose question was acknowledged
     desk = Desk()
     work = desk.grant(0, 1)
     desk.worker.ask_to_begin(work, 0)
     assert desk.messages(acknowledge=True) == [wire.BeginWanted(work.attempt, 0)]
 
-    # When there is a new broker
+    # When a new broker begins
     heard = desk.meet(2)
 
-    # Then that one is asked, after the greeting that says what is held
+    # Then the worker asks it, after the Hello with its held items
     assert isinstance(heard[0], wire.Hello)
     assert wire.BeginWanted(work.attempt, 0) in heard
-    # And what is permitted is not asked for again
+    # And it does not ask again for what is permitted
     desk.hear(wire.MayBegin(work.attempt, 0))
     desk.link.acked = desk.link.received
     desk.hear_raw(desk.link.beat())
@@ -228,7 +228,7 @@ def test_a_new_broker_is_asked_again_for_what_has_not_been_permitted() -> None:
     assert wire.BeginWanted(work.attempt, 0) not in desk.meet(3)
 
 
-def test_an_item_that_is_asked_for_is_not_given_back() -> None:
+def test_an_item_whose_permission_is_requested_is_not_given_back() -> None:
     desk = Desk()
     work = desk.grant(0, 1)
     work.next = 1
@@ -238,7 +238,7 @@ def test_an_item_that_is_asked_for_is_not_given_back() -> None:
 
     assert wire.Returned(work.attempt, 1 << 62, 0) in desk.messages()
 
-    # But where it is told to stop it is
+    # But it is given back when the worker is told to stop
     desk.worker.take_back(work, 0)
     assert wire.Returned(work.attempt, 0) in desk.messages()
     assert work.attempt not in desk.worker.works

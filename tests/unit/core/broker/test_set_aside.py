@@ -1,4 +1,4 @@
-"""A worker that lacks what a call needs: the run stops, unless the replay asks for something else."""
+"""A worker that lacks what a call needs: the run stops, unless the replay makes another call."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def unfit(fn: bytes = FN, parent: str = ROOT) -> wire.Unfit:
 
 
 def asked_for(fn: bytes = FN) -> Bench:
-    """Return a broker whose script has asked for three items."""
+    """Return a broker whose script has made three items."""
     bench = Bench()
     attempt = bench.begin(W1)
     bench.tell(ORIGIN, PLAIN, RISKY, *calls(part(0, 0, 3, fn=fn), attempt=attempt))
@@ -70,16 +70,16 @@ def test_the_error_of_the_script_itself_ends_the_run_that_workers_cannot_import_
 
 
 def test_unfit_batches_from_the_journal_wait_for_their_replay() -> None:
-    # Given a worker that cannot load what an earlier life of the script asked for
+    # Given a worker that cannot load a function that an earlier life of the script called
     bench, attempt = resumed()
     assert not sent(bench.tell(W1, unfit()), W1, wire.Stop)
 
-    # When the replay asks for another function there, then nothing stops
+    # When the replay calls another function at this position, then the run continues
     again = bench.tell(ORIGIN, *calls(part(0, 0, 3, fn=ONCE, fresh=True), attempt=attempt))
     assert not sent(again, W1, wire.Stop)
     assert not sent(bench.tell(W1, unfit()), W1, wire.Stop)
 
-    # But when it asks for the same function, the run stops
+    # But when it calls the same function, the run stops
     bench, attempt = resumed()
     bench.tell(W1, unfit())
     assert sent(bench.tell(ORIGIN, *calls(part(0, 0, 3), attempt=attempt)), W1, wire.Stop)
@@ -98,7 +98,7 @@ def test_a_call_that_is_done_or_unknown_stops_nothing() -> None:
     assert not sent(bench.tell(W1, unfit(parent="0.7[1]")), W1, wire.Stop)
 
 
-def test_a_worker_that_has_set_all_aside_is_given_other_calls() -> None:
+def test_a_worker_that_has_set_all_items_aside_gets_other_calls() -> None:
     bench, attempt = resumed()
     for _ in range(3):  # each time it is given another item
         bench.tell(W1, unfit())

@@ -1,4 +1,4 @@
-"""`timeout=` of calls that wait for their own calls, in the broker's and a worker's machine (T1)."""
+"""`timeout=` of calls that wait for their own calls, in the machines of broker and worker (T1)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATH = item_path(ROOT, 0, 0)
 def waiting(
     define: wire.Define = LIMITED, *, left_s: float = 2.0, tries: int = 0
 ) -> tuple[Bench, wire.Attempt]:
-    """Let an item wait on its worker for a call of its own, which another worker has."""
+    """Let an item wait on its worker for a call that another worker holds."""
     bench = Bench()
     root = bench.begin(W1, W2)
     (task,) = granted(bench.tell(ORIGIN, define, *calls(part(0, 0, 1), attempt=root)), W1)
@@ -63,7 +63,7 @@ def test_a_call_that_continues_is_not_ended_and_is_limited_again_when_it_waits_a
     assert reported_error(bench) == "timeout"
 
 
-def test_tries_on_all_workers_are_counted() -> None:
+def test_tries_on_all_workers_count_together() -> None:
     twice = wire.Define(FN, FN, "m:limited", b"code", wire.Options(timeout_s=2.0, retries=1))
 
     # The first try has failed in the worker: there is no third
@@ -71,7 +71,7 @@ def test_tries_on_all_workers_are_counted() -> None:
     bench.wait(3, vouched=[ORIGIN, W1, W2])
     assert reported_error(bench) == "timeout"
 
-    # The first try waits too long: it is tried again, and finds what it had asked for
+    # The first try waits too long: the second try finds the calls of the first
     bench, _ = waiting(twice)
     actions = bench.wait(3, vouched=[ORIGIN, W1, W2])
     assert reported_error(bench) == "none"
@@ -79,7 +79,7 @@ def test_tries_on_all_workers_are_counted() -> None:
     assert (again.parent, again.start, again.replay, again.tries) == (ROOT, 0, True, 1)
 
 
-def test_a_new_broker_continues_counting() -> None:
+def test_a_new_broker_continues_to_count_tries() -> None:
     bench, attempt = waiting()
     other = bench.again()
     other.arrive(AGENT, incarnations=[W1, ORIGIN])

@@ -1,4 +1,4 @@
-"""The fold over LOG: what is news, and that a recovered state is the live one."""
+"""The fold over LOG: which records are new, and that the recovered state equals the live one."""
 
 from __future__ import annotations
 
@@ -100,10 +100,10 @@ def test_recovery_gives_the_live_state_when_a_begun_item_is_replaced() -> None:
     (task,) = granted(actions, W1)
     bench.tell(W1, wire.BeginWanted(wire.Attempt(1, task.no), 0))
 
-    # When its parent asks for another call in its place
+    # When its parent makes another call in its place
     bench.tell(ORIGIN, *calls(part(0, 0, 1, fn=ONCE, salt=1), attempt=root))
 
-    # Then that has ended as lost, for a new broker too: no worker starts it
+    # Then that call has ended as lost, also for a new broker: no worker starts it
     assert bench.broker.state.items_done == 1
     again = bench.again(adopt=False)
     assert durable_part(again.broker.state) == durable_part(bench.broker.state)
@@ -115,11 +115,11 @@ def test_recovery_gives_the_live_state_when_a_batch_with_gaps_is_asked_for_again
     bench = Bench()
     root = bench.begin()
     bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 3), attempt=root))
-    bench.tell(W1, outcomes(0, 0, 1), outcomes(0, 2, 3))  # its last words
+    bench.tell(W1, outcomes(0, 0, 1), outcomes(0, 2, 3))  # its last messages
     bench.tell(ORIGIN, wire.Abandon(ROOT, root, [0]))
     assert list(bench.broker.state.parent(ROOT).partial) == [0]
 
-    # When the parent asks for the first item only
+    # When the parent makes the call again with the first item only
     bench.tell(ORIGIN, *calls(part(0, 0, 1), attempt=root))
 
     assert durable_part(bench.again().broker.state) == durable_part(bench.broker.state)
@@ -137,7 +137,7 @@ def test_recovery_gives_the_live_state_when_a_batch_with_gaps_is_asked_for_again
     ],
     ids=lambda record: type(record).__name__,
 )
-def test_durable_part_tells_states_apart_that_differ_by_one_record(record: Any) -> None:
+def test_durable_part_differs_for_states_that_differ_by_one_record(record: Any) -> None:
     with_it, without = DurableState(RUN), DurableState(RUN)
     for state in (with_it, without):
         state.defines[FN] = PLAIN
@@ -149,7 +149,7 @@ def test_durable_part_tells_states_apart_that_differ_by_one_record(record: Any) 
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_fast_path_takes_unordered_calls_as_the_general_one_does(
+def test_the_fast_path_handles_unordered_calls_like_the_general_path(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = random.Random(seed)
@@ -158,7 +158,7 @@ def test_the_fast_path_takes_unordered_calls_as_the_general_one_does(
         part_ = wire.Part(number, 0, 1, FN, digests(0), last=True)
         records.append(wire.Calls(SHARED, FIRST, [part_]))
         if rng.random() < 0.5:
-            records.append(records[rng.randrange(len(records))])  # said twice
+            records.append(records[rng.randrange(len(records))])  # sent twice
         if rng.random() < 0.6:
             done = [outcomes(each.parts[0].call, 0, 1).items[0] for each in _calls_in(records)]
             records.append(wire.Outcomes(SHARED, [rng.choice(done)]))

@@ -32,7 +32,9 @@ def flat(spans: object) -> list[int]:
 
 @settings(max_examples=300, deadline=None)
 @given(changes)
-def test_intervals_hold_what_a_set_would_hold(edits: list[tuple[bool, tuple[int, int]]]) -> None:
+def test_intervals_contain_the_same_numbers_as_a_set(
+    edits: list[tuple[bool, tuple[int, int]]],
+) -> None:
     intervals, numbers = made(edits)
 
     assert flat(intervals) == sorted(numbers)
@@ -54,7 +56,7 @@ def test_runs_of_intervals_are_sorted_and_do_not_touch(
 
 @settings(max_examples=300, deadline=None)
 @given(changes, bounds)
-def test_questions_about_a_range_are_answered_as_by_a_set(
+def test_questions_about_a_range_have_the_same_answers_as_for_a_set(
     edits: list[tuple[bool, tuple[int, int]]], asked: tuple[int, int]
 ) -> None:
     intervals, numbers = made(edits)
@@ -67,7 +69,7 @@ def test_questions_about_a_range_are_answered_as_by_a_set(
 
 @settings(max_examples=100, deadline=None)
 @given(changes)
-def test_the_order_of_building_does_not_matter(edits: list[tuple[bool, tuple[int, int]]]) -> None:
+def test_the_order_of_insertions_does_not_matter(edits: list[tuple[bool, tuple[int, int]]]) -> None:
     intervals, numbers = made(edits)
 
     assert intervals == Intervals((n, n + 1) for n in sorted(numbers, reverse=True))

@@ -1,4 +1,4 @@
-"""Runs of an outcome's items, as outcomes of their own."""
+"""Parts of an outcome, as separate outcomes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def outcome(*failed: int) -> wire.Outcome:
     return wire.Outcome(3, 10, FN, digests(*range(10, 15)), values, list(failed), 5.0)
 
 
-def test_a_part_keeps_the_values_digests_and_failures_of_its_items_and_its_share_of_the_time() -> (
+def test_a_part_has_the_values_digests_and_failures_of_its_items_and_its_share_of_the_time() -> (
     None
 ):
     [part] = parts_of(outcome(2, 4), [(11, 13)])

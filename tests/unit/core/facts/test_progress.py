@@ -1,4 +1,4 @@
-"""What the broker keeps of running items' words: for the same call only, the newest, not for long."""
+"""The broker keeps the newest progress of running items, only for the same call, and for a limited time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.unit.bench import (
 
 
 def progress(attempt: wire.Attempt, done: int, index: int = 0, **more: Any) -> wire.Progress:
-    """Return what an item of the root's call 0 says."""
+    """Return a progress message of an item of the root's call 0."""
     salt, fn = more.pop("salt", 0), more.pop("fn", FN)
     digest = digests(index, salt=salt)
     payload = b"at %d" % done
@@ -47,7 +47,7 @@ def running(*workers: bytes, items: int = 1) -> tuple[Bench, wire.Attempt]:
 
 
 def holder(bench: Bench) -> Any:
-    """Return who has item 0."""
+    """Return the holder of item 0."""
     leases = bench.broker.scheduler.leases.values()
     (lease,) = [x for x in leases if 0 in x.left and x.batch.parent.path == ROOT]
     return lease.peer.id
@@ -87,17 +87,17 @@ def die(bench: Bench, attempt: wire.Attempt) -> list[Action]:
 
 
 def test_the_next_attempt_of_an_item_gets_its_last_payload() -> None:
-    # Given an item that said something twice
+    # Given an item that has reported progress twice
     bench, attempt = running()
     bench.tell(holder(bench), progress(attempt, 1))
     actions = bench.tell(holder(bench), progress(attempt, 2))
 
-    # Then one record is kept, and nothing is hurried for it
+    # Then one record is kept, and no commit is forced for it
     (put,) = [action for action in actions if isinstance(action, Put)]
     assert (put.table, put.forced) == (Table.PROGRESS, False)
     assert kept(bench) == [b"at 2"]
 
-    # When its worker dies, then the next one gets it, counted as the second attempt
+    # When its worker dies, then the next worker gets the record, as the second attempt
     (task,) = handed_out(bench, die(bench, attempt))
     assert (task.resume, task.tries) == (b"at 2", 1)
 
@@ -139,7 +139,7 @@ def test_progress_of_another_call_is_ignored() -> None:
 
 
 def test_progress_is_erased_when_another_call_replaces_the_item() -> None:
-    # Given a word, and a parent that comes back and asks for something else
+    # Given a progress report, and a parent that comes back and makes another call
     bench, attempt = running()
     bench.tell(holder(bench), progress(attempt, 1))
     bench.tell(AGENT, wire.ProcessLost(ORIGIN, -9, "crash"))
@@ -165,7 +165,7 @@ def test_progress_is_kept_when_the_same_call_is_made_again() -> None:
 
 
 def test_an_older_attempt_does_not_overwrite_a_later_one() -> None:
-    # Given an item whose worker was taken for lost, and that runs again
+    # Given an item whose worker counts as lost, and that runs again
     bench, first = running()
     one = holder(bench)
     bench.tell(one, progress(first, 5))
@@ -173,7 +173,7 @@ def test_an_older_attempt_does_not_overwrite_a_later_one() -> None:
     second = wire.Attempt(1, task.no)
     bench.tell(holder(bench), progress(second, 6, tries=1))
 
-    # When the last words of the dead one come late
+    # When the last report of the lost worker arrives late
     bench.tell(one, progress(first, 9))
 
     assert kept(bench) == [b"at 6"]
@@ -203,7 +203,7 @@ def test_an_item_with_a_history_replays_without_its_progress() -> None:
 
 
 def test_an_item_with_progress_is_granted_alone() -> None:
-    # Given a broker that knows that items are short, and one of many that said something
+    # Given a broker that knows that items are short, and one of many items with progress
     bench, attempt = running(items=1)
     bench.broker.scheduler.measure(FN, 1000, 0.1)
     bench.tell(holder(bench), outcomes(0, 0, 1, task=attempt))
@@ -231,7 +231,7 @@ def test_progress_of_the_script_is_kept_until_the_run_ends() -> None:
     root = bench.broker.members.root[0]
     script = wire.Progress("", root, 0, 0, b"", b"", 120, 500, label="generation")
 
-    bench.tell(W1, script)  # not the script's one writer
+    bench.tell(W1, script)  # not sent by the present process of the script
     assert not bench.broker.state.progress.batches
     bench.tell(ORIGIN, script)
     assert script_text(bench.broker.state.progress.batches[SCRIPT][0]) == "generation 120/500"

@@ -1,4 +1,4 @@
-"""How many of the results that a broker found are still what their parents get."""
+"""How many of the results found in the journal are still the ones that parents get."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def bench() -> Bench:
 
 
 def ask(bench: Bench, *parts: wire.Part) -> int:
-    """Let the script ask; return how many results still stand."""
+    """Let the script make a call; return how many results are still used."""
     root = bench.begin(W1)
     bench.tell(ORIGIN, PLAIN, *calls(*parts, attempt=root))
     return bench.broker.ledger.reused.count
 
 
-def test_results_called_as_before_count(bench: Bench) -> None:
+def test_results_of_unchanged_calls_count_as_reused(bench: Bench) -> None:
     assert ask(bench, part(0, 0, 1), part(1, 0, 4), part(2, 0, 5)) == 10
 
 

@@ -1,4 +1,4 @@
-"""Sizes of finished calls: right for any order of coming and going, and small."""
+"""The sizes of finished calls are correct for any order of changes, and need little memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_sizes_are_a_map_with_a_default(steps: list[tuple[str, int, int]]) -> None:
+def test_sizes_behave_like_a_map_with_a_default(steps: list[tuple[str, int, int]]) -> None:
     sizes, expected = Sizes(), dict[int, int]()
     for what, call, size in steps:
         if what == "set":

@@ -31,7 +31,7 @@ def batch(state: DurableState, call: int = 0) -> Batch:
     return state.parent(ROOT).batches[call]
 
 
-def test_a_part_that_is_known_brings_nothing_new() -> None:
+def test_a_known_part_changes_nothing() -> None:
     state = DurableState(RUN)
 
     assert put(state, part(0, 0, 5)) == [(0, 5)]
@@ -39,8 +39,8 @@ def test_a_part_that_is_known_brings_nothing_new() -> None:
     assert state.items_known == 5
 
 
-def test_a_part_with_other_arguments_takes_the_place_of_what_is_not_done() -> None:
-    # Given a batch of five with one done
+def test_a_part_with_other_arguments_replaces_items_that_are_not_done() -> None:
+    # Given a batch of five items, one of them done
     state = DurableState(RUN)
     put(state, part(0, 0, 5))
     end(state, (0, 1))
@@ -48,7 +48,7 @@ def test_a_part_with_other_arguments_takes_the_place_of_what_is_not_done() -> No
     # When the parent comes back with others
     assert put(state, part(0, 0, 5, salt=1), record=2) == [(1, 5)]
 
-    # Then outcomes of the old ones do not count any more, and those of the new ones do
+    # Then outcomes of the old items do not count any more, and those of the new ones count
     end(state, (1, 3))
     assert list(batch(state).done) == [(0, 1)]
     end(state, (1, 3), salt=1)
@@ -56,7 +56,7 @@ def test_a_part_with_other_arguments_takes_the_place_of_what_is_not_done() -> No
     assert state.items_known == 5
 
 
-def test_a_fresh_part_takes_the_place_of_what_is_done() -> None:
+def test_a_fresh_part_replaces_finished_items() -> None:
     state = DurableState(RUN)
     put(state, part(0, 0, 2))
     end(state, (0, 2))
@@ -77,7 +77,7 @@ def test_a_finished_map_that_a_changed_script_makes_longer_is_opened_again() -> 
     assert put(state, part(0, 0, 5), record=2) == [(3, 5)]
 
 
-def test_a_map_that_a_changed_script_makes_shorter_is_cut_off() -> None:
+def test_a_map_that_a_changed_script_makes_shorter_is_truncated() -> None:
     state = DurableState(RUN)
     put(state, part(0, 0, 5))
 
@@ -98,7 +98,7 @@ def test_a_finished_batch_keeps_neither_items_nor_arguments() -> None:
     assert (parent.batches, list(parent.finished), state.args_bytes) == ({}, [(0, 1)], 0)
 
 
-def test_arguments_that_are_replaced_or_dropped_are_not_counted_any_more() -> None:
+def test_replaced_or_dropped_arguments_are_not_counted_any_more() -> None:
     state = DurableState(RUN)
     put(state, part(0, 0, 4))
     once = state.args_bytes
@@ -154,7 +154,7 @@ edits = st.lists(
 @settings(max_examples=200, deadline=None)
 @given(edits)
 def test_the_recovered_state_equals_the_live_one(steps: list[tuple[str, int, int, int]]) -> None:
-    # Given a broker that was told all sorts of things
+    # Given a broker with records of every kind
     bench = Bench()
     root = bench.begin(W1)
     for kind, call, size, salt in steps:
@@ -169,11 +169,11 @@ def test_the_recovered_state_equals_the_live_one(steps: list[tuple[str, int, int
         else:
             bench.arrive(W1)
 
-    # When a new one reads what it has written
+    # When a new broker reads its records
     theirs = bench.again().broker.state
     ours = bench.broker.state
 
-    # Then it knows the same
+    # Then both states are equal
     mine, found = ours.parent(ROOT), theirs.parent(ROOT)
     assert list(found.finished) == list(mine.finished)
     assert found.sizes == mine.sizes
@@ -202,7 +202,7 @@ def test_arguments_are_erased_with_the_last_outcome_of_their_record() -> None:
         bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 2), part(1, 0, 1), attempt=root)), W1
     )[:1]
 
-    # When all but one are done, they are kept; with the last one they go
+    # When all but one are done, the arguments are kept; with the last one they are erased
     bench.tell(W1, outcomes(0, 0, 1))
     bench.tell(W1, outcomes(1, 0, 1))
     assert [key for table, key in bench.journal if table is Table.ARGS]
@@ -212,7 +212,7 @@ def test_arguments_are_erased_with_the_last_outcome_of_their_record() -> None:
     assert sent.call == 0
 
 
-def test_arguments_of_what_failed_are_kept_for_another_try() -> None:
+def test_arguments_of_failed_items_are_kept_for_another_try() -> None:
     bench = Bench()
     root = bench.begin(W1)
     bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 2), attempt=root))
@@ -224,7 +224,7 @@ def test_arguments_of_what_failed_are_kept_for_another_try() -> None:
     assert bench.broker.state.parent(ROOT).args_left == {}
 
 
-def test_items_whose_arguments_are_missing_are_forgotten_so_that_they_are_asked_for_again() -> None:
+def test_items_whose_arguments_are_missing_are_forgotten_so_that_they_are_made_again() -> None:
     state = DurableState(RUN)
     put(state, part(0, 0, 3))
     put(state, part(1, 0, 2), record=2)
@@ -236,7 +236,7 @@ def test_items_whose_arguments_are_missing_are_forgotten_so_that_they_are_asked_
     assert put(state, part(1, 0, 2), record=3) == [(0, 2)]
 
 
-def test_a_parent_that_was_done_is_dropped_again() -> None:
+def test_a_parent_that_was_done_is_dropped_after_a_lost_erasure() -> None:
     # Given records of a child whose erasure was lost
     state = DurableState(RUN)
     key = state.parent(item_path(ROOT, 0, 0)).prefix

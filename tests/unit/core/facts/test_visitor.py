@@ -1,4 +1,4 @@
-"""What a reader of LOG is told of each record."""
+"""A visitor of LOG is called for each record."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOW = wire.Attempt(1, 1)
 
 
 class Listener(LogVisitor):
-    """Writes down what it is told."""
+    """Records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, ...]] = []
@@ -45,11 +45,11 @@ def methods_called(record: wire.Logged) -> list[str]:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_visitor_calls_the_method_of_a_records_kind(record: Any, method: str) -> None:
+def test_the_visitor_calls_the_method_for_the_kind_of_a_record(record: Any, method: str) -> None:
     assert methods_called(record) == [method]
 
 
-def test_visitor_reports_the_items_of_a_part_then_its_end_then_renewed_items() -> None:
+def test_the_visitor_reports_the_items_of_a_part_then_its_end_then_renewed_items() -> None:
     record, _ = calls(part(0, 2, 4, fresh=True), part(1, 0, 3, last=False), attempt=NOW)
     assert isinstance(record, wire.Calls)
     listener = Listener()

@@ -21,7 +21,7 @@ def settled(*chunks: OutcomeChunk) -> Call:
     return call
 
 
-def test_a_chunk_of_an_outcome_has_the_values_and_failures_of_its_items() -> None:
+def test_a_part_of_an_outcome_has_the_values_and_failures_of_its_items() -> None:
     values = [b"Va", b"Vb", b"Vc"]
     outcome = wire.Outcome(0, 5, FN, digests(5, 6, 7), values, [0, 2], 0.0)
     found = OutcomeChunk.of(outcome, 6, 8, arrival=1)
@@ -30,7 +30,7 @@ def test_a_chunk_of_an_outcome_has_the_values_and_failures_of_its_items() -> Non
     assert OutcomeChunk.of(outcome, 5, 8, arrival=1).values is values, "it is not copied"
 
 
-def test_an_item_is_found_in_its_chunk_whatever_the_order_of_arrival() -> None:
+def test_an_item_is_found_in_its_part_whatever_the_order_of_arrival() -> None:
     call = settled(chunk(4, 6), chunk(0, 2), chunk(8, 9))
     assert [each.start for each in call.chunks] == [0, 4, 8]
     found = {index: call.find(index) for index in range(10)}

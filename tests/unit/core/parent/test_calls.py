@@ -1,4 +1,4 @@
-"""The calls of a parent: each item is settled once, by an outcome of this very item (P1)."""
+"""The calls of a parent: each item is settled once, by an outcome of the same item (P1)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def outcome(number: int, start: int, stop: int, **more: Any) -> wire.Outcome:
     return wire.Outcome(number, start, fields["fingerprint"], marks, values, spent_s=stop - start)
 
 
-def test_calls_are_numbered_in_their_order() -> None:
+def test_calls_are_numbered_in_the_order_in_which_they_are_made() -> None:
     calls = made()
     assert [calls.begin(FN, FN).number for _ in range(3)] == [0, 1, 2]
     assert list(calls.open) == [0, 1, 2]

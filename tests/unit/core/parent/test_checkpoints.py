@@ -1,4 +1,4 @@
-"""Checkpoints in a parent: what it waits for at a block, and what it continues with."""
+"""Checkpoints in a parent: what it waits for when it enters a block, and from what it continues."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def entered(of: Parent) -> OpenBlock:
     return of.enter_block("main")
 
 
-def test_a_block_waits_for_the_newest_generation_that_there_is() -> None:
+def test_a_block_waits_for_its_newest_generation() -> None:
     of = going_on()
     block = entered(of)
     first, second = record(NOW, 1, 2), record(NOW, 2, 4)
@@ -48,7 +48,7 @@ def test_a_block_waits_for_the_newest_generation_that_there_is() -> None:
     assert [each.gen for each in of.durable.candidates(block)] == [2, 1]
 
 
-def test_a_block_that_has_no_checkpoint_waits_for_one_page_only() -> None:
+def test_a_block_without_a_checkpoint_waits_for_one_page_only() -> None:
     of = going_on()
     block = entered(of)
     page(of, last=False)
@@ -84,7 +84,7 @@ def test_counters_never_decrease() -> None:
     assert of.begin(FN, FN).number == 8
 
 
-def test_a_pending_future_is_settled_by_what_has_come_meanwhile() -> None:
+def test_a_pending_future_is_settled_by_an_outcome_that_has_arrived_meanwhile() -> None:
     of = going_on()
     block = entered(of)
     kept = record(NOW, 1, 5, pending=[2, 3])
@@ -109,7 +109,7 @@ def checkpoint_made(of: Parent, block: OpenBlock) -> wire.Checkpoint:
     return made
 
 
-def test_a_generation_names_the_calls_that_are_not_done_and_those_with_unread_files() -> None:
+def test_a_generation_names_unfinished_calls_and_those_with_unread_files() -> None:
     of = Parent(ROOT, NOW, say=lambda _: None)
     before = of.begin(FN, FN)
     of.add(before, digests(0), [b"arg"], last=True)
@@ -120,10 +120,11 @@ def test_a_generation_names_the_calls_that_are_not_done_and_those_with_unread_fi
     of.outcomes(outcomes(small.number, 0, 1))
     of.outcomes(outcomes(large.number, 0, 1, value=FILE))
 
-    # What is not done, and what can still be read from a file; not what is in memory, or has no items
+    # It names unfinished calls, and calls whose values are still in files; not calls in memory or
+    # without items
     assert checkpoint_made(of, block).held == [large.number, late.number]
 
-    # When what has come is read, nothing names the call any more
+    # When the arrived values are read, the call is not named any more
     assert large.find(0) is not None
     del each, large
     of.outcomes(outcomes(late.number, 0, 1))
@@ -139,14 +140,14 @@ def test_a_future_made_before_the_block_is_settled_by_reading_the_history_again(
     page(of, outcomes(0, 0, 1), kept, last=False)
     of.continue_from(block, kept)
 
-    # Given a call whose outcome has come and gone, and a page that is asked for already
+    # Given a call whose outcome has arrived and was dropped, and a page that is already requested
     again = of.revive(0, FN, FN, 0, digests(0))
     assert again.find(0) is None
     assert of.page_wanted() is not None
     page(of)
     assert not of.history.replaying
 
-    # Then all is read once more, from the call on, and counts as recovered
+    # Then the history is read once more, from the call on, and counts as recovered
     wanted = of.page_wanted()
     assert wanted is not None
     assert wire.decode_up(wanted) == wire.HistoryWanted(ROOT, NOW, 0, 0, of.history.pages_asked)
@@ -156,7 +157,7 @@ def test_a_future_made_before_the_block_is_settled_by_reading_the_history_again(
     assert of.page_wanted() is None
 
 
-def test_a_block_entered_while_the_history_is_read_has_it_read_again() -> None:
+def test_a_block_entered_while_the_history_is_read_makes_it_read_again() -> None:
     of = going_on()
     of.add(of.begin(FN, FN), digests(0), [b"arg"], last=True)
     kept = record(NOW, 1, 3, pending=[0], entry=1)
@@ -167,7 +168,7 @@ def test_a_block_entered_while_the_history_is_read_has_it_read_again() -> None:
     of.continue_from(block, kept)
 
     again = of.revive(0, FN, FN, 0, digests(0))
-    page(of)  # what was running begins after the call
+    page(of)  # the present reading begins after the call
 
     assert again.find(0) is None
     assert of.page_wanted() is not None
@@ -192,7 +193,7 @@ def test_a_future_whose_call_the_code_has_replaced_is_refused_when_the_history_l
     future = of.revive(0, FN, FN, 0, digests(0, salt=1), name="f")
     inside = of.revive(2, FN, FN, 0, digests(0))
 
-    # Then a new broker is no reason, and the end of the history is one
+    # Then a new broker is no reason to refuse, and the end of the history is one
     of.reconnect()
     of.page_wanted()
     page(of, other, last=False)
@@ -214,7 +215,7 @@ def test_a_future_whose_call_the_code_has_replaced_is_refused_when_the_history_l
         (FN, "f", 1, True),
     ],
 )
-def test_a_future_whose_call_is_under_way_waits_for_it_only_if_it_is_the_very_same(
+def test_a_future_waits_for_a_running_call_only_if_it_is_the_same_call(
     fn: bytes, name: str, salt: int, *, refused: bool
 ) -> None:
     of = going_on()

@@ -1,4 +1,4 @@
-"""Open blocks and their generations, without the parent around them."""
+"""Open blocks and their generations, tested without the parent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def generation(gen: int, *, name: str = "main", opening: int = 0) -> wire.Checkp
     )
 
 
-def test_a_block_is_known_by_its_name_and_how_often_that_was_opened() -> None:
+def test_a_block_is_identified_by_its_name_and_the_number_of_its_opening() -> None:
     durable = Durable()
     first = durable.enter("main", 0, 0)
     inner = durable.enter("inner", 1, 0)
@@ -30,7 +30,7 @@ def test_a_block_is_known_by_its_name_and_how_often_that_was_opened() -> None:
     assert (second.entry, second.entry_observation) == (5, 3)
 
 
-def test_leaving_a_block_closes_what_was_left_open_inside() -> None:
+def test_leaving_a_block_closes_blocks_left_open_inside() -> None:
     durable = Durable()
     outer = durable.enter("main", 0, 0)
     inner = durable.enter("inner", 0, 0)

@@ -1,4 +1,4 @@
-"""Calls that a parent gives up: it ends them, tells the broker, and waits for what is under way."""
+"""Calls that a parent gives up: it ends them, tells the broker, and waits for running items."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def heard(of: Parent) -> list[wire.Up]:
     return [wire.decode_up(frame) for frame in of.frames()]
 
 
-def test_a_finalizer_only_notes_its_call() -> None:
+def test_a_finalizer_only_records_its_call() -> None:
     of = parent()
     made = call(of, 4, last=False)
     of.frames()
@@ -42,7 +42,7 @@ def test_a_finalizer_only_notes_its_call() -> None:
     assert heard(of) == []
 
 
-def test_started_items_are_awaited_and_their_values_dropped() -> None:
+def test_started_items_are_awaited_and_their_values_are_dropped() -> None:
     of = parent()
     made = call(of, 4)
     of.given_up.name(made, abandoned=True)
@@ -59,14 +59,14 @@ def test_started_items_are_awaited_and_their_values_dropped() -> None:
     assert of.calls.under_way.in_messages == 0
 
 
-def test_a_wanted_call_ignores_what_another_attempt_gave_up() -> None:
+def test_a_call_that_is_wanted_ignores_that_another_attempt_gave_it_up() -> None:
     of = parent()
     made = call(of, 4)
     of.abandoned(wire.Abandoned(ROOT, 0, [EVERYTHING]))
     assert list(made.left) == [(0, 4)]
 
 
-def test_a_replay_asks_for_nothing_and_tells_the_broker_afterwards() -> None:
+def test_a_replay_makes_no_calls_for_given_up_maps_and_tells_the_broker_afterwards() -> None:
     of = parent(replaying=True)
     made = call(of, 4)
     of.given_up.name(made, abandoned=True)
@@ -79,7 +79,7 @@ def test_a_replay_asks_for_nothing_and_tells_the_broker_afterwards() -> None:
     assert list(made.left) == [(2, 4)]
 
 
-def test_a_new_broker_is_told_of_all_given_up_calls_that_are_not_over() -> None:
+def test_a_new_broker_is_told_of_all_unfinished_calls_that_were_given_up() -> None:
     of = parent()
     for _ in range(2):
         of.given_up.name(call(of, 2), abandoned=True)

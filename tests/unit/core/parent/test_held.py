@@ -57,7 +57,7 @@ def test_a_call_whose_items_are_all_settled_holds_none() -> None:
 
 
 def test_calls_are_sent_in_the_order_in_which_they_were_made() -> None:
-    """Those that are found by content have numbers in no order."""
+    """The numbers of calls that are found by content have no order."""
     held = HeldItems()
     for call in (7, 1, 4):
         held.hold(part(0, 3, call=call), args(0, 3))
@@ -78,7 +78,7 @@ def test_calls_are_forgotten_one_by_one_or_all() -> None:
     assert held.calls() == []
 
 
-def test_items_that_are_asked_for_again_are_marked() -> None:
+def test_items_that_are_requested_again_are_marked() -> None:
     pieces = with_fresh(part(0, 6), args(0, 6), Intervals([(1, 3)]))
 
     assert spans(pieces) == [(0, 1, False), (1, 3, False), (3, 6, True)]

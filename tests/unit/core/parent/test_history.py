@@ -1,4 +1,4 @@
-"""A parent's history: pages in their order, observations without gap (P2)."""
+"""A parent's history: pages in order, observations without gaps (P2)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def with_recorded(*observations: wire.Observation) -> ParentHistory:
     return history
 
 
-def test_one_page_is_asked_for_at_a_time() -> None:
+def test_only_one_page_is_requested_at_a_time() -> None:
     history = ParentHistory(replaying=True)
     assert history.is_page_due(0, early=False)
 
@@ -45,7 +45,7 @@ def test_a_page_of_an_older_request_is_refused() -> None:
     assert (history.after, history.page_asked) == (0, True)
 
 
-def test_a_page_is_due_early_when_half_of_the_last_one_is_used_up() -> None:
+def test_a_page_is_requested_early_when_half_of_the_last_one_is_used() -> None:
     history = with_recorded(observation(0), observation(1))
     history.ahead = 10
 
@@ -53,7 +53,7 @@ def test_a_page_is_due_early_when_half_of_the_last_one_is_used_up() -> None:
     assert history.is_page_due(3, early=True)
 
 
-def test_a_live_parent_asks_for_pages_only_after_its_broker_was_replaced() -> None:
+def test_a_live_parent_requests_pages_only_after_its_broker_was_replaced() -> None:
     history = ParentHistory(replaying=False)
     assert not history.is_page_due(0, early=False)
 
@@ -63,7 +63,7 @@ def test_a_live_parent_asks_for_pages_only_after_its_broker_was_replaced() -> No
     assert history.is_page_due(0, early=False)
 
 
-def test_observations_are_numbered_after_the_history_without_gap() -> None:
+def test_observations_are_numbered_after_the_history_without_gaps() -> None:
     history = with_recorded(observation(0), observation(1, answer=b"b"))
 
     assert [history.use("done", 0), history.use("done", 0)] == [b"a", b"b"]
@@ -78,7 +78,7 @@ def test_an_observation_that_a_log_holds_twice_is_used_once() -> None:
     assert [each.no for each in history.recorded] == [0, 1, 2]
 
 
-def test_an_observation_of_another_place_is_not_used() -> None:
+def test_an_observation_of_another_position_is_not_used() -> None:
     history = with_recorded(observation(0, "done", 3))
 
     assert history.differs("done", 2)
@@ -98,7 +98,7 @@ def test_a_rewind_drops_what_was_recorded_before_the_mark() -> None:
     assert not history.rewind()
 
 
-def test_numbers_of_observations_that_are_given_up_are_not_used_again() -> None:
+def test_numbers_of_dropped_observations_are_not_used_again() -> None:
     history = with_recorded(observation(0), observation(1), observation(2))
 
     history.give_up()
@@ -107,7 +107,7 @@ def test_numbers_of_observations_that_are_given_up_are_not_used_again() -> None:
     assert history.new("done", 0, b"").no == 3
 
 
-def test_skipping_to_an_observation_never_goes_back() -> None:
+def test_skipping_to_an_observation_never_moves_back() -> None:
     history = with_recorded(observation(0), observation(1), observation(2))
 
     history.skip_to(2)
@@ -117,7 +117,7 @@ def test_skipping_to_an_observation_never_goes_back() -> None:
     assert [each.no for each in history.recorded] == [2]
 
 
-def test_reading_again_waits_for_the_end_of_what_is_being_read() -> None:
+def test_another_reading_waits_for_the_end_of_the_present_one() -> None:
     history = ParentHistory(replaying=True)
     history.after = 5
     history.read_again()
@@ -145,15 +145,14 @@ def test_every_turn_in_every_phase_does_what_the_table_says(
         return
     history.turn(turn)
 
-    # A parent never replays again once it is live, and a cut is for good
+    # A live parent never replays again, and a cut is final
     assert not (
         history.replaying and phase not in (HistoryPhase.REPLAYING, HistoryPhase.REPLAYING_TWICE)
     )
     assert (history.phase is HistoryPhase.CUT_OFF) == (
         HistoryPhase.CUT_OFF is phase or turn is Turn.CUT
     )
-    # Whoever begins to catch up reads from the beginning; whoever is asked to read again
-    # meanwhile continues first
+    # Catching up reads from the beginning; a request to read again waits for the present reading
     begins = turn is Turn.RECONNECTED or phase is not history.phase
     waits = history.phase is HistoryPhase.CATCHING_UP_TWICE and turn is Turn.READ_AGAIN
     assert history.after == (0 if history.catching_up and begins and not waits else 5)

@@ -1,4 +1,4 @@
-"""What a parent says or refuses where its replay differs (J1 to J3)."""
+"""What a parent reports or refuses when its replay differs (J1 to J3)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.bench import FN, digests
 
 
 class Scene:
-    """A judge, and calls that it is shown."""
+    """A judge, and calls that it judges."""
 
     def __init__(self, **policy: Any) -> None:
         self.notes: list[str] = []
@@ -73,7 +73,7 @@ def test_a_call_that_only_the_history_can_settle_is_not_judged() -> None:
     assert scene.notes == []
 
 
-def test_a_strict_replay_refuses_for_good() -> None:
+def test_a_strict_replay_refuses_finally() -> None:
     scene = Scene(strict=True)
     scene.doubted()
 
@@ -97,7 +97,7 @@ def test_no_call_replaces_a_started_call_that_is_not_idempotent() -> None:
     assert again.judge.refusal is None
 
 
-def test_much_computing_is_not_discarded_without_the_user_s_consent() -> None:
+def test_many_results_are_not_discarded_without_the_consent_of_the_user() -> None:
     scene = Scene(discard_s_max=10.0)
     scene.doubted(took_s=6.0)
     scene.look()
@@ -108,7 +108,7 @@ def test_much_computing_is_not_discarded_without_the_user_s_consent() -> None:
         scene.look()
 
 
-def test_a_call_that_was_started_is_not_started_at_another_place() -> None:
+def test_a_started_call_is_not_started_again_at_another_position() -> None:
     scene = Scene()
     call = scene.call()
     ahead = wire.Outcome(7, 0, FN, digests(0), [b"Vx"], once=True)

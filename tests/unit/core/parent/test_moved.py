@@ -1,4 +1,4 @@
-"""Results that have moved are found by function and arguments; those that draw are bound to their place."""
+"""Moved results are found by function and arguments; random results are bound to their position."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def outcome(call: int, args: Sequence[int], start: int = 0, **more: Any) -> wire
 
 
 def replay(calls: int = 9) -> tuple[Parent, list[str]]:
-    """Return a parent that replays a history, and what it says."""
+    """Return a parent that replays a history, and its reports."""
     notes: list[str] = []
     of = Parent(ROOT, ATTEMPT, replaying=True, say=notes.append)
     of.history.known_calls = calls
@@ -36,7 +36,7 @@ def replay(calls: int = 9) -> tuple[Parent, list[str]]:
 
 
 def tell(of: Parent, *outcomes: wire.Outcome) -> None:
-    """Tell it the one page of its history."""
+    """Give it the only page of its history."""
     head = wire.History(ROOT, ATTEMPT, 9, last=True, calls=of.history.known_calls, no=1)
     of.page(head, [wire.Outcomes(ROOT, [each]) for each in outcomes])
 
@@ -48,7 +48,7 @@ def ask(of: Parent, *args: int, fn: bytes = FN) -> int:
 
 
 def found(of: Parent) -> dict[tuple[int, int], bytes]:
-    """Return what the parent brings to the broker: (call, item) -> value."""
+    """Return the moved results that the parent sends to the broker: (call, item) -> value."""
     messages = [wire.decode_up(frame) for frame in of.frames()]
     return {
         (item.call, item.start + at): value
@@ -82,14 +82,14 @@ def test_a_call_added_before_others_keeps_their_results() -> None:
 
 def test_a_removed_call_keeps_the_results_of_later_ones() -> None:
     of, _ = replay(calls=3)
-    ask(of, 4, 5)  # in the place of the first of three calls
+    ask(of, 4, 5)  # in place of the first of three calls
     tell(of, outcome(0, [1, 2]), outcome(1, [4, 5]), outcome(2, [6]))
     ask(of, 6)
 
     assert found(of) == {(0, 0): b"V4", (0, 1): b"V5", (1, 0): b"V6"}
 
 
-def test_results_that_are_random_failed_or_uncompared_are_not_found_elsewhere() -> None:
+def test_results_that_are_random_failed_or_uncompared_are_not_used_at_another_position() -> None:
     nothing = bytes(16)
     for each in (
         outcome(0, [1], pure=False),
@@ -120,7 +120,7 @@ def test_a_replay_without_a_difference_searches_for_nothing() -> None:
     assert of.calls.recovered == 2
 
 
-def test_a_fork_finds_results_that_its_source_had_after_the_point() -> None:
+def test_a_fork_finds_results_of_its_source_from_after_the_point() -> None:
     of, _ = replay(calls=0)
     ask(of, 0, 1)
 
@@ -137,14 +137,14 @@ def test_no_call_replaces_one_that_must_not_start_twice(where: str) -> None:
     other = [] if where == "in its place" else [outcome(0, [5], pure=False)]
     ask(of, 7 if other else 8)
 
-    # Then it is refused, by name, and stays so
+    # Then the replay is refused, with the name of the call, and stays refused
     with pytest.raises(BegunBeforeError, match="idempotent=False and was started"):
         tell(of, *other, paid)
     assert of.judge.refusal is not None
     assert not [m for m in map(wire.decode_up, of.frames()) if isinstance(m, wire.Calls)]
 
 
-def test_a_call_that_must_not_start_twice_is_repeated_where_the_user_has_said_so() -> None:
+def test_a_call_that_must_not_start_twice_is_repeated_if_the_user_has_allowed_it() -> None:
     of, _ = replay(calls=1)
     of.judge.policy.recompute = ("*",)
     ask(of, 8)
@@ -155,7 +155,7 @@ def test_a_call_that_must_not_start_twice_is_repeated_where_the_user_has_said_so
 
 
 def test_the_broker_counts_found_results_and_confirms_them_after_the_commit() -> None:
-    # Given a script that asks for what it has found at another place
+    # Given a script that makes a call whose results it has found at another position
     bench = Bench()
     root = bench.begin(W1)
     of = Parent(ROOT, root, replaying=True)
@@ -168,14 +168,14 @@ def test_the_broker_counts_found_results_and_confirms_them_after_the_commit() ->
     messages = [wire.decode_up(frame) for frame in of.frames()]
     actions = bench.tell(ORIGIN, *messages)
 
-    # Then the new item is all that is left to do, and the others are told
+    # Then only the new item has to run, and the other results are sent
     assert bench.broker.state.parents[ROOT].batches[0].undone == Intervals([(0, 1)])
     for found in sent(actions, ORIGIN, wire.Outcomes):
         of.outcomes(found)
     call = of.calls.open[0]
     assert list(call.left) == [(0, 1)]
     assert [value for chunk in call.chunks for value in chunk.values] == [b"V1", b"V2"]
-    # And they count as taken from the journal, until the parent makes another call there
+    # And they count as taken from the journal, until the parent makes another call at this position
     assert bench.broker.ledger.reused.count == 2
     bench.broker.ledger.reused.lose(ROOT, 0, [(1, 2)], Intervals([(2, 3)]))
     assert bench.broker.ledger.reused.count == 1

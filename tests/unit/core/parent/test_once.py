@@ -1,4 +1,4 @@
-"""`once` in the parent machine: skipped if it had ended, run again if not."""
+"""`once` in the parent machine: skipped if its function had ended, otherwise run again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ATTEMPT = wire.Attempt(1, 1)
 
 
 class Life:
-    """One attempt at the root, and what it has said; the next one is told all of that."""
+    """One attempt of the root, and its messages; the next attempt gets all of them."""
 
     def __init__(
         self, before: Life | None = None, *, cut: int | None = None, strict: bool = False
@@ -47,7 +47,7 @@ class Life:
         return made.number
 
     def once(self, value: bytes, *, calls: int = 0, inside: bytes = b"", name: str = "f") -> bytes:
-        """Do `once` of a function that makes calls and has another `once` inside."""
+        """Call `once` with a function that makes calls and calls `once` itself."""
         return self._once(value, calls, inside, name, 0)
 
     def _once(self, value: bytes, calls: int, inside: bytes, name: str, depth: int) -> bytes:
@@ -104,7 +104,7 @@ def test_an_answer_that_an_older_version_recorded_after_calls_is_found_at_their_
     assert not new.notes
 
 
-def test_another_function_at_the_same_place_gets_the_recorded_answer_and_a_report() -> None:
+def test_another_function_at_the_same_position_gets_the_recorded_answer_and_a_report() -> None:
     first = Life()
     first.once(b"0a", name="pay")
 
@@ -115,13 +115,13 @@ def test_another_function_at_the_same_place_gets_the_recorded_answer_and_a_repor
         Life(first, strict=True).once(b"0b", name="stamp")
 
 
-def test_an_answer_is_durable_when_the_broker_confirms_it_or_the_next_broker_does() -> None:
+def test_an_answer_is_durable_when_this_broker_or_the_next_one_confirms_it() -> None:
     life = Life()
     life.once(b"0a")
     frames = life.parent.frames()
     assert not life.parent.once.is_durable
 
-    # A broker that is new is asked again
+    # A new broker is asked again
     life.parent.reconnect()
     assert life.parent.frames() == frames
 
@@ -129,7 +129,7 @@ def test_an_answer_is_durable_when_the_broker_confirms_it_or_the_next_broker_doe
     assert life.parent.once.to_ask_again() == []
 
 
-def test_the_broker_confirms_after_the_commit_and_logs_once() -> None:
+def test_the_broker_confirms_an_answer_after_the_commit_and_logs_it_once() -> None:
     bench = Bench()
     root = bench.begin()
     observed = wire.Observed(ROOT, root, [wire.Observation(0, "once", 0, b"0a")], asks=True)

@@ -1,4 +1,4 @@
-"""What a parent sends: in the order in which it did it, observations in front (P3)."""
+"""A parent sends messages in the order of its actions, observations first (P3)."""
 
 from __future__ import annotations
 

@@ -91,12 +91,12 @@ def test_a_settled_call_is_dropped() -> None:
 
 
 def test_a_replay_sends_only_what_the_history_does_not_settle() -> None:
-    # Given a parent that replays and makes a call of five
+    # Given a parent that replays and makes a call of five items
     of = parent(replaying=True)
     made = call(of, 0, 5)
     assert asked(of) == []
 
-    # When the history has three of them
+    # When the history has outcomes of three of them
     page(of, outcomes(0, 1, 4), observed(0, "once", 1))
 
     # Then the others are sent
@@ -115,7 +115,7 @@ def test_outcomes_of_later_calls_wait_for_these_calls() -> None:
     assert value(made, 0) == b"Vvalue0"
 
 
-def test_a_lazy_map_finds_the_outcomes_of_items_that_come_later() -> None:
+def test_a_lazy_map_finds_outcomes_of_items_that_it_makes_later() -> None:
     of = parent(replaying=True)
     page(of, outcomes(0, 0, 4))
     made = of.begin(FN, FN)
@@ -126,17 +126,17 @@ def test_a_lazy_map_finds_the_outcomes_of_items_that_come_later() -> None:
     assert [value(made, index) for index in (0, 3)] == [b"Vvalue0", b"Vvalue3"]
 
 
-def test_an_outcome_of_other_arguments_makes_its_item_fresh_once() -> None:
+def test_an_outcome_of_other_arguments_makes_its_item_run_again_once() -> None:
     # Given a replay whose call has other arguments than the journal
     of = parent(replaying=True)
     made = call(of, 0, 2, salt=7)
 
-    # When the page comes, and the same outcomes once more from elsewhere
+    # When the page arrives, and the same outcomes arrive once more in another way
     page(of, outcomes(0, 0, 2))
     assert asked(of) == [(0, 0, 2, True)]
     of.outcomes(outcomes(0, 0, 2))
 
-    # Then nothing stale has settled them, and they were asked for once
+    # Then no stale outcome has settled them, and they were sent once
     assert value(made, 0) is None
     assert asked(of) == []
     of.outcomes(outcomes(0, 0, 2, salt=7))
@@ -166,7 +166,7 @@ def long_outcome(start: int, stop: int, spent_s: float) -> wire.Outcomes:
     return wire.Outcomes(ROOT, [msgspec.structs.replace(item, spent_s=spent_s)])
 
 
-def test_a_resume_does_not_discard_much_computing_without_the_user_s_consent() -> None:
+def test_a_resume_does_not_discard_many_results_without_the_consent_of_the_user() -> None:
     of = parent(replaying=True, policy=Policy(discard_s_max=60.0))
     call(of, 0, 2, salt=7)
 
@@ -186,7 +186,7 @@ def test_a_resume_does_not_discard_much_computing_without_the_user_s_consent() -
         (Policy(), 61.0),
     ],
 )
-def test_little_computing_and_results_that_the_user_gave_up_are_discarded(
+def test_few_results_and_results_that_the_user_gave_up_are_discarded(
     policy: Policy, spent_s: float
 ) -> None:
     of = parent(replaying=True, policy=policy)
@@ -195,7 +195,7 @@ def test_little_computing_and_results_that_the_user_gave_up_are_discarded(
     assert asked(of) == [(0, 0, 2, True)]
 
 
-def test_computing_that_a_later_outcome_replaces_does_not_count_as_discarded() -> None:
+def test_results_that_a_later_outcome_replaces_do_not_count_as_discarded() -> None:
     of = parent(replaying=True, policy=Policy(discard_s_max=60.0))
     call(of, 0, 1, salt=7)
     page(of, long_outcome(0, 1, 61.0), outcomes(0, 0, 1, salt=7))
@@ -213,19 +213,19 @@ def test_observations_are_sent_before_the_next_call() -> None:
     assert [type(wire.decode_up(f)) for f in of.frames()] == [wire.Observed, wire.Calls, wire.Args]
 
 
-def test_observations_are_repeated_in_their_order() -> None:
+def test_observations_are_repeated_in_order() -> None:
     # Given a replay with two recorded answers on two pages
     of = parent(replaying=True)
     assert of.history.needs_page()
     page(of, observed(0, "once", 0, b"first"), last=False)
 
-    # When it asks again, then it is told the same, and needs the next page for the second
+    # When it asks again, then it gets the same answer, and needs the next page for the second
     assert of.recall("once") == b"first"
     assert of.history.needs_page()
     page(of, observed(1, "once", 0, b"second"))
     assert of.recall("once") == b"second"
 
-    # And after the last one it gets new answers, with the next number
+    # And after the last recorded answer it gets new ones, with the next number
     assert of.recall("once") is None
     of.observe("once", b"third")
     (message,) = map(wire.decode_up, of.frames())
@@ -233,13 +233,14 @@ def test_observations_are_repeated_in_their_order() -> None:
     assert [each.no for each in message.observations] == [2]
 
 
-def test_an_answer_for_another_place_ends_the_use_of_the_history() -> None:
+def test_an_answer_for_another_position_ends_the_use_of_the_history() -> None:
     # Given a history that continues with another question
     notes: list[str] = []
     of = Parent(ROOT, NOW, replaying=True, say=notes.append)
     page(of, observed(0, "done", 4), observed(1, "done", 5))
 
-    # When the parent asks something else, then it gets new answers, which is said and marked
+    # When the parent asks another question, then it gets new answers, and this is reported and
+    # marked
     assert of.differs("once")
     assert of.recall("once") is None
     assert "gets new answers" in notes[0]
@@ -256,7 +257,7 @@ def test_a_replay_after_a_divergence_follows_the_mark() -> None:
     assert of.recall("once") == b"new"
 
 
-def test_a_page_that_comes_twice_is_used_once() -> None:
+def test_a_page_that_arrives_twice_is_used_once() -> None:
     of = parent(replaying=True)
     page(of, observed(0, "once", 0), last=False)
     page(of, observed(0, "once", 0), last=False)
@@ -265,28 +266,30 @@ def test_a_page_that_comes_twice_is_used_once() -> None:
     assert of.history.needs_page()
 
 
-def test_a_parent_that_outlives_its_broker_asks_from_the_first_call_that_it_misses() -> None:
+def test_a_parent_that_outlives_its_broker_requests_the_history_from_the_first_missing_call() -> (
+    None
+):
     # Given a live parent that waits for its second call
     of = parent()
     call(of, 0, 1)
     made = call(of, 0, 1)
     of.outcomes(outcomes(0, 0, 1))
 
-    # When there is a new broker, then it asks for a page
+    # When there is a new broker, then the parent requests a page
     of.reconnect()
     wanted = of.page_wanted()
     assert wanted is not None
     assert wire.decode_up(wanted) == wire.HistoryWanted(ROOT, NOW, 0, 1, 1)
     assert of.page_wanted() is None
 
-    # And what it missed arrives with it
+    # And the missed outcomes arrive with it
     page(of, outcomes(1, 0, 1))
     assert value(made, 0) == b"Vvalue0"
     assert of.page_wanted() is None
 
 
-def test_a_page_that_was_asked_for_before_a_cut_is_not_taken_for_one_asked_for_since() -> None:
-    # Given a live parent that has asked for a page, and again after a cut
+def test_a_page_that_was_requested_before_a_cut_is_not_taken_for_a_later_one() -> None:
+    # Given a live parent that has requested a page, and again after a cut
     of = parent()
     made = call(of, 0, 2)
     of.reconnect()
@@ -294,10 +297,10 @@ def test_a_page_that_was_asked_for_before_a_cut_is_not_taken_for_one_asked_for_s
     of.reconnect()
     assert of.page_wanted() is not None
 
-    # When the first question is answered after all, with what there was then
+    # When the first request is answered after all, with the outcomes of that time
     of.page(wire.History(ROOT, NOW, 9, last=True, calls=1, no=1), [outcomes(0, 0, 1)])
 
-    # Then the parent waits for the other answer, which has all
+    # Then the parent waits for the other answer, which is complete
     assert of.history.catching_up
     assert of.page_wanted() is None
     page(of, outcomes(0, 0, 2))
@@ -305,14 +308,15 @@ def test_a_page_that_was_asked_for_before_a_cut_is_not_taken_for_one_asked_for_s
     assert not of.history.catching_up
 
 
-def test_a_replay_asks_for_a_page_early_when_half_of_the_one_before_is_used_up() -> None:
-    # Given a replay that nothing is known of: the first page may be asked for at once, once
+def test_a_replay_requests_a_page_early_when_half_of_the_one_before_is_used() -> None:
+    # Given a replay without pages: the first page may be requested at once, one time
     of = parent(replaying=True)
     assert of.page_wanted(early=True) is not None
     assert of.page_wanted(early=True) is None
     assert of.page_wanted() is None
 
-    # When a page has the outcomes of four calls, of which the parent makes one after the other
+    # When a page has the outcomes of four calls, and the parent makes these calls one after the
+    # other
     whole = [wire.Outcome(number, 0, FN, digests(0), [b"Vvalue0"]) for number in range(4)]
     page(of, wire.Outcomes(ROOT, whole), last=False, calls=9)
     early = []
@@ -321,7 +325,7 @@ def test_a_replay_asks_for_a_page_early_when_half_of_the_one_before_is_used_up()
         call(of, 0, 1)
     early.append(of.page_wanted(early=True) is not None)
 
-    # Then the next one is asked for after the second; observations count, too
+    # Then the next page is requested after the second call; observations count, too
     assert early == [False, False, True, False]
     page(of, *(observed(no, "cpu_count", 3) for no in range(3)), last=False)
     assert of.page_wanted(early=True) is None
@@ -330,7 +334,7 @@ def test_a_replay_asks_for_a_page_early_when_half_of_the_one_before_is_used_up()
     of.recall("cpu_count")
     assert of.page_wanted(early=True) is not None
 
-    # And a parent that is live, or catches up, asks for none early
+    # And a parent that is live, or catches up, requests none early
     page(of)
     assert not of.history.replaying
     assert of.page_wanted(early=True) is None
@@ -340,15 +344,15 @@ def test_a_replay_asks_for_a_page_early_when_half_of_the_one_before_is_used_up()
 
 
 def test_a_call_that_the_history_has_settled_is_not_sent_at_all() -> None:
-    # Given a history that came whole before the calls were made
+    # Given a history that arrived completely before the calls were made
     of = parent(replaying=True)
     page(of, outcomes(0, 0, 3))
     assert not of.history.replaying
 
-    # When the call is made, with one item more than then
+    # When the call is made, with one more item than before
     made = call(of, 0, 4)
 
-    # Then only that one is sent
+    # Then only this item is sent
     assert asked(of) == [(0, 3, 4, False)]
     assert value(made, 2) == b"Vvalue2"
 
@@ -375,7 +379,7 @@ def test_files_of_arguments_are_counted_until_their_items_are_settled() -> None:
     assert sorted(of.calls.under_way.ended_files) == [(0, 0), (0, 2), (0, 3)]
 
 
-def test_a_call_whose_further_arguments_cannot_travel_ends_with_those_it_has() -> None:
+def test_a_call_whose_further_arguments_cannot_be_pickled_ends_with_the_arguments_before() -> None:
     of = parent()
     made = call(of, 0, 2, last=False)
     of.given_up.name(made, abandoned=False)
@@ -388,7 +392,7 @@ def test_a_call_whose_further_arguments_cannot_travel_ends_with_those_it_has() -
     assert not of.calls.open
 
 
-def test_a_question_that_a_broker_did_not_answer_is_sent_to_the_next_one() -> None:
+def test_a_question_that_a_broker_did_not_answer_is_repeated_to_the_next_one() -> None:
     # Given a parent that asks to cancel an item
     parent = Parent(ROOT, wire.Attempt(1, 1))
     call = parent.begin(FN, FN)
@@ -397,11 +401,11 @@ def test_a_question_that_a_broker_did_not_answer_is_sent_to_the_next_one() -> No
     asked = [wire.decode_up(frame) for frame in parent.frames()]
     assert [type(each) for each in asked] == [wire.Calls, wire.Args, wire.Cancel]
 
-    # When the broker is another one, then it asks again
+    # When a new broker begins, then the parent asks again
     parent.reconnect()
     assert [wire.decode_up(frame) for frame in parent.frames()] == [asked[-1]]
 
-    # And what is answered is not asked again; answers without a question change nothing
+    # And an answered question is not repeated; answers without a question change nothing
     parent.cancels.hear(wire.CancelAnswer(ROOT, 0, 0, cancelled=True))
     parent.cancels.hear(wire.CancelAnswer(ROOT, 0, 0, cancelled=False))
     assert parent.cancels.is_answered(0, 0)
@@ -444,7 +448,7 @@ def test_items_that_no_record_settles_are_reported_once_and_sent_again() -> None
         assert asked(of) == [(0, 1, 2, True)]
 
 
-def test_a_strict_parent_raises_at_every_look_and_asks_for_nothing() -> None:
+def test_a_strict_parent_raises_at_every_access_and_makes_no_calls() -> None:
     of, _ = doubtful(strict=True)
     call(of, 0, 2)
     for _ in range(2):

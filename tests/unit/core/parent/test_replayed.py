@@ -1,4 +1,4 @@
-"""A parent against its journal: the first difference, or where the history ends."""
+"""A parent is compared with its journal: the first difference, or the point where the history ends."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def observed(no: int, kind: str, at_call: int) -> wire.Observed:
     return wire.Observed(ROOT, NOW, [wire.Observation(no, kind, at_call, b"a")])
 
 
-def test_the_same_calls_are_no_difference() -> None:
+def test_equal_calls_are_no_difference() -> None:
     of = parent(asked((part(0, 0, 3),), (part(1, 0, 2, last=False), part(1, 2, 4))))
     page(of, outcomes(0, 0, 3), outcomes(1, 0, 4))
     call(of, 0, 3)
@@ -95,7 +95,7 @@ def test_another_call_is_a_difference(
     )  # fmt: skip
 
 
-def test_the_first_argument_that_differs_is_named_with_its_place_in_the_journal() -> None:
+def test_the_first_different_argument_is_named_with_its_position_in_the_journal() -> None:
     of = parent(asked((part(0, 0, 2), part(1, 0, 3))))
     call(of, 0, 2)
     made = of.begin(FN, FN)
@@ -123,7 +123,7 @@ def test_repeated_items_count_and_replaced_ones_do_not() -> None:
     assert list(made.left) == [(0, 3)]
 
 
-def test_a_call_beyond_the_journal_is_its_end_unless_the_run_had_ended() -> None:
+def test_a_call_beyond_the_journal_is_the_end_of_the_history_unless_the_run_had_ended() -> None:
     of = parent(asked((part(0, 0, 1),)))
     page(of, outcomes(0, 0, 1))
     call(of, 0, 1)
@@ -142,7 +142,9 @@ def test_a_call_beyond_the_journal_is_its_end_unless_the_run_had_ended() -> None
     assert halted.value.end.differs
 
 
-def test_a_call_that_a_repair_left_out_ends_the_history_unless_the_parent_had_ended() -> None:
+def test_a_call_that_a_repair_left_out_is_the_end_of_the_history_unless_the_parent_had_ended() -> (
+    None
+):
     of = parent(asked((part(1, 0, 1),)))
     page(of, outcomes(1, 0, 1))
     with pytest.raises(Halted) as halted:
@@ -160,7 +162,7 @@ def test_a_call_that_a_repair_left_out_ends_the_history_unless_the_parent_had_en
     assert halted.value.end.expected == "a call that a repair of the journal left out"
 
 
-def test_answers_are_repeated_and_their_end_is_the_end_of_the_history() -> None:
+def test_answers_are_repeated_and_the_last_one_is_the_end_of_the_history() -> None:
     of = parent(asked((part(0, 0, 1),)))
     page(of, observed(0, "once", 0), outcomes(0, 0, 1))
     assert of.recall("once") == b"a"
@@ -191,7 +193,7 @@ def test_an_answer_that_differs_from_the_recorded_one_is_a_difference() -> None:
     assert halted.value.end.expected == "`once` at call 0"
 
 
-def test_an_end_before_the_journal_s_last_call_or_answer_is_a_difference() -> None:
+def test_an_end_before_the_last_call_or_answer_of_the_journal_is_a_difference() -> None:
     of = parent(asked((part(0, 0, 1),)))
     page(of)
     with pytest.raises(Halted) as halted:
@@ -206,14 +208,14 @@ def test_an_end_before_the_journal_s_last_call_or_answer_is_a_difference() -> No
 
 
 def longer() -> Replayed:
-    """Return a run that ended after one call and answer; earlier code had got further."""
+    """Return a run that ended after one call and answer; its earlier code had made more."""
     of = parent(asked((part(0, 0, 1), part(1, 0, 1))))
     of.end_at(1, 1)
     page(of, observed(0, "once", 0), outcomes(0, 0, 1), observed(1, "once", 1))
     return of
 
 
-def test_the_end_is_where_the_attempt_that_reached_it_recorded_it() -> None:
+def test_the_end_is_the_one_that_the_last_attempt_recorded() -> None:
     of = longer()
     assert of.recall("once") == b"a"
     call(of, 0, 1)
@@ -244,14 +246,14 @@ def test_another_end_is_a_difference() -> None:
         assert halted.value.end.what == "end"
 
 
-def test_a_call_below_a_checkpoint_is_described_without_a_place() -> None:
+def test_a_call_below_a_checkpoint_is_described_without_a_position() -> None:
     of = asked((part(0, 0, 1),), (part(1, 0, 1),))
     of.take(3, wire.Trimmed(ROOT, [(0, 1)], [], 1, [("s", 0)]))
     assert (list(of.calls), of.next_call) == ([1], 2)
     assert of.describe(0) == "what a checkpoint covers"
 
 
-def test_items_that_were_given_up_have_no_end_that_a_replay_waits_for() -> None:
+def test_a_replay_does_not_wait_for_the_end_of_given_up_items() -> None:
     journal = asked((part(0, 0, 3),))
     journal.take(2, wire.Abandoned(ROOT, 0, [(1, 3)]))
     of = parent(journal)

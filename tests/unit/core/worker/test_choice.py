@@ -1,4 +1,4 @@
-"""What a worker does next (WC1 to WC4): every combination of facts."""
+"""The choice of what a worker runs next (WC1 to WC4), for every combination of facts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def work(no: int, rank: int, parent: str = "0") -> Work:
 
 
 @pytest.mark.parametrize("facts", list(itertools.product((False, True), repeat=3)), ids=str)
-def test_a_stop_runs_before_parents_and_parents_before_slices(
+def test_a_stop_is_handled_before_parents_and_parents_before_slices(
     facts: tuple[bool, bool, bool],
 ) -> None:
     stopping, ready, slices = facts
@@ -58,11 +58,11 @@ def test_the_deepest_parent_runs_first_and_one_that_waits_for_a_lock_last() -> N
     assert sorted(turns, key=lambda each: turns[each]) == ["0.1[2].0", "0", "lock"]
 
 
-def test_no_slice_is_chosen_if_there_is_none() -> None:
+def test_no_slice_is_chosen_if_none_exists() -> None:
     assert take_slice([], deque()) is None
 
 
-def test_the_slice_of_the_lowest_rank_is_taken_and_of_equal_ones_the_latest_open_one() -> None:
+def test_the_open_slice_of_the_lowest_rank_is_chosen_and_of_equal_ones_the_latest() -> None:
     first, second, queued = work(1, 5), work(2, 5), work(3, 5)
     opened, queue = [first, second], deque([queued])
     assert take_slice(opened, queue) is second
@@ -79,7 +79,7 @@ def test_a_queued_slice_of_lower_rank_goes_before_open_ones() -> None:
     assert [len(opened), len(queue)] == [1, 1]
 
 
-def test_every_slice_may_be_begun_while_no_task_waits_for_a_lock() -> None:
+def test_every_slice_may_begin_while_no_task_waits_for_a_lock() -> None:
     assert bar({"0.0[0]": Parked()}, locks=0, careful=False, idle_s=0.0) is None
     assert bar({}, locks=0, careful=True, idle_s=0.0) is None
 
@@ -89,7 +89,7 @@ ROOTS, BELOW, ELSEWHERE = work(1, 1, ids.ROOT), work(2, 2, "0.0[0].0[3]"), work(
 
 @dataclass
 class Barred:
-    """Tasks wait for so many locks; nothing was begun for so long."""
+    """Slices that are barred because tasks wait for locks, with the time since the last start."""
 
     locks: int = 0
     careful: bool = False
@@ -106,7 +106,7 @@ class Barred:
     ],
     ids=str,
 )
-def test_a_task_that_waits_bars_slices(barred: Barred, allowed: list[Work]) -> None:
+def test_a_task_that_waits_for_a_lock_bars_slices(barred: Barred, allowed: list[Work]) -> None:
     parked = {"0.0[0]": Parked(), "0.0[0].0[3].0[9].0[1]": Parked(yields=True)}
     may_begin = bar(parked, **asdict(barred))
     assert may_begin is not None

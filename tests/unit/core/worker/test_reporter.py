@@ -54,7 +54,7 @@ def test_the_last_progress_report_is_sent_at_once_at_a_stop() -> None:
     assert heard(reporter.due(10.2, everything=True)) == [2]
 
 
-def test_nothing_is_sent_of_an_item_that_has_ended_or_was_dropped() -> None:
+def test_no_progress_is_sent_for_an_item_that_has_ended_or_was_dropped() -> None:
     for end in ("done", "dropped"):
         reporter, work = Reporter(), make_work()
         say(reporter, work, 1, 10.0)
@@ -67,7 +67,7 @@ def test_nothing_is_sent_of_an_item_that_has_ended_or_was_dropped() -> None:
         assert not reporter.items
 
 
-def test_a_try_in_the_same_worker_finds_what_the_one_before_kept() -> None:
+def test_a_retry_in_the_same_worker_finds_the_state_of_the_try_before() -> None:
     reporter, work = Reporter(), make_work(resume=b"from the journal", tries=2)
     assert reporter.given(PATH, work) == b"from the journal"
     assert reporter.resume(PATH, work, 0)
@@ -82,14 +82,14 @@ def test_a_try_in_the_same_worker_finds_what_the_one_before_kept() -> None:
     assert reporter.resume(PATH, work, 0)
 
 
-def test_a_try_that_kept_nothing_leaves_what_there_was() -> None:
+def test_a_try_that_saved_nothing_leaves_the_state_as_it_was() -> None:
     reporter, work = Reporter(), make_work(resume=b"from the journal")
     reporter.try_again(PATH, work, 0)
 
     assert reporter.given(PATH, work) == b"from the journal"
 
 
-def test_another_attempt_at_the_same_item_begins_with_its_own_task() -> None:
+def test_another_attempt_of_the_same_item_begins_with_the_state_of_its_own_task() -> None:
     reporter, first = Reporter(), make_work()
     say(reporter, first, 4, 10.0)
 
@@ -100,7 +100,7 @@ def test_another_attempt_at_the_same_item_begins_with_its_own_task() -> None:
     assert reporter.tries(PATH, second) == 0
 
 
-def test_payloads_are_made_as_often_as_their_cost_allows() -> None:
+def test_payloads_are_made_as_often_as_their_cost_permits() -> None:
     reporter, work = Reporter(), make_work()
     assert not reporter.is_too_soon(PATH, work, 10.0)
     reporter.hold_off(PATH, work, 0, 12.0)

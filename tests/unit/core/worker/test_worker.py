@@ -1,4 +1,4 @@
-"""The worker machine: what it holds, owes and is told, between one broker and the next."""
+"""The worker machine: what it holds, owes and receives, with one broker and the next."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Desk:
         return self.worker.works[wire.Attempt(self.link.epoch, no)]
 
     def run(self, work: Work, count: int) -> None:
-        """Let items end, without saying so."""
+        """Let items end without reporting it."""
         for _ in range(count):
             work.values.append(b"Vvalue%d" % work.next)
             work.next += 1
@@ -69,7 +69,7 @@ def test_a_worker_sends_nothing_before_its_welcome() -> None:
     assert worker.flush() is None
 
 
-def test_finished_items_of_a_slice_leave_in_one_outcome_with_their_digests() -> None:
+def test_finished_items_of_a_slice_are_sent_in_one_outcome_with_their_digests() -> None:
     desk = Desk()
     work = desk.grant(2, 6)
     desk.run(work, 3)
@@ -86,7 +86,7 @@ def test_finished_items_of_a_slice_leave_in_one_outcome_with_their_digests() -> 
     assert list(work.left) == [(5, 6)]
 
 
-def test_second_tries_are_reported_once() -> None:
+def test_retries_are_reported_once() -> None:
     desk = Desk()
     work = desk.grant(0, 3)
     desk.run(work, 2)
@@ -110,7 +110,7 @@ def test_a_slice_is_forgotten_when_all_of_it_is_sent() -> None:
     assert desk.worker.works == {}
 
 
-def test_a_new_broker_hears_what_is_owed_and_what_is_held_in_one_bundle() -> None:
+def test_a_new_broker_gets_owed_results_and_held_items_in_one_bundle() -> None:
     # Given a worker that has sent one outcome without an acknowledgement, and has another one made
     desk = Desk()
     work = desk.grant(0, 4)
@@ -120,10 +120,10 @@ def test_a_new_broker_hears_what_is_owed_and_what_is_held_in_one_bundle() -> Non
     desk.run(work, 1)
     desk.worker.settle(work, 1.0)
 
-    # When there is a new broker
+    # When a new broker begins
     hello, *owed = desk.meet(2)
 
-    # Then it is told of both, and that the rest is still held
+    # Then it gets both, and the report that the rest is still held
     assert isinstance(hello, wire.Hello)
     assert [(held.attempt, held.spans) for held in hello.held] == [(wire.Attempt(1, 1), [(2, 4)])]
     assert hello.held[0].digests == digests(2, 3)
@@ -166,21 +166,21 @@ def test_a_slice_that_a_new_broker_refuses_sends_nothing_more() -> None:
 
 
 def test_retracted_items_are_given_back_from_the_first_unstarted_one() -> None:
-    # Given a slice of which two items are begun
+    # Given a slice with two begun items
     desk = Desk()
     work = desk.grant(0, 5)
     work.next = 2
 
-    # When the rest is asked for and given back
+    # When the rest is requested and given back
     desk.hear(wire.Retract(work.attempt))
     desk.worker.give_back()
 
-    # Then the broker is told from where, and the worker stops there
+    # Then the broker gets the first returned index, and the worker stops there
     assert desk.messages() == [wire.Returned(work.attempt, 2)]
     assert (work.stop, list(work.left)) == (2, [(0, 2)])
 
 
-def test_an_item_that_is_to_be_cancelled_is_reported_to_be_begun() -> None:
+def test_a_cancelled_item_that_has_begun_is_reported_as_begun() -> None:
     desk = Desk()
     work = desk.grant(0, 5)
     work.next = 2
@@ -198,7 +198,7 @@ def test_an_item_that_is_to_be_cancelled_is_reported_to_be_begun() -> None:
 @pytest.mark.parametrize("between", range(4))
 def test_no_item_is_both_begun_and_given_back(start: int, before: int, between: int) -> None:
     """The deputy's steps of an answer, and the main thread's between them, in every order."""
-    # Given a main thread that has come to some point of its loop, when the deputy asks
+    # Given a main thread at some point of its loop, when the deputy asks
     desk = Desk()
     work = desk.grant(0, 4)
     racing = Racing(work, between)
@@ -206,13 +206,13 @@ def test_no_item_is_both_begun_and_given_back(start: int, before: int, between: 
     desk.worker.works[work.attempt] = racing
     desk.hear(wire.Retract(work.attempt, start))
 
-    # When the deputy answers, while the main thread continues wherever it needs no lock
+    # When the deputy answers, while the main thread continues as far as it needs no lock
     racing.others = True
     desk.worker.give_back()
     racing.others = False
     racing.take_steps(100)
 
-    # Then what is given back is never begun, all else is, and a question is answered truly
+    # Then returned items never begin, all others do, and the answer to a question is correct
     (answer,) = desk.messages()
     assert isinstance(answer, wire.Returned)
     kept = min(answer.stop, 4)
@@ -222,7 +222,7 @@ def test_no_item_is_both_begun_and_given_back(start: int, before: int, between: 
 
 
 def test_work_runs_by_priority_then_ready_parents_then_depth() -> None:
-    # Given slices that come in the order of their numbers
+    # Given slices that arrive in the order of their numbers
     desk = Desk()
     urgent = wire.Define(b"urgent", b"urgent", "m:urgent", b"code", wire.Options(priority=1))
     below = item_path(ROOT, 0, 0)
@@ -237,7 +237,7 @@ def test_work_runs_by_priority_then_ready_parents_then_depth() -> None:
     grant(4, urgent.fn)
     grant(5, urgent.fn)
 
-    # Then they are queued as the broker would have them
+    # Then they are queued in the order that the broker would choose
     assert [work.attempt.no for work in desk.worker.queue] == [4, 5, 3, 2, 1]
 
 
@@ -250,12 +250,12 @@ def test_a_slice_is_interrupted_for_a_more_urgent_one() -> None:
     desk.run(work, 2)
     assert not desk.worker.outranked(work)
 
-    # When one of higher priority comes
+    # When one of higher priority arrives
     urgent = wire.Define(b"urgent", b"urgent", "m:urgent", b"code", wire.Options(priority=1))
     task = wire.Task(3, ROOT, 9, 0, urgent.fn, digests(0), [b"arg"])
     desk.hear(urgent, wire.Grant([task]))
 
-    # Then the rest waits after that, before its own kind
+    # Then the rest waits after the new slice, but before others of its kind
     assert desk.worker.outranked(work)
     assert [(each.attempt.no, each.next) for each in desk.worker.queue] == [(3, 0), (1, 2), (2, 4)]
 
@@ -282,14 +282,14 @@ def test_work_waits_for_the_definition_of_its_function() -> None:
 
 
 def test_work_whose_definition_ended_with_the_old_broker_is_not_held() -> None:
-    # Given a task that overtook the definition of its function, which waited for a commit
+    # Given a task that arrived before the definition of its function, which waited for a commit
     desk = Desk()
     desk.hear(wire.Grant([wire.Task(1, ROOT, 0, 0, FN, digests(0), [b"x"])]))
 
     # When the broker dies before that commit
     hello, *_ = desk.meet(2)
 
-    # Then the new one is left to grant it again, and it runs once
+    # Then the new broker has to grant the task again, and it runs once
     assert isinstance(hello, wire.Hello)
     assert hello.held == []
     assert desk.worker.works == {}
@@ -302,7 +302,7 @@ def test_a_function_is_announced_once_by_each_process_that_calls_it() -> None:
     desk = Desk()
     desk.hear(PLAIN)
 
-    # When it calls it itself, then it announces it: the broker may have forgotten
+    # When it calls the function itself, then it announces it: the broker may have forgotten it
     desk.worker.define(PLAIN)
     desk.worker.define(PLAIN)
     assert desk.messages() == [PLAIN]
@@ -328,7 +328,7 @@ def test_a_dropped_slice_drops_its_parents() -> None:
 
 
 def test_the_last_messages_of_a_parent_are_sent_before_its_outcome() -> None:
-    # Given a parent that was told something and then returns
+    # Given a parent that got an answer and then returns
     desk = Desk()
     work = desk.grant(0, 1)
     parent = parent_on(desk, work)
@@ -350,7 +350,7 @@ def test_a_live_parent_catches_up_with_a_new_broker_by_itself() -> None:
     parent.add(call, digests(0), [b"arg"], last=True)
     desk.messages(acknowledge=True)
 
-    # When there is a new broker, then it is asked for what was missed
+    # When a new broker begins, then the worker requests what the parent has missed
     bundle = desk.meet(2)
     (wanted,) = [message for message in bundle if isinstance(message, wire.HistoryWanted)]
     assert (wanted.parent, wanted.attempt, wanted.from_call) == (parent.path, work.attempt, 0)
@@ -361,7 +361,7 @@ def test_a_live_parent_catches_up_with_a_new_broker_by_itself() -> None:
     assert wanted.after == 5
 
 
-def test_output_is_sent_with_its_place_and_only_once() -> None:
+def test_output_is_sent_once_with_its_position() -> None:
     desk = Desk()
     desk.worker.root = wire.Attempt(1, 9)
     desk.worker.written += b"one"
@@ -382,7 +382,7 @@ def test_the_end_of_the_run_is_the_last_message() -> None:
 
 
 def test_an_evicted_item_may_have_returned_when_the_eviction_arrives() -> None:
-    # Given a parent that was evicted and granted again, to the same worker
+    # Given a parent that was evicted and granted to the same worker again
     desk = Desk()
     work = desk.grant(0, 1, no=1)
     first = parent_on(desk, work)
@@ -391,7 +391,7 @@ def test_an_evicted_item_may_have_returned_when_the_eviction_arrives() -> None:
     desk.worker.fenced.clear()
     again = parent_on(desk, second)
 
-    # When the eviction is heard only now
+    # When the eviction arrives only now
     desk.hear(wire.Evict(work.attempt, 0))
 
     # Then the new attempt continues
@@ -400,8 +400,8 @@ def test_an_evicted_item_may_have_returned_when_the_eviction_arrives() -> None:
 
 
 @pytest.mark.parametrize("others", [0, 3])
-def test_the_attempt_that_was_granted_last_takes_the_place_of_an_earlier_one(others: int) -> None:
-    # Given a parent, and a broker that died before it could say that it had dropped this attempt
+def test_a_later_attempt_replaces_an_earlier_one(others: int) -> None:
+    # Given a parent, and a broker that died before it could report that it had dropped this attempt
     desk = Desk()
     work = desk.grant(0, 2)
     parent = parent_on(desk, work)
@@ -411,7 +411,8 @@ def test_the_attempt_that_was_granted_last_takes_the_place_of_an_earlier_one(oth
     desk.meet(2)
     again = desk.grant(0, 2)
 
-    # Then only that one is held, and a new broker cannot keep the other one without a worker to run it
+    # Then only the later one is held, so a new broker does not assign the earlier one to this
+    # worker
     assert desk.worker.fenced == [parent.path]
     assert parent.path not in desk.worker.parents
     assert len(desk.worker.parents) == others
@@ -426,7 +427,7 @@ def elsewhere(call: int) -> Parent:
     return Parent(path, wire.Attempt(1, 90 + call), say=lambda _: None)
 
 
-def test_each_new_broker_is_told_what_the_worker_lacks_until_it_is_dropped() -> None:
+def test_each_new_broker_learns_what_the_worker_lacks_until_the_items_are_dropped() -> None:
     # Given a worker that has set items aside, and whose broker has acknowledged that
     desk = Desk()
     work = desk.grant()
@@ -434,13 +435,13 @@ def test_each_new_broker_is_told_what_the_worker_lacks_until_it_is_dropped() -> 
     desk.worker.set_aside(work, 1, "no module m")
     assert [each for each in desk.messages(acknowledge=True) if isinstance(each, wire.Unfit)]
 
-    # When there is a new broker, then it is told again
+    # When a new broker begins, then it gets the report again
     unfit = wire.Unfit(ROOT, 0, FN, "no module m")
     assert unfit in desk.meet(2)
     desk.link.acked = desk.link.received
     desk.hear_raw(desk.link.beat())
 
-    # And when the items are dropped, they are neither said again nor given back
+    # And when the items are dropped, they are neither reported again nor given back
     desk.hear(wire.Drop([work.attempt]))
     assert unfit not in desk.meet(3)
     desk.worker.hand_back_aside()
@@ -455,7 +456,7 @@ def test_set_aside_items_are_given_back_at_the_end() -> None:
     assert wire.Returned(work.attempt, 1) in desk.messages()
 
 
-def test_an_item_that_waits_reports_the_rest_of_its_time_until_it_continues() -> None:
+def test_a_waiting_item_reports_the_rest_of_its_time_limit_until_it_continues() -> None:
     desk = Desk()
     work = desk.grant(0, 2)
 

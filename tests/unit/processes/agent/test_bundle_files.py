@@ -1,4 +1,4 @@
-"""Files of bundles: what is read is what was written, or nothing."""
+"""Files of bundles: reading returns what was written, or nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def files_in(folder: Path) -> list[Path]:
     return sorted((folder / FOLDER).iterdir())
 
 
-def test_bundles_are_read_as_they_were_written(tmp_path: Path) -> None:
+def test_bundles_are_read_unchanged(tmp_path: Path) -> None:
     files = BundleFiles(tmp_path)
     first, second = files.write(BUNDLE), files.write([])
     assert first is not None
@@ -43,7 +43,7 @@ def test_a_removed_file_does_not_exist(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("left", [0, 10, 32, 33, -1], ids=str)
-def test_a_file_that_is_too_short_is_not_read(tmp_path: Path, left: int) -> None:
+def test_a_file_that_is_too_short_is_not_used(tmp_path: Path, left: int) -> None:
     files = BundleFiles(tmp_path)
     number = files.write(BUNDLE)
     assert number is not None
@@ -53,7 +53,7 @@ def test_a_file_that_is_too_short_is_not_read(tmp_path: Path, left: int) -> None
 
 
 @pytest.mark.parametrize("at", [0, 31, 32, 500], ids=str)
-def test_a_file_with_a_changed_byte_is_not_read(tmp_path: Path, at: int) -> None:
+def test_a_file_with_a_changed_byte_is_not_used(tmp_path: Path, at: int) -> None:
     files = BundleFiles(tmp_path)
     number = files.write(BUNDLE)
     assert number is not None

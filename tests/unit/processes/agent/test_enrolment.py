@@ -1,4 +1,4 @@
-"""An agent that cannot get in is told why, and what helps."""
+"""An agent that cannot enroll gets the reason and a cure."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def at(ticket: Ticket, *addresses: str) -> Ticket:
     return msgspec.structs.replace(ticket, addresses=list(addresses))
 
 
-def test_an_agent_gets_in_by_the_first_address_that_it_reaches(house: House) -> None:
+def test_an_agent_enrolls_at_the_first_address_that_it_reaches(house: House) -> None:
     ticket = house.ticket("alice")
     closed = f"127.0.0.1:{closed_port()}"
     admission = enroll(at(ticket, closed, *ticket.addresses))
@@ -55,7 +55,7 @@ def test_an_agent_gets_in_by_the_first_address_that_it_reaches(house: House) -> 
     assert list(house.door.ring.hosts.values()) == ["alice"]
 
 
-def test_an_agent_that_reaches_nothing_is_told_what_to_open(house: House) -> None:
+def test_an_agent_that_reaches_nothing_names_the_port_to_open(house: House) -> None:
     port = closed_port()
     with pytest.raises(PlaceRefusedError) as caught:
         enroll(at(house.ticket("alice"), f"127.0.0.1:{port}", "no.such.host.invalid:1"))
@@ -125,7 +125,7 @@ def test_a_refused_ticket_and_an_unreachable_host_give_different_errors(
         enroll(ticket)
 
 
-def test_a_server_that_is_no_broker_and_an_unreachable_host_give_different_errors(
+def test_another_server_and_an_unreachable_host_give_different_errors(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(enrolment, "ANSWER_S", 0.3)
@@ -135,9 +135,7 @@ def test_a_server_that_is_no_broker_and_an_unreachable_host_give_different_error
             enroll(at(house.ticket("alice"), address))
 
 
-def test_a_refusal_of_the_broker_is_passed_on(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refusal_of_the_broker_is_reported(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enrolment, "__version__", "0.0.0")
     with pytest.raises(PlaceRefusedError, match=r"resilient_scoop 0\.0\.0"):
         enroll(house.ticket("alice"))

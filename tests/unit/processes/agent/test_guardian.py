@@ -1,4 +1,4 @@
-"""Who serves a host: a new agent, or the one that is there already."""
+"""The guardian starts a new agent, or keeps the one that is already there."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SERVED = 7
 
 
 class Host:
-    """A host's folder of a run, and what was begun there."""
+    """A host's folder of a run, and the processes that were started there."""
 
     def __init__(self, base: Path) -> None:
         self.folder = base / f"rscoop-{os.getuid()}" / f"{KEY}.alice"
@@ -84,7 +84,7 @@ def test_a_host_without_an_agent_gets_one(host: Host) -> None:
 
 
 @pytest.mark.parametrize("has_guardian", [False, True])
-def test_a_live_agent_is_kept_whether_its_guardian_lives_or_not(
+def test_a_live_agent_is_kept_whether_or_not_its_guardian_lives(
     host: Host, agent: subprocess.Popen[bytes], capfd: pytest.CaptureFixture[str],
     *, has_guardian: bool,
 ) -> None:  # fmt: skip
@@ -99,7 +99,7 @@ def test_a_live_agent_is_kept_whether_its_guardian_lives_or_not(
         os.close(lock)
 
 
-def test_a_guardian_that_removes_its_folder_is_waited_for(host: Host) -> None:
+def test_a_start_waits_for_a_guardian_that_removes_its_folder(host: Host) -> None:
     lock = host.lock()
 
     def end() -> None:
@@ -111,7 +111,7 @@ def test_a_guardian_that_removes_its_folder_is_waited_for(host: Host) -> None:
     assert os.fstat(host.locks[0]).st_ino == (host.folder / "lock").stat().st_ino
 
 
-def test_a_lock_that_stays_held_is_named(
+def test_a_lock_that_is_not_released_is_reported(
     host: Host, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(guardian, "_LOCK_S", 0.2)

@@ -1,4 +1,4 @@
-"""Files of an agent: workers ask by a socket, the run's host answers by messages."""
+"""Files of an agent: workers request them through a socket, the run's host answers with messages."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def both(tmp_path: Path) -> Iterator[Both]:
     made.close()
 
 
-def test_a_worker_has_a_file_of_the_run(both: Both) -> None:
+def test_a_worker_gets_a_file_of_the_run(both: Both) -> None:
     content = os.urandom(3 * wire.CHUNK_BYTES + 7)
     (both.run / RESULT).write_bytes(content)
     both.thread.start()
@@ -85,7 +85,7 @@ def test_a_worker_has_a_file_of_the_run(both: Both) -> None:
     assert (both.host / RESULT).read_bytes() == content
 
 
-def test_a_file_crosses_once_for_all_workers_of_a_host(both: Both) -> None:
+def test_a_file_is_sent_once_for_all_workers_of_a_host(both: Both) -> None:
     (both.run / RESULT).write_bytes(bytes(3 * wire.CHUNK_BYTES))
     both.thread.start()
     workers = [HostFiles(str(both.host / "sock")) for _ in range(4)]
@@ -112,7 +112,7 @@ def test_the_answer_to_an_interrupted_request_is_not_given_to_another(both: Both
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.1)
         with pytest.raises(InterruptedError):
-            both.worker.fetch(RESULT)  # no one answers yet
+            both.worker.fetch(RESULT)  # nothing answers yet
     finally:
         signal.signal(signal.SIGALRM, before)
     both.thread.start()
@@ -136,7 +136,7 @@ def test_a_file_that_exists_under_another_name_is_not_fetched_again(both: Both) 
 
 
 @pytest.mark.parametrize("how", ["removed", "damaged"])
-def test_a_file_that_existed_under_another_name_is_fetched(both: Both, how: str) -> None:
+def test_a_file_that_had_existed_under_another_name_is_fetched(both: Both, how: str) -> None:
     content = os.urandom(5 * wire.CHUNK_BYTES)
     for name in (RESULT, OTHER):
         (both.run / name).write_bytes(content)
@@ -186,7 +186,7 @@ def test_a_file_that_the_run_had_under_another_name_is_sent(both: Both, how: str
 
 
 def test_code_of_the_same_content_keeps_its_own_times(both: Both) -> None:
-    """A link would share them."""
+    """A hard link would share them."""
     content = os.urandom(2 * wire.CHUNK_BYTES)
     for name, at in (("code/1", 1_000_000_000), ("code/2", 2_000_000_000)):
         (both.run / name).write_bytes(content)
@@ -203,7 +203,7 @@ def test_a_file_that_the_run_does_not_have_is_an_error(both: Both) -> None:
         both.worker.fetch(RESULT)
 
 
-def test_a_file_of_a_worker_is_in_the_run_when_the_worker_is_told(both: Both) -> None:
+def test_a_worker_is_told_after_its_file_is_in_the_run(both: Both) -> None:
     content = os.urandom(2 * wire.CHUNK_BYTES + 1)
     (both.host / RESULT).write_bytes(content)
     (both.host / OTHER).write_bytes(b"")
@@ -220,7 +220,7 @@ def test_a_file_of_a_worker_is_in_the_run_when_the_worker_is_told(both: Both) ->
     assert not (both.host / OTHER).exists()
 
 
-def test_a_full_disk_of_the_run_is_told_to_the_worker(
+def test_a_full_disk_of_the_run_is_reported_to_the_worker(
     both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> int:
@@ -275,7 +275,7 @@ def test_a_worker_that_ends_while_it_waits_is_forgotten(both: Both) -> None:
     assert ends == [ConnectionResetError]
 
 
-def test_code_is_fetched_with_its_times(both: Both) -> None:
+def test_code_is_fetched_with_its_modification_times(both: Both) -> None:
     (both.run / "code" / "began").touch()
     (both.run / "code" / "0a1b").write_text("x = 1")
     os.utime(both.run / "code" / "0a1b", ns=(10**18, 10**18))
@@ -288,7 +288,7 @@ def test_code_is_fetched_with_its_times(both: Both) -> None:
     assert (both.host / "code" / "files").read_bytes() == b"a\0"
 
 
-def test_code_that_does_not_come_in_time_is_reported(both: Both) -> None:
+def test_code_that_does_not_arrive_in_time_is_reported(both: Both) -> None:
     both.is_cut = True
     assert not both.files.fetch_code(both.turn, time.monotonic, time.monotonic() + 0.1)
 
@@ -311,7 +311,7 @@ def send_all_logs(both: Both) -> None:
         both.turn()
 
 
-def test_logs_arrive_whole(both: Both) -> None:
+def test_logs_arrive_completely(both: Both) -> None:
     log = both.host / "logs" / LOG
     log.write_bytes(b"line\n" * 100_000)
     send_all_logs(both)
@@ -321,7 +321,7 @@ def test_logs_arrive_whole(both: Both) -> None:
     assert (both.run / "logs" / LOG).read_bytes() == log.read_bytes()
 
 
-def test_logs_of_an_agent_follow_those_of_the_agent_before_it(both: Both) -> None:
+def test_the_log_of_an_agent_is_appended_to_that_of_the_agent_before_it(both: Both) -> None:
     (both.run / "logs" / LOG).write_bytes(b"of the agent before, and longer\n")
     (both.host / "logs" / LOG).write_bytes(b"of this one\n")
     send_all_logs(both)
@@ -356,7 +356,7 @@ def test_findings_of_an_audit_are_not_sent_again_to_a_new_launch(both: Both) -> 
     assert "before" not in there.read_text()
 
 
-def test_files_that_were_used_longest_ago_are_removed_first(
+def test_the_least_recently_used_files_are_removed_first(
     both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host_files, "CACHE_BYTES_MAX", 10)
@@ -370,7 +370,7 @@ def test_files_that_were_used_longest_ago_are_removed_first(
     assert sorted(path.name for path in (both.host / "payloads").iterdir()) == names[3:]
 
 
-def test_files_that_were_just_fetched_stay_on_a_disk_without_space(
+def test_files_that_were_just_fetched_are_kept_on_a_full_disk(
     both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host_files, "_EVICT_EVERY_BYTES", 0)
@@ -379,7 +379,7 @@ def test_files_that_were_just_fetched_stay_on_a_disk_without_space(
         both.host / "payloads" / f"res-{1:032x}",
         both.host / "payloads" / f"arg-{2:032x}",
     )
-    for path in (old, written):  # a process that writes a file has not asked for anything yet
+    for path in (old, written):  # a process that writes a file has not requested anything yet
         path.write_bytes(b"1234")
     os.utime(old, (1000, 1000))
     (both.run / RESULT).write_bytes(b"content")
@@ -392,7 +392,7 @@ def test_files_that_were_just_fetched_stay_on_a_disk_without_space(
     assert not old.exists()
 
 
-def test_a_full_disk_makes_room_for_the_next_try(
+def test_files_are_removed_from_a_full_disk_before_the_next_try(
     both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> int:
@@ -412,12 +412,12 @@ def test_a_full_disk_makes_room_for_the_next_try(
     assert not old.exists()
 
 
-def test_a_file_that_its_process_removes_meanwhile_ends_no_agent(
+def test_an_agent_continues_if_a_process_removes_its_file_meanwhile(
     both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host_files, "_EVICT_EVERY_BYTES", 0)
     gone = both.host / "payloads" / f"res-{1:032x}"
-    gone.symlink_to("nowhere")  # named by the folder, and not there
+    gone.symlink_to("nowhere")  # listed in the folder, but removed
     (both.run / RESULT).write_bytes(b"content")
     both.thread.start()
     both.worker.fetch(RESULT)
@@ -426,7 +426,7 @@ def test_a_file_that_its_process_removes_meanwhile_ends_no_agent(
 
 
 @pytest.mark.parametrize("name", ["../x", "code/files", "payloads/x", "keys/server"])
-def test_a_name_outside_of_payloads_and_checkpoints_is_refused(both: Both, name: str) -> None:
+def test_a_name_outside_payloads_and_checkpoints_is_refused(both: Both, name: str) -> None:
     both.thread.start()
     for ask in (both.worker.fetch, lambda name: both.worker.sync([name])):
         with pytest.raises(OSError, match="no file of a run") as caught:

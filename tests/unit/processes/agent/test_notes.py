@@ -1,4 +1,4 @@
-"""What an agent says to the user, word by word."""
+"""The notes of an agent to the user, word by word."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The script's folder on another host: contents that a crash has cut are fetched again."""
+"""The script's folder on another host: files that a crash has damaged are fetched again."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Hosts:
         return True
 
     def receive(self) -> str:
-        """Return the script as it is on the other host."""
+        """Return the content of the script on the other host."""
         uplink: Any = self
         spec = ScriptSpec(script=str(self.project / "script.py"), cwd=str(self.project))
         here = shipped.receive(self.host, uplink, spec)
@@ -67,7 +67,7 @@ def test_a_file_that_a_power_cut_left_damaged_in_the_cache_is_replaced(hosts: Ho
     assert kept.read_text() == TEXT
 
 
-def test_a_file_that_a_killed_agent_copied_in_part_is_fetched(hosts: Hosts) -> None:
+def test_a_file_that_a_killed_agent_copied_partly_is_fetched(hosts: Hosts) -> None:
     (hosts.host / shipping.FOLDER / hosts.shipped.digest).write_text(TEXT[:5])
     assert hosts.receive() == TEXT
     assert hosts.contents_fetched == 1

@@ -1,4 +1,4 @@
-"""A disk without space, as the broker's machine, its words and a worker's output take it."""
+"""A full disk: the broker's machine, its notes, and the output of a worker."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def test_no_item_is_granted_while_results_wait_for_space() -> None:
     first = bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 2), attempt=root))
     (mine,), (other,) = granted(first, W1), granted(first, W2)
 
-    # When one has no room for its result, then new work is not handed out while the other is busy
+    # When one has no space for its result, then no new work is granted while the other is busy
     bench.tell(W1, RESULT)
     assert not granted(bench.tell(ORIGIN, *calls(part(1, 0, 4), attempt=root)), W2)
 
-    # And when the other has ended, it continues: the files of its arguments make room
+    # And when the other has ended, granting continues: the files of its arguments free space
     ended = outcomes(0, other.start, other.start + 1, task=wire.Attempt(1, other.no))
     actions = bench.tell(W2, ended)
     assert granted(actions, W2)
     assert not granted(actions, W1)
 
-    # And when there is room, all is as before
+    # And when there is space, all is as before
     bench.tell(W1, wire.NoRoom(0))
     assert not bench.broker.membership.roomless.reported
     assert mine.start != other.start
 
 
-def test_a_worker_that_is_lost_waits_for_no_room_any_more() -> None:
+def test_no_space_is_awaited_for_a_lost_worker() -> None:
     bench = Bench()
     bench.begin(W1, W2)
     bench.tell(W1, RESULT)
@@ -48,7 +48,7 @@ def test_a_worker_that_is_lost_waits_for_no_room_any_more() -> None:
     assert not bench.broker.membership.roomless.reported
 
 
-def test_a_full_disk_is_reported_once_with_what_is_free(
+def test_a_full_disk_is_reported_once_with_its_free_space(
     monkeypatch: pytest.MonkeyPatch, tmp_path: os.PathLike[str]
 ) -> None:
     now = 100.0

@@ -1,4 +1,4 @@
-"""The door of a broker: who enrolls, whose messages count, who is cut off (DR1 to DR4)."""
+"""The door of a broker: which agents enroll, whose messages count, which hosts are cut off (DR1 to DR4)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SILENT_S = 0.5
 
 
 class House:
-    """A door, and the agents that come to it."""
+    """A door, and the agents that connect to it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -112,7 +112,7 @@ def house(tmp_path: Path) -> Iterator[House]:
     made.close()
 
 
-def test_an_enrolled_agent_is_heard_as_its_host(house: House) -> None:
+def test_messages_of_an_enrolled_agent_belong_to_its_host(house: House) -> None:
     """DR1."""
     agent = house.agent("alice")
     agent.send([b"M", b"w1", b"head", b"body"])
@@ -123,7 +123,7 @@ def test_an_enrolled_agent_is_heard_as_its_host(house: House) -> None:
     assert house.await_answer(agent, lambda frames: True) == [b"M", b"w1", b"answer"]
 
 
-def test_a_host_keeps_its_number_and_no_other_host_has_it(house: House) -> None:
+def test_a_host_keeps_its_number_and_no_other_host_gets_it(house: House) -> None:
     numbers = []
     for name in ("alice", "bob", "alice", "carol"):
         _, answer = house.enroll(house.ticket(name))
@@ -140,13 +140,13 @@ def test_an_agent_without_a_host_in_its_ticket_has_its_own_name(house: House) ->
 
 
 @pytest.mark.parametrize("name", ["local", "a b", "../x", "", "x" * 80, "-x"])
-def test_a_name_that_no_host_can_have_is_refused(house: House, name: str) -> None:
+def test_an_impossible_host_name_is_refused(house: House, name: str) -> None:
     _, answer = house.enroll(house.ticket(""), host=name)
     assert isinstance(answer, enrol.NotEnrolled)
     assert "name of a host" in answer.why
 
 
-def test_a_ticket_counts_as_used_before_its_answer(house: House) -> None:
+def test_a_ticket_counts_as_used_before_it_is_answered(house: House) -> None:
     """DR3."""
     ticket = house.ticket("alice")
     _, answer = house.enroll(ticket)
@@ -156,7 +156,7 @@ def test_a_ticket_counts_as_used_before_its_answer(house: House) -> None:
     assert any("used before" in text for text in house.notes)
 
 
-def test_the_key_of_a_ticket_opens_nothing_but_an_enrolment(house: House) -> None:
+def test_the_key_of_a_ticket_permits_only_an_enrolment(house: House) -> None:
     """DR3."""
     ticket = house.ticket("alice")
     client = house.client(KeyPair(ticket.public.encode(), ticket.secret.encode()))
@@ -186,7 +186,7 @@ def test_an_incompatible_agent_gets_the_reason_and_keeps_its_ticket(
     assert isinstance(answer, enrol.Enrolled)
 
 
-def test_a_host_cannot_speak_for_a_process_of_another_host(house: House) -> None:
+def test_a_host_cannot_send_as_a_process_of_another_host(house: House) -> None:
     """DR2."""
     alice, bob = house.agent("alice"), house.agent("bob")
     alice.send([b"M", b"w1", b"mine"])
@@ -228,7 +228,7 @@ def test_a_revoked_host_is_disconnected_and_gets_no_connection(house: House) -> 
     assert any("it was revoked" in text for text in house.notes)
 
 
-def test_a_new_enrolment_cuts_the_older_agent_of_the_host(house: House) -> None:
+def test_a_new_enrolment_disconnects_the_older_agent_of_the_host(house: House) -> None:
     older = house.agent("alice")
     older.send([b"M", b"w1", b"before"])
     assert len(house.hear()) == 1
@@ -239,7 +239,9 @@ def test_a_new_enrolment_cuts_the_older_agent_of_the_host(house: House) -> None:
     assert [each[0] for each in house.hear()] == [b"w2"]
 
 
-def test_a_large_frame_is_sent_to_a_host_once_and_again_when_it_is_lacking(house: House) -> None:
+def test_a_large_frame_is_sent_to_a_host_once_and_again_when_the_host_lacks_it(
+    house: House,
+) -> None:
     agent = house.agent("alice")
     large = b"x" * (1 << 20)
     for worker in (b"w1", b"w2"):
@@ -259,7 +261,7 @@ def test_a_large_frame_is_sent_to_a_host_once_and_again_when_it_is_lacking(house
     assert house.await_answer(agent, lambda frames: True) == [b"M", b"w2", b"head", large]
 
 
-def test_new_keys_cut_all_hosts_off(house: House) -> None:
+def test_new_keys_disconnect_all_hosts(house: House) -> None:
     agent = house.agent("alice")
     agent.send([b"M", b"w1", b"before"])
     assert len(house.hear()) == 1
@@ -299,13 +301,13 @@ def test_refusals_of_one_kind_are_reported_ten_times(house: House) -> None:
 
 
 def fill(house: House) -> None:
-    """Have no space for what the door writes down."""
+    """Leave no space for the files of the door."""
     lines = house.folder / tickets.KEYS / "enrolled"
     lines.unlink(missing_ok=True)
     lines.symlink_to("/dev/full")
 
 
-def test_a_full_disk_keeps_a_host_out_and_the_broker_alive(house: House) -> None:
+def test_a_full_disk_prevents_an_enrolment_and_the_broker_continues(house: House) -> None:
     fill(house)
     _, answer = house.enroll(house.ticket("alice"))
     assert isinstance(answer, enrol.NotEnrolled)

@@ -1,4 +1,4 @@
-"""What agents of other hosts can do with files of the run folder, and what they cannot."""
+"""What agents of other hosts can and cannot do with files of the run folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ARGUMENT = "payloads/arg-" + "b" * 32
 
 
 class Client:
-    """Asks a service, and waits for its answer."""
+    """Sends requests to the service, and waits for its answers."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -92,7 +92,7 @@ def test_nothing_else_of_the_run_folder_can_be_read_or_written(client: Client, n
     assert client.refused(wire.Sync([name]))
 
 
-def test_a_file_that_arrives_in_parts_gets_its_name_when_it_is_whole(client: Client) -> None:
+def test_a_file_that_arrives_in_parts_gets_its_name_when_it_is_complete(client: Client) -> None:
     content = b"hello world"
     assert client.store(content, 0, b"hello") == wire.Stored(RESULT, 5)
     assert not (client.folder / RESULT).exists()
@@ -103,7 +103,7 @@ def test_a_file_that_arrives_in_parts_gets_its_name_when_it_is_whole(client: Cli
     assert client.store(content, 0, content) == wire.Stored(RESULT, 11, done=True), "again"
 
 
-def test_a_file_that_is_not_what_was_sent_begins_again(client: Client) -> None:
+def test_a_file_that_differs_from_what_was_sent_begins_again(client: Client) -> None:
     content = b"hello world"
     assert client.store(content, 0, b"jello world") == wire.Stored(RESULT, 0)
     assert not (client.folder / RESULT).exists()
@@ -115,7 +115,7 @@ def test_an_empty_file_arrives(client: Client) -> None:
     assert (client.folder / RESULT).read_bytes() == b""
 
 
-def test_a_full_disk_keeps_what_has_arrived(
+def test_a_full_disk_keeps_the_parts_that_have_arrived(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = b"hello world"
@@ -139,7 +139,7 @@ def test_files_can_be_made_durable_later_and_removed(client: Client) -> None:
     assert missing.error
 
 
-def test_a_log_grows_by_what_follows_it(client: Client) -> None:
+def test_a_log_grows_by_the_text_that_follows_it(client: Client) -> None:
     assert client.ask(wire.Log("alice:w1.log", 0, b"one\n")) == wire.Logged("alice:w1.log", 4)
     assert client.ask(wire.Log("alice:w1.log", 0, b"one\n")) == wire.Logged("alice:w1.log", 4)
     assert client.ask(wire.Log("alice:w1.log", 4, b"two\n")) == wire.Logged("alice:w1.log", 8)
@@ -171,7 +171,7 @@ def test_a_failed_request_does_not_affect_other_requests(client: Client, request
 
 
 @pytest.mark.parametrize("name", ["bob:w1.log", "broker.log", "alice:../x.log", "alice:w1.txt"])
-def test_a_log_of_something_else_is_refused(client: Client, name: str) -> None:
+def test_a_log_of_another_kind_is_refused(client: Client, name: str) -> None:
     assert client.refused(wire.Log(name, 0, b"x"))
 
 

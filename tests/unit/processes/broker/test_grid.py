@@ -1,4 +1,4 @@
-"""The broker's part for other hosts, without sockets."""
+"""The broker's code for other hosts, without sockets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from resilient_scoop.processes.broker.grid import Grid, expected
 from resilient_scoop.runs.hosts import LiveHost, LiveHostsFile, read_live_hosts
 
 
-def test_a_restarted_broker_expects_the_hosts_that_were_there() -> None:
+def test_a_restarted_broker_expects_the_hosts_of_the_last_one() -> None:
     states = {"alice": "up", "bob": "lost", "carol": "draining", "dave": "revoked"}
     live = LiveHostsFile(0.0, {name: LiveHost(state=state) for name, state in states.items()})
 
@@ -23,8 +23,8 @@ def status(name: str) -> HostStatus:
     return HostStatus(name, "up", "", 1, 0, 0, 0.0, 0.0, 10.0, 0.0, 0, 0.0)
 
 
-def test_a_host_that_has_come_is_written_down_in_the_same_turn(tmp_path: Path) -> None:
-    """The broker may die in the next moment, and the next one is to wait for that host."""
+def test_a_host_that_has_arrived_is_recorded_in_the_same_turn(tmp_path: Path) -> None:
+    """The broker may die at any moment, and the next broker must wait for that host."""
     there: list[str] = []
     hosts = SimpleNamespace(arrivals=0, statuses=lambda _now: [status(each) for each in there])
     exchange: Any = SimpleNamespace(cuts=[], broker=SimpleNamespace(hosts=hosts))

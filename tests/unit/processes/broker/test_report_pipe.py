@@ -1,4 +1,4 @@
-"""What a launcher hears that does not read for a while."""
+"""Reports to a launcher that does not read for some time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Launcher:
             pass
 
     def hear(self, size: int = ROOM) -> list[bytes]:
-        """Read; return the lines, without those that fill."""
+        """Read; return the lines, without those that only fill the pipe."""
         text = os.read(self.fd, size)
         return [line for line in text.split(b"\n") if line.strip(b"x")]
 
@@ -45,7 +45,7 @@ def launcher() -> Iterator[Launcher]:
             os.close(fd)
 
 
-def test_a_note_waits_for_room_and_a_report_is_left_out(launcher: Launcher) -> None:
+def test_a_note_waits_for_space_in_the_pipe_and_a_report_is_left_out(launcher: Launcher) -> None:
     launcher.fill()
     launcher.pipe.keep(b"a note\n")
     assert not launcher.pipe.offer(b"a report\n")
@@ -55,10 +55,10 @@ def test_a_note_waits_for_room_and_a_report_is_left_out(launcher: Launcher) -> N
     assert launcher.hear() == [b"a note", b"another", b"a later report"]
 
 
-def test_a_line_that_fits_in_part_is_continued(launcher: Launcher) -> None:
+def test_a_line_that_fits_partly_is_continued(launcher: Launcher) -> None:
     launcher.fill()
     launcher.hear(8192)
-    assert launcher.pipe.offer(b"y" * 10_000 + b"\n")  # longer than what a pipe takes whole
+    assert launcher.pipe.offer(b"y" * 10_000 + b"\n")  # longer than what a pipe accepts at once
     assert not launcher.pipe.offer(b"left out\n")
     text = b""
     while b"\n" not in text.lstrip(b"x\n"):
@@ -67,7 +67,7 @@ def test_a_line_that_fits_in_part_is_continued(launcher: Launcher) -> None:
     assert text.lstrip(b"x\n") == b"y" * 10_000 + b"\n"
 
 
-def test_the_end_waits_until_the_launcher_reads(launcher: Launcher) -> None:
+def test_the_last_report_waits_until_the_launcher_reads(launcher: Launcher) -> None:
     launcher.fill()
     launcher.pipe.keep(b"the run has ended\n", is_final=True)
     ending = threading.Thread(target=launcher.pipe.finish)
@@ -80,7 +80,7 @@ def test_the_end_waits_until_the_launcher_reads(launcher: Launcher) -> None:
     assert launcher.hear() == [b"the run has ended"]
 
 
-def test_the_end_waits_for_no_launcher_that_has_ended(launcher: Launcher) -> None:
+def test_the_last_report_does_not_wait_for_an_ended_launcher(launcher: Launcher) -> None:
     launcher.fill()
     launcher.pipe.keep(b"the run has ended\n", is_final=True)
     ending = threading.Thread(target=launcher.pipe.finish)

@@ -1,4 +1,4 @@
-"""What the launcher tells the places of what the broker sees."""
+"""The launcher passes reports of the broker on to the places."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ def test_changes_of_hosts_are_reported_once(
 
 
 @pytest.mark.parametrize(("died", "how"), [(True, "died"), (False, "left")])
-def test_the_broker_is_told_that_an_agent_is_over(tmp_path: Path, died: bool, how: str) -> None:  # noqa: FBT001
+def test_the_broker_is_told_that_an_agent_has_ended(tmp_path: Path, died: bool, how: str) -> None:  # noqa: FBT001
     told: list[str] = []
     known = part(tmp_path, told=told)
     known._take(PlacesReport(over=HostAgentOver("alice", "61ff", died)))
     assert told == [f"over alice 61ff {how}"]
 
 
-def test_a_host_that_a_new_broker_does_not_hear_of_is_lost_after_a_while(
+def test_a_host_that_does_not_reach_a_new_broker_is_lost_after_some_time(
     tmp_path: Path, commands_sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = part(tmp_path)
@@ -94,7 +94,7 @@ def test_a_host_that_a_new_broker_does_not_hear_of_is_lost_after_a_while(
     assert commands_sent == [agent("came"), agent("lost")]
 
 
-def test_a_host_that_a_new_broker_hears_of_in_time_is_not_lost(
+def test_a_host_that_reaches_a_new_broker_in_time_is_not_lost(
     tmp_path: Path, commands_sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = part(tmp_path)
@@ -107,7 +107,7 @@ def test_a_host_that_a_new_broker_hears_of_in_time_is_not_lost(
     assert commands_sent == [agent("came")]
 
 
-def test_hosts_that_are_out_are_known_from_the_start(
+def test_hosts_that_were_taken_out_are_known_from_the_start(
     tmp_path: Path, commands_sent: list[Any]
 ) -> None:
     (tmp_path / OUT_FILE).write_text('{"a": "drained", "b": "revoked"}')
@@ -121,7 +121,9 @@ def report(*names: str) -> list[HostReport]:
     return [HostReport(name=name, state="running") for name in names]
 
 
-def test_a_run_without_any_host_left_says_so_once(tmp_path: Path, commands_sent: list[Any]) -> None:
+def test_a_run_without_any_host_left_reports_it_once(
+    tmp_path: Path, commands_sent: list[Any]
+) -> None:
     said: list[str] = []
     known = part(tmp_path, said)
     known.hosts = report("a", "b")
@@ -133,7 +135,7 @@ def test_a_run_without_any_host_left_says_so_once(tmp_path: Path, commands_sent:
     assert "a was drained, b was revoked" in said[0]
     assert "rscoop invite" in said[0]
 
-    # A host that is invited, and leaves again
+    # A host that is invited and leaves again
     known.tell_hosts({"a": "drained", "b": "revoked", "c": "up"})
     assert len(said) == 1
     known.tell_hosts({"a": "drained", "b": "revoked", "c": "unknown"})
@@ -142,7 +144,7 @@ def test_a_run_without_any_host_left_says_so_once(tmp_path: Path, commands_sent:
 
 
 @pytest.mark.parametrize("state", ["lost", "quarantined", "unknown", "up"])
-def test_a_run_with_a_host_that_may_come_says_nothing(
+def test_a_run_with_a_host_that_may_arrive_reports_nothing(
     tmp_path: Path, commands_sent: list[Any], state: str
 ) -> None:
     said: list[str] = []

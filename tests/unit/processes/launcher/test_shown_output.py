@@ -1,4 +1,4 @@
-"""What a launcher that is killed had displayed, and what its successor makes of it."""
+"""The output that a killed launcher had displayed, and how its successor continues."""
 
 from __future__ import annotations
 
@@ -35,10 +35,8 @@ def test_displayed_output_is_counted(tmp_path: Path, out: int) -> None:
 
 
 @pytest.mark.parametrize("written", [0, 4, len(SECOND)])
-def test_a_piece_that_was_on_its_way_is_displayed_once(
-    tmp_path: Path, out: int, written: int
-) -> None:
-    # Given a launcher that was killed within the display of its second piece
+def test_a_piece_in_transit_is_displayed_once(tmp_path: Path, out: int, written: int) -> None:
+    # Given a launcher that was killed while it displayed its second piece
     shown = ShownOutput(tmp_path / "shown", out)
     display(shown, out, FIRST)
     shown.begin(SECOND)
@@ -49,7 +47,7 @@ def test_a_piece_that_was_on_its_way_is_displayed_once(
     assert successor.count == len(FIRST)
     display(successor, out, SECOND)
 
-    # Then all is there once
+    # Then everything is displayed once
     assert (tmp_path / "out").read_bytes() == FIRST + SECOND
     assert successor.count == len(FIRST + SECOND)
 

@@ -1,4 +1,4 @@
-"""How a run is ended before its script ends: requests by their strength."""
+"""How a run is ended before its script ends: requests of different strength."""
 
 from __future__ import annotations
 
@@ -58,14 +58,16 @@ def test_a_second_signal_kills(tmp_path: Path, first: int, second: int) -> None:
     assert asking.handover.code == code
 
 
-def test_ctrl_c_stops_a_hand_over_in_order(tmp_path: Path) -> None:
+def test_ctrl_c_during_a_hand_over_stops_the_run_normally(tmp_path: Path) -> None:
     asking = Asking(tmp_path)
     asking.handover.hear([signal.SIGUSR1, signal.SIGINT])
     assert asking.sent[-1] == "stop ctrl-c"
     assert (asking.handover.level, asking.handover.code) == (StopLevel.STOP, 130)
 
 
-def test_a_time_limit_asks_once_and_a_new_broker_is_asked_again(tmp_path: Path) -> None:
+def test_a_time_limit_requests_checkpoints_once_and_repeats_it_to_a_new_broker(
+    tmp_path: Path,
+) -> None:
     asking = Asking(tmp_path, Limit(5.0, 20.0))
     at = asking.handover.limit_at
     asking.handover.look_at_clock(at - 1)
@@ -77,7 +79,7 @@ def test_a_time_limit_asks_once_and_a_new_broker_is_asked_again(tmp_path: Path) 
     assert float(asking.sent[1].split()[3]) <= 20.0
 
 
-def test_other_processes_can_read_how_far_a_stop_is(tmp_path: Path) -> None:
+def test_other_processes_can_read_the_level_of_a_stop(tmp_path: Path) -> None:
     asking = Asking(tmp_path)
     assert read_report(asking.run).over
     asking.handover.hear([GO_ON_SIGNAL])
@@ -98,7 +100,7 @@ def test_other_processes_can_read_how_far_a_stop_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("level", StopLevel)
 @pytest.mark.parametrize("request_", StopRequest)
-def test_every_request_leads_from_every_level_to_one_that_is_not_milder(
+def test_no_request_at_any_level_leads_to_a_milder_level(
     level: StopLevel, request_: StopRequest
 ) -> None:
     after = stopping._NEXT[level][request_]
@@ -117,7 +119,7 @@ def test_every_request_leads_from_every_level_to_one_that_is_not_milder(
 
 @pytest.mark.parametrize("level", StopLevel)
 @pytest.mark.parametrize("number", stopping.HEARD)
-def test_every_signal_at_every_level_is_answered_as_the_table_says(
+def test_every_signal_at_every_level_is_handled_as_the_table_says(
     tmp_path: Path, level: StopLevel, number: int
 ) -> None:
     asking = Asking(tmp_path)

@@ -13,7 +13,7 @@ from resilient_scoop.processes.stderr import ErrorStream
 from resilient_scoop.runs.reports import Report
 
 
-def test_a_message_for_a_broker_that_has_ended_is_lost_and_no_error() -> None:
+def test_a_message_to_an_ended_broker_is_dropped_without_an_error() -> None:
     launcher = Launcher.__new__(Launcher)
     with subprocess.Popen(["true"], stdin=subprocess.PIPE) as process:
         process.wait()
@@ -22,7 +22,7 @@ def test_a_message_for_a_broker_that_has_ended_is_lost_and_no_error() -> None:
         launcher._tell_broker("over alice 61ff left")
 
         assert process.stdin is not None
-        process.stdin.close()  # which would write what is left in a buffer
+        process.stdin.close()  # this would write the rest of a buffer
 
 
 def test_a_message_is_shown_after_the_text_that_the_script_had_written() -> None:

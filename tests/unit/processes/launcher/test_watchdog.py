@@ -1,4 +1,4 @@
-"""Whether a silent process is stopped, waits, or is in a loop: in the launcher's own time."""
+"""Whether a silent process is stopped, waits, or is in a loop, measured in the launcher's own time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PID = 4711
 
 @dataclass
 class Bench:
-    """A process that is as it is told to be."""
+    """A process whose state the test sets."""
 
     state: str = "R"
     cpu: float = 1.0  # seconds of processor time that it takes per second
@@ -87,7 +87,7 @@ def test_a_stopped_or_disk_waiting_process_is_reported_once_and_never_killed(
     assert bench.notes[1] == "the broker reports again"
 
 
-def test_time_in_which_it_was_stopped_does_not_count() -> None:
+def test_time_in_which_the_process_was_stopped_does_not_count() -> None:
     bench = Bench()
     bench.run(KILL_S - 5)
     bench.state, bench.cpu = "T", 0.0
@@ -100,7 +100,7 @@ def test_time_in_which_it_was_stopped_does_not_count() -> None:
 def test_time_in_which_the_launcher_did_not_run_does_not_count() -> None:
     bench = Bench()
     bench.run(SAY_S - 1)
-    for _ in range(5):  # a laptop that sleeps, wakes, and sleeps at once
+    for _ in range(5):  # a laptop that sleeps, wakes, and sleeps again immediately
         assert not bench.dog.tick(PID, 3600.0)
     assert bench.dog.silent_s < KILL_S
 
@@ -113,7 +113,7 @@ def test_a_broker_that_opens_a_long_journal_is_not_killed() -> None:
     assert "after starting" in note
 
 
-def test_kills_are_counted_while_they_are_near_one_another() -> None:
+def test_only_kills_within_a_short_time_are_counted_together() -> None:
     bench = Bench()
     for kills in (1, 2):
         bench.dog.started()

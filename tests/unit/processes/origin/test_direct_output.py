@@ -1,4 +1,4 @@
-"""The wait of a script before text past `sys.stdout`."""
+"""A script waits before text that bypasses `sys.stdout`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resilient_scoop.processes.origin.direct_output import InOrder
 
 
 class Output:
-    """As much of the script's output as is asked."""
+    """The script's output, as far as it is requested."""
 
     is_recorded = True
 
@@ -45,7 +45,7 @@ def display(shown: ShownOutput, data: bytes) -> None:
     shown.end()
 
 
-def test_the_wait_ends_when_the_launcher_has_displayed_what_is_due(
+def test_the_wait_ends_when_the_launcher_has_displayed_the_earlier_output(
     shown: ShownOutput, tmp_path: Path
 ) -> None:
     output = Output(due=3, position=5)
@@ -55,10 +55,10 @@ def test_the_wait_ends_when_the_launcher_has_displayed_what_is_due(
     waiting.wait()
     assert 0.04 < time.monotonic() - began < direct_output.WAIT_S
     waiting.wait()
-    assert output.sent == 1  # nothing is due any more
+    assert output.sent == 1  # there is nothing to wait for any more
 
 
-def test_a_signal_waits_for_what_is_not_flushed_too(
+def test_a_signal_also_waits_for_text_that_is_not_flushed(
     shown: ShownOutput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(direct_output, "WAIT_S", 0.05)
@@ -71,7 +71,7 @@ def test_a_signal_waits_for_what_is_not_flushed_too(
     assert output.sent == 1
 
 
-def test_a_slow_display_is_waited_for_once(
+def test_the_script_waits_for_a_slow_display_only_once(
     shown: ShownOutput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(direct_output, "WAIT_S", 0.05)

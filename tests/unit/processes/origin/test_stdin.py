@@ -14,7 +14,7 @@ from resilient_scoop.processes.origin.stdin import Pieces
 
 
 class Ended(BaseException):
-    """The process would be over."""
+    """Raised where the process would end."""
 
 
 class Waiter:
@@ -26,7 +26,7 @@ class Waiter:
         raise Ended
 
 
-def test_the_end_of_the_launcher_is_not_taken_for_an_end_of_file() -> None:
+def test_the_end_of_the_launcher_is_not_recorded_as_end_of_file() -> None:
     # Given a script that asks for input which is not in the journal
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     out: list[bytes] = []

@@ -1,4 +1,4 @@
-"""The script's streams and the user's decisions, as they are recorded."""
+"""The recorded streams of the script and decisions of the user."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_input_of_a_fenced_script_is_not_recorded() -> None:
     assert inputs(bench) == []
 
 
-def test_output_that_is_known_in_part_loses_its_mark_with_its_beginning() -> None:
+def test_output_that_is_partly_known_loses_its_mark_with_its_beginning() -> None:
     bench = Bench()
     root = bench.begin(W1)
     bench.tell(ORIGIN, wire.Output(root, 0, b"one\ntwo\n"))
@@ -74,7 +74,7 @@ def reading(*pieces: bytes) -> tuple[ScriptInput, io.TextIOWrapper]:
     return script_stdin(messages.__next__)
 
 
-def test_lines_are_read_as_lines_however_they_come() -> None:
+def test_lines_are_read_whole_whatever_the_pieces_are() -> None:
     whole = "one\ntwo ü\r\n\nthree".encode()
     for size in range(1, len(whole) + 1):
         pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
@@ -86,7 +86,7 @@ def test_lines_are_read_as_lines_however_they_come() -> None:
         assert list(source) == [b"one\n", b"two \xc3\xbc\r\n", b"\n", b"three"]
 
 
-def test_no_more_is_taken_than_what_the_script_was_given() -> None:
+def test_no_more_input_is_read_than_the_script_requested() -> None:
     source, text = reading(b"one\ntwo\nth", b"ree\n")
     assert text.readline() == "one\n"
     assert source.position() == 4
@@ -116,7 +116,7 @@ def test_input_continues_at_the_recorded_position() -> None:
     assert source.position() == 8
 
 
-def test_a_failed_read_is_repeated_as_it_was() -> None:
+def test_a_failed_read_is_repeated_with_the_same_error() -> None:
     source, _ = script_stdin(iter([InputPiece(b"a", 0), InputPiece(b"", 5)]).__next__)
     assert source.read1() == b"a"
     with pytest.raises(OSError, match="Input/output error"):
@@ -165,7 +165,7 @@ def test_the_last_decision_on_a_pair_counts(tmp_path: Path) -> None:
     assert len(decisions.load(tmp_path)) == 2
 
 
-def test_a_line_that_was_cut_short_takes_no_other_with_it(tmp_path: Path) -> None:
+def test_an_incomplete_line_does_not_damage_others(tmp_path: Path) -> None:
     decisions.save(tmp_path, [decision(b"a", keep=True), decision(b"b", keep=True)])
     path = tmp_path / decisions.FILE
     path.write_bytes(path.read_bytes()[:-9])
@@ -229,11 +229,11 @@ def test_nothing_is_read_without_a_request(desk: Desk) -> None:
     assert os.read(desk.ours, 100) == b"two\n"
 
 
-def test_a_piece_is_given_again_until_it_is_in_the_journal(desk: Desk) -> None:
+def test_a_piece_is_sent_again_until_it_is_in_the_journal(desk: Desk) -> None:
     os.write(desk.typed, b"one\n")
     desk.ask(0)
     assert desk.message() == (0, 0, b"one\n")
-    desk.ask(0)  # the successor of one that died
+    desk.ask(0)  # the successor of an origin that died
     assert desk.message() == (0, 0, b"one\n")
     os.write(desk.typed, b"two\n")
     desk.ask(1, 0)
@@ -244,7 +244,7 @@ def test_a_piece_is_given_again_until_it_is_in_the_journal(desk: Desk) -> None:
     assert desk.message() == (1, 0, b"two\n")
 
 
-def test_an_origin_that_asks_repeatedly_gets_one_answer(desk: Desk) -> None:
+def test_an_origin_that_repeats_its_request_gets_one_answer(desk: Desk) -> None:
     for _ in range(3):
         desk.ask(0)
     assert desk.message() is None
@@ -254,7 +254,7 @@ def test_an_origin_that_asks_repeatedly_gets_one_answer(desk: Desk) -> None:
     assert desk.message() is None
 
 
-def test_the_end_of_file_is_a_piece_too(desk: Desk) -> None:
+def test_the_end_of_file_is_sent_like_a_piece(desk: Desk) -> None:
     os.close(desk.typed)
     desk.ask(0)
     assert desk.message() == (0, 0, b"")
@@ -271,6 +271,6 @@ def test_a_read_that_fails_reports_its_error(tmp_path: Path) -> None:
     os.close(folder)
 
 
-def test_the_flags_of_the_shells_own_descriptor_are_left_alone(desk: Desk) -> None:
+def test_the_flags_of_the_descriptor_of_the_shell_are_not_changed(desk: Desk) -> None:
     desk.ask(0)
     assert os.get_blocking(desk.ours)

@@ -1,4 +1,4 @@
-"""A place that a test directs, and the shell of the places in a thread, with pipes for the launcher."""
+"""A place that a test controls, and the shell of the places in a thread, with pipes to the launcher."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WITHIN_S = 10.0
 
 
 class FakePlace:
-    """A place of one host; what it says is what a test has set."""
+    """A place of one host; the test sets its answers."""
 
     def __init__(self, name: str) -> None:
         self.renewed: list[bytes] = []
@@ -39,7 +39,7 @@ class FakePlace:
         self.calls: list[Any] = []
         self.tickets: list[bytes] = []
         self.count = 0
-        self.unreachable: threading.Event | None = None  # a login blocks as long as that
+        self.unreachable: threading.Event | None = None  # how long a login blocks
         self.address: str | None = "10.0.0.1"
 
     def block(self) -> None:
@@ -107,7 +107,7 @@ class FakePlace:
 
 
 class Launcher:
-    """The other side of the places: its commands, and what is reported."""
+    """The other side of the places: sends commands, and keeps the reports."""
 
     def __init__(self, run: Path, *names: str, **settings: Any) -> None:
         run.mkdir(exist_ok=True)
@@ -120,7 +120,7 @@ class Launcher:
         self.code: int | None = None
 
     def begin(self, *early: bytes) -> None:
-        """Start the shell, as a process would be started; `early` is said before it begins."""
+        """Start the shell as a process would be started; `early` commands are sent before it begins."""
         theirs, self.commands = os.pipe()
         os.write(self.commands, b"".join(early))
         self.output, mine = os.pipe()
@@ -152,7 +152,7 @@ class Launcher:
         os.write(self.commands, msgspec.json.encode(command) + b"\n")
 
     def end(self) -> int | None:
-        """Let the launcher be gone, and return the exit status of the places."""
+        """End the launcher, and return the exit status of the places."""
         if self.commands >= 0:
             os.close(self.commands)
             self.commands = -1
@@ -163,14 +163,14 @@ class Launcher:
         return self.code
 
     def hear(self, wait_s: float = 0.0) -> list[PlacesReport]:
-        """Read what has been reported."""
+        """Read the reports."""
         if select.select([self.output], [], [], wait_s)[0]:
             *lines, self._rest = (self._rest + os.read(self.output, 1 << 16)).split(b"\n")
             self.reports += [msgspec.json.decode(line, type=PlacesReport) for line in lines]
         return self.reports
 
     def wait(self, what: Any) -> None:
-        """Wait until something holds."""
+        """Wait until a condition holds."""
         until = time.monotonic() + WITHIN_S
         while not what():
             assert time.monotonic() < until, (self.reports, self.states())

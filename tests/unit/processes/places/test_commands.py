@@ -27,6 +27,6 @@ def test_a_command_is_an_event(line: bytes, event: places.Event) -> None:
 @pytest.mark.parametrize(
     "line", [b"{}", b'{"agent": "a", "is": "drained"}', b'{"host": "a", "is": "came"}', b"stop"]
 )
-def test_a_line_that_is_no_command_is_refused(line: bytes) -> None:
+def test_a_line_that_is_not_a_command_is_refused(line: bytes) -> None:
     with pytest.raises(msgspec.MsgspecError):
         event_of(line, 0.0)

@@ -32,7 +32,7 @@ def place(launcher: Launcher) -> FakePlace:
     return launcher.places["alice"]
 
 
-def test_an_agent_is_started_with_its_ticket_and_runs_when_it_has_its_link(alice: Launcher) -> None:
+def test_an_agent_is_started_with_its_ticket_and_runs_when_it_is_connected(alice: Launcher) -> None:
     alice.wait(lambda: alice.states() == {"alice": "starting"})
     alice.say(**{"agent": "alice", "is": "came"})
     alice.wait(lambda: alice.states() == {"alice": "running"})
@@ -41,7 +41,7 @@ def test_an_agent_is_started_with_its_ticket_and_runs_when_it_has_its_link(alice
     assert place(alice).names().count("start") == 1
 
 
-def test_the_tag_is_on_disk_before_the_place_is_asked(alice: Launcher, tmp_path: Path) -> None:
+def test_the_tag_is_on_disk_before_the_place_is_called(alice: Launcher, tmp_path: Path) -> None:
     place(alice).block()
     alice.wait(lambda: "start" in place(alice).names())
 
@@ -50,7 +50,7 @@ def test_the_tag_is_on_disk_before_the_place_is_asked(alice: Launcher, tmp_path:
     place(alice).release()
 
 
-def test_places_leave_when_the_launcher_is_gone_and_agents_live_on(alice: Launcher) -> None:
+def test_places_end_with_the_launcher_and_agents_continue(alice: Launcher) -> None:
     alice.wait(lambda: alice.states() == {"alice": "starting"})
 
     assert alice.end() == 0
@@ -59,7 +59,7 @@ def test_places_leave_when_the_launcher_is_gone_and_agents_live_on(alice: Launch
     assert "stop" not in place(alice).names()
 
 
-def test_an_agent_that_is_over_is_reported_at_once(alice: Launcher) -> None:
+def test_an_ended_agent_is_reported_at_once(alice: Launcher) -> None:
     alice.wait(lambda: alice.states() == {"alice": "starting"})
 
     place(alice).says_over(AgentOver("61ff", died=True))
@@ -68,7 +68,7 @@ def test_an_agent_that_is_over_is_reported_at_once(alice: Launcher) -> None:
     alice.wait(lambda: over in [report.over for report in alice.reports])
 
 
-def test_the_next_places_find_the_agents_of_those_before(alice: Launcher) -> None:
+def test_the_next_places_find_the_agents_of_the_last_ones(alice: Launcher) -> None:
     # Given an agent that outlives its places
     alice.wait(lambda: alice.states() == {"alice": "starting"})
     alice.end()
@@ -130,7 +130,7 @@ def test_a_stop_does_not_wait_for_logins(tmp_path: Path) -> None:
     assert "start" not in bob.names()
 
 
-def test_hosts_that_do_not_answer_delay_no_look_at_others(
+def test_hosts_that_do_not_answer_delay_no_checks_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calls, "THREADS_MAX", 2)
@@ -206,7 +206,7 @@ def test_a_drained_host_is_not_started_again(
     assert "stop" not in place(alice).names()
 
 
-def test_a_host_that_is_out_when_the_places_start_is_not_started(tmp_path: Path) -> None:
+def test_a_host_that_was_taken_out_before_the_start_is_not_started(tmp_path: Path) -> None:
     launcher = Launcher(tmp_path / "run", "alice", "bob", "carol")
     launcher.begin(
         b'{"host": "bob", "is": "drained"}\n{"host": "carol", "is": "revoked"}\n',
@@ -231,8 +231,8 @@ def test_too_few_hosts_end_the_run(tmp_path: Path) -> None:
     assert "0 of at least 1 host" in report.note
 
 
-def test_hosts_json_has_what_is_reported(alice: Launcher, tmp_path: Path) -> None:
-    place(alice).why = "alice: a queue"  # shown beside the name, so without it
+def test_hosts_json_contains_the_reported_states(alice: Launcher, tmp_path: Path) -> None:
+    place(alice).why = "alice: a queue"  # shown beside the name, so the text has no name
     place(alice).state = UnitState.WAITING
     alice.wait(lambda: alice.states() == {"alice": "waiting"})
     alice.end()

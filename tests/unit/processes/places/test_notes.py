@@ -32,7 +32,7 @@ NOTES: list[tuple[places.Note, str]] = [
 
 
 @pytest.mark.parametrize(("note", "text"), NOTES, ids=lambda each: str(each)[:20])
-def test_a_note_says_what_happened_and_what_is_next(note: places.Note, text: str) -> None:
+def test_a_note_says_what_happened_and_what_comes_next(note: places.Note, text: str) -> None:
     assert text_of(note, "r1") == text
 
 

@@ -1,4 +1,4 @@
-"""The places as a process: real programs on this host in place of SSH, a launcher that ends, a kill."""
+"""The places as a process: real programs on this host instead of SSH, a launcher that ends, a kill."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Launcher:
         return states[-1] if states else ""
 
     def tag(self) -> str:
-        """Return the tag that is written down last."""
+        """Return the tag that was written last."""
         return str(json.loads((self.run / "units").read_text().splitlines()[-1])["tag"])
 
     def tags(self) -> set[str]:
@@ -128,7 +128,7 @@ def test_an_agent_is_started_with_its_ticket_and_stopped(launcher: Launcher) -> 
     assert launcher.agents() == []
 
 
-def test_the_process_ends_with_its_launcher_and_the_agent_lives_on(launcher: Launcher) -> None:
+def test_the_process_ends_with_its_launcher_and_the_agent_continues(launcher: Launcher) -> None:
     launcher.begin()
     began = time.monotonic()
     launcher.stdin.close()
@@ -139,7 +139,7 @@ def test_the_process_ends_with_its_launcher_and_the_agent_lives_on(launcher: Lau
 
 
 @pytest.mark.parametrize("is_stop", [False, True])
-def test_a_login_that_hangs_does_not_hold_up_the_end(launcher: Launcher, *, is_stop: bool) -> None:
+def test_a_login_that_hangs_does_not_delay_the_end(launcher: Launcher, *, is_stop: bool) -> None:
     launcher.start(login_s=60.0)
     launcher.wait(lambda: launcher.state() == "starting")
     began = time.monotonic()
@@ -152,7 +152,7 @@ def test_a_login_that_hangs_does_not_hold_up_the_end(launcher: Launcher, *, is_s
     assert time.monotonic() - began < 3.0
 
 
-def test_a_killed_process_has_a_successor_that_finds_the_agent(launcher: Launcher) -> None:
+def test_the_successor_of_a_killed_process_finds_the_agent(launcher: Launcher) -> None:
     # Given places that are killed when an agent runs
     launcher.begin()
     (agent,) = launcher.agents()
@@ -161,7 +161,7 @@ def test_a_killed_process_has_a_successor_that_finds_the_agent(launcher: Launche
     launcher.stdin.close()
     launcher.stdout.close()
 
-    # When others start
+    # When the next places start
     launcher.start()
     launcher.wait(lambda: launcher.state() == "starting")
 
@@ -175,10 +175,12 @@ def test_a_killed_process_has_a_successor_that_finds_the_agent(launcher: Launche
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.05, 0.1, 0.15, 0.2, 0.3])
-def test_a_kill_at_any_time_of_a_start_leaves_one_agent(launcher: Launcher, after_s: float) -> None:
+def test_a_kill_at_any_moment_of_a_start_leaves_one_agent(
+    launcher: Launcher, after_s: float
+) -> None:
     launcher.start()
     launcher.wait(lambda: launcher.state() != "")
-    time.sleep(after_s)  # not for something to happen: the kill hits another step each time
+    time.sleep(after_s)  # this waits for nothing: the kill hits another step each time
     launcher.process.kill()
     launcher.process.wait()
     launcher.stdin.close()
@@ -198,14 +200,14 @@ def test_an_agent_that_was_killed_is_replaced(launcher: Launcher) -> None:
     (first,) = launcher.agents()
 
     stat = Path(f"/proc/{first}/stat").read_text().rpartition(")")[2].split()
-    for pid in (first, int(stat[1])):  # and the program that its place talks with
+    for pid in (first, int(stat[1])):  # and the program with which its place communicates
         os.kill(pid, signal.SIGKILL)
     launcher.say(**{"agent": "ws1", "is": "lost"})
     launcher.wait(lambda: launcher.agents() not in ([], [first]))
     assert len(launcher.agents()) == 1
 
 
-def test_a_process_whose_launcher_ends_before_it_says_anything_ends(launcher: Launcher) -> None:
+def test_a_process_ends_if_its_launcher_ends_before_the_first_command(launcher: Launcher) -> None:
     launcher.start()
     launcher.stdin.close()
     assert launcher.process.wait(WITHIN_S) == 0

@@ -1,4 +1,4 @@
-"""Tags on disk: the last line of a host counts, a torn line does not, a full disk is reported."""
+"""Tags on disk: the last line of a host counts, an incomplete line does not, a full disk is reported."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_last_tag_of_a_host_is_found_again(tmp_path: Path) -> None:
     assert found(tmp_path) == {"a": "3", "b": "2"}
 
 
-def test_a_torn_line_is_dropped_and_no_other_joins_it(tmp_path: Path) -> None:
+def test_an_incomplete_line_is_dropped_and_not_joined_with_another(tmp_path: Path) -> None:
     units = UnitsFile(tmp_path)
     units.write("a", "1")
     units.close()
@@ -90,7 +90,7 @@ def test_unused_units_are_no_error(tmp_path: Path) -> None:
     assert found(tmp_path) == {}
 
 
-def test_no_tag_is_found_twice(tmp_path: Path) -> None:
+def test_no_tag_is_read_twice(tmp_path: Path) -> None:
     units = UnitsFile(tmp_path)
     units.write("a", "1")
     units.drop("a", "1")

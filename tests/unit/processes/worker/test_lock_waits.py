@@ -1,4 +1,4 @@
-"""Which code on the stack is a task's own, and may yield."""
+"""Which code on the stack belongs to the task itself, so that it may yield."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from resilient_scoop.processes.worker import lock_waits
 
 
 @pytest.mark.parametrize("name", [lock_waits._EXECUTOR, *lock_waits._LOCKS])
-def test_each_file_that_is_looked_for_on_the_stack_exists(name: str) -> None:
+def test_each_file_that_is_searched_on_the_stack_exists(name: str) -> None:
     assert Path(name).is_file()
 
 
