@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import random
 import warnings
 import zlib
@@ -150,7 +149,7 @@ def _map(
         )
     if at is None:
         _serial.warn_once()
-        return iter(builtins.map(_serial.SerialItem(func), *iterables))
+        return _serial.mapped(func, iterables)
     if _engine.loop_here() is not None and _is_unordered(at):
         return in_threads(None).map(func, iterables, timeout, buffersize, _options.of(func, given))
     return read(Mapping(at, func, iterables, _options.of(func, given), buffersize), timeout)

@@ -25,6 +25,7 @@ from resilient_scoop.identity.change_guard import Guard
 from resilient_scoop.identity.digest import (
     SMALL_BYTES,
     Changed,
+    digest,
     digest_many,
     digest_scalars,
     digest_value,
@@ -276,6 +277,42 @@ def bringing(define: Define, met: Changed) -> Define:
     return found
 
 
+class Taken:
+    """An item whose arguments are pickled already: code of the user may change them afterwards."""
+
+    __slots__ = ("digest", "payload", "size")
+
+    def __init__(self, payload: bytes, digest: bytes) -> None:
+        self.payload = payload
+        self.digest = digest
+        self.size = size_of(payload) if payload[:1] == FILE else len(payload)
+
+
+def take(at: Here, define: Define, arg: Any) -> Taken:
+    """Pickle an item's arguments."""
+    payload = codec.dumps_large(arg, at.session.store, what=_argument_of(define), root="arg")
+    if not define.options.idempotent:
+        _check_comparable(define, [arg])
+    return Taken(payload, digest(arg, payload))
+
+
+def discard(at: Here, args: Sequence[Any]) -> None:
+    """Remove the files of items that are not submitted."""
+    for each in args:
+        if type(each) is Taken and each.payload[:1] == FILE:
+            at.session.store.remove(each.payload[1:])
+
+
+def is_constant(arg: Any) -> bool:
+    """Return whether nothing can change an item's arguments before they are pickled."""
+    kind = type(arg)
+    return kind in _SCALARS or (kind is tuple and _SCALARS.issuperset(map(type, arg)))
+
+
+def _argument_of(define: Define) -> str:
+    return f"argument of {define.name}"
+
+
 def encode(
     at: Here, define: Define, args: Sequence[Any]
 ) -> tuple[bytes, list[bytes], dict[int, int]]:
@@ -286,7 +323,7 @@ def encode(
     """
     if (quick := encode_scalars(args)) is not None:
         return digest_scalars(quick), quick, {}
-    store, what = at.session.store, f"argument of {define.name}"
+    store, what = at.session.store, _argument_of(define)
     payloads: list[bytes] = []
     files: dict[int, int] = {}
     left = STEP_BYTES
@@ -297,7 +334,11 @@ def encode(
                 payloads.append(payload)
                 continue
         try:
-            payload = codec.dumps_large(arg, store, what=what, root="arg")
+            payload = (
+                arg.payload
+                if type(arg) is Taken
+                else codec.dumps_large(arg, store, what=what, root="arg")
+            )
         except BaseException:  # user code: pickling runs it
             for place in files:
                 store.remove(payloads[place][1:])
@@ -309,9 +350,20 @@ def encode(
             left -= size
         if left <= 0:
             break
+    args = args[: len(payloads)]
     if not define.options.idempotent:
-        _check_comparable(define, args[: len(payloads)])
-    return digest_many(args[: len(payloads)], payloads), payloads, files
+        _check_comparable(define, [arg for arg in args if type(arg) is not Taken])
+    return _digests(args, payloads), payloads, files
+
+
+def _digests(args: Sequence[Any], payloads: list[bytes]) -> bytes:
+    if not any(type(arg) is Taken for arg in args):
+        return digest_many(args, payloads)
+    found = [
+        arg.digest if type(arg) is Taken else digest(arg, payload)
+        for arg, payload in zip(args, payloads, strict=True)
+    ]
+    return b"".join(found)
 
 
 def encode_scalars(args: Sequence[Any]) -> list[bytes] | None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 BUFFER = 1024
 """Number of items in progress for a map over an iterable without a length."""
+_FIXED = frozenset({list, tuple, range, str, bytes, dict, set, frozenset, itertools.repeat})
+"""Iterables that run no code of the user between two items."""
 _CHUNK_MIN, _CHUNK_MAX = 16, 4096
 
 
@@ -45,6 +47,7 @@ class Mapping:
             function, _engine.ONE if len(iterables) == 1 else _engine.STAR, options
         )
         self._what = f"result of {self.define.name}"
+        self._may_change = not _FIXED.issuperset(map(type, iterables))
         sized = any(hasattr(each, "__len__") for each in iterables)
         self._rows: Iterator[Any] = iter(
             iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False)
@@ -76,15 +79,40 @@ class Mapping:
             self._rows = iter(())
 
     def _read(self, size: int) -> list[Any]:
-        """Return the next rows, `size` of them or the last ones."""
-        rows: list[Any] = []
-        try:
-            rows.extend(itertools.islice(self._rows, size))
-        except Exception as error:  # user code: raised after the results before it
-            self._late = error
-        self._exhausted = len(rows) < size or self._late is not None
+        """Return the next rows, at most `size` of them."""
+        if self._may_change:
+            rows = self._read_one_by_one(size)
+        else:
+            rows = list(itertools.islice(self._rows, size))
+            self._exhausted = len(rows) < size
         self._fed += len(rows)
         self._chunk = min(_CHUNK_MAX, self._chunk * 2)
+        return rows
+
+    def _read_one_by_one(self, size: int) -> list[Any]:
+        """Return the next rows; each is pickled before code of the user makes the one after it.
+
+        That code may use the same list or array again.
+        """
+        rows: list[Any] = []
+        left = _engine.STEP_BYTES
+        try:
+            while len(rows) < size and left > 0:
+                try:
+                    row = next(self._rows)
+                except StopIteration:
+                    self._exhausted = True
+                    break
+                except Exception as error:  # user code: raised after the results before it
+                    self._late, self._exhausted = error, True
+                    break
+                if not _engine.is_constant(row):
+                    row = _engine.take(self.at, self.define, row)
+                    left -= row.size
+                rows.append(row)
+        except BaseException:  # user code: the iterables, and pickling, run it
+            _engine.discard(self.at, rows)
+            raise
         return rows
 
     def _end(self, *, abandoned: bool) -> None:

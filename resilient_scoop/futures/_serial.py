@@ -13,7 +13,7 @@ from resilient_scoop.futures._future import Future
 from resilient_scoop.task_state.asyncio_state import NO_LOOP, RunningLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
 _WARNED: list[bool] = []
 _calls = itertools.count()
@@ -79,6 +79,18 @@ def _how_to_start() -> str:
         "futures run one after another in this process; start it with "
         f"`rscoop run {script}` to run them in parallel, journaled"
     )
+
+
+def mapped(function: Callable[..., Any], iterables: tuple[Iterable[Any], ...]) -> Iterator[Any]:
+    """Return an iterator that calls the function when it is read; an error ends it."""
+    if not iterables:
+        raise TypeError("map() must have at least one iterable")
+    return _values(SerialItem(function), zip(*iterables, strict=False))
+
+
+def _values(item: SerialItem, rows: Iterator[tuple[Any, ...]]) -> Iterator[Any]:
+    for row in rows:
+        yield item(*row)
 
 
 def submit(

@@ -521,6 +521,76 @@ def test_modules_among_the_arguments_are_as_the_script_has_changed_them(place: P
     assert place.run(text).expect() == as_python(place)
 
 
+def test_each_item_is_what_a_generator_has_yielded_although_it_uses_the_object_again(
+    place: Place,
+) -> None:
+    text = """
+        import numpy as np
+        from resilient_scoop import futures
+        def total(a): return float(np.sum(a))
+        def refilled(size, count=6):
+            buffer = np.zeros(size)
+            for i in range(count):
+                buffer[:] = i
+                yield buffer
+        def growing():
+            values = []
+            for i in range(40):
+                values.append(i)
+                yield values
+        class Sweep:
+            def __init__(self): self.at, self.point = 0, {"x": 0}
+            def __iter__(self): return self
+            def __next__(self):
+                if self.at == 5: raise StopIteration
+                self.at += 1; self.point["x"] = self.at
+                return self.point
+        def broken():
+            values = [0]
+            yield values
+            values[0] = 1
+            yield values
+            raise RuntimeError("the source broke")
+        def parent(n): return list(futures.map(sum, growing()))[:n], futures.mapReduce(sum, max, growing())
+        if __name__ == "__main__":
+            print(list(futures.map(total, refilled(3))), list(futures.map(total, refilled(300_000))))
+            print(list(futures.map(sum, growing())), list(futures.map(lambda p: p["x"], Sweep())))
+            print(list(futures.map(lambda i, v: i * sum(v), range(9), growing())))
+            print(sorted(futures.map_as_completed(sum, growing())), futures.submit(parent, 3).result())
+            print(list(futures.map(sum, map(lambda v: v, growing()))))
+            values = []
+            try: values.extend(futures.map(sum, broken()))
+            except RuntimeError as error: print(values, error)
+            checked = futures.options(idempotent=False)
+            print(list(checked.map(sum, growing())))
+    """
+    place.write(text)
+    assert place.run(text).expect() == as_python(place)
+
+
+def test_an_iterator_of_a_map_ends_at_an_error_with_and_without_rscoop(place: Place) -> None:
+    text = """
+        from resilient_scoop import futures
+        def check(i):
+            if i == 2: raise ValueError(i)
+            if i == 7: raise StopIteration
+            return i
+        if __name__ == "__main__":
+            values = futures.map(check, [1, 2, 3])
+            print(next(values))
+            try: next(values)
+            except ValueError as error: print("error", error)
+            print(list(values))
+            try: print(list(futures.map(check, [6, 7, 8])))
+            except RuntimeError as error: print(error)
+            for wrong in (lambda: futures.map(check), lambda: futures.map(check, 5)):
+                try: wrong()
+                except TypeError as error: print("refused")
+    """
+    place.write(text)
+    assert place.run(text).expect() == as_python(place)
+
+
 def test_weak_references_and_collections_have_the_same_content_as_in_the_script(
     place: Place,
 ) -> None:
