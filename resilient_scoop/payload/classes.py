@@ -37,6 +37,7 @@ import msgspec
 from msgspec import structs
 
 from resilient_scoop.adapters import weak_references
+from resilient_scoop.payload import sentinels
 from resilient_scoop.payload.class_keys import (
     HEAP_TYPE,
     Key,
@@ -168,8 +169,8 @@ def _own_state(member: enum.Enum) -> dict[str, Any]:
 
 def reduce_other(obj: Any) -> Any:
     """Return the reduction of objects that neither pickle nor dill reduces rightly; else NotImplemented."""
-    if type(obj) in weak_references.TYPES:
-        return weak_references.reduce(obj)
+    if type(obj) in weak_references.TYPES or sentinels.is_kind(type(obj)):
+        return sentinels.dispatch_table()[type(obj)](obj)
     if obj is sys.modules["__main__"]:
         return importlib.import_module, ("__main__",)
     if id(obj) in _SENTINELS:

@@ -18,9 +18,9 @@ from types import FunctionType
 from typing import Any, Final, cast
 
 from resilient_scoop.adapters import former_names
-from resilient_scoop.adapters.deap_classes import dispatch_table
 from resilient_scoop.errors import PicklingFailedError
 from resilient_scoop.payload import by_value, class_keys, unpicklable_path
+from resilient_scoop.payload.sentinels import dispatch_table
 from resilient_scoop.wire import payload_tags as tags
 
 PROTOCOL: Final = 5

@@ -24,11 +24,11 @@ import msgspec
 
 from resilient_scoop._version import __version__
 from resilient_scoop.adapters import former_names
-from resilient_scoop.adapters.deap_classes import dispatch_table
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import CheckpointUnusableError, PicklingFailedError
 from resilient_scoop.payload import by_value, codec, unpicklable_path
 from resilient_scoop.payload.codec import Parts
+from resilient_scoop.payload.sentinels import dispatch_table
 from resilient_scoop.states import shape
 from resilient_scoop.states.migrate import Migration
 from resilient_scoop.wire import payload_tags as tags

@@ -521,6 +521,41 @@ def test_modules_among_the_arguments_are_as_the_script_has_changed_them(place: P
     assert place.run(text).expect() == as_python(place)
 
 
+def test_sentinels_are_the_same_objects_in_arguments_results_and_defaults(place: Place) -> None:
+    text = """
+        import dataclasses, enum
+        from resilient_scoop import futures
+        MISSING, OTHER = object(), object()
+        class Unset: pass
+        UNSET = Unset()
+        class Algorithm:
+            NONE = object()
+            def run(self, x=NONE): return "none" if x is self.NONE else x
+        class Mark(enum.Enum): EMPTY = object()
+        ALL = [MISSING, OTHER, UNSET, Algorithm.NONE, dataclasses.MISSING, Mark.EMPTY]
+        def which(x): return [i for i, each in enumerate(ALL) if each is x]
+        def deep(d): return which(d["a"][0]) + which(d["b"]), d
+        def give(i): return ALL[i] if i < len(ALL) else Unset()
+        def default(x, y=MISSING, *, z=UNSET): return y is MISSING, z is UNSET
+        def parent(x):
+            given = [which(each) for each in futures.map(give, range(3))]
+            return which(x), list(futures.map(which, [x, MISSING])), given
+        if __name__ == "__main__":
+            print(list(futures.map(which, [*ALL, object(), Unset()])))
+            found, back = futures.submit(deep, {"a": [MISSING], "b": UNSET}).result()
+            print(found, which(back["a"][0]), which(back["b"]))
+            print([which(each) for each in futures.map(give, range(7))])
+            for args in ((1,), (1, MISSING), (1, None)): print(futures.submit(default, *args).result())
+            print(list(futures.map(Algorithm().run, [Algorithm.NONE, 3])))
+            print(futures.submit(lambda x, y=MISSING: (x is y, y is MISSING), MISSING).result())
+            print(list(futures.map(parent, [UNSET, OTHER, MISSING])))
+            def local(x, marker=OTHER): return x is marker, x is OTHER
+            print(list(futures.map(local, [OTHER, UNSET])))
+    """
+    place.write(text)
+    assert place.run(text).expect() == as_python(place)
+
+
 def test_each_item_is_what_a_generator_has_yielded_although_it_uses_the_object_again(
     place: Place,
 ) -> None:
