@@ -42,7 +42,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Return what this process is, or what is loaded on first use: `logging` takes 3 ms in each process."""
+    """Return an attribute of this process, or import a name on first use.
+
+    `logging` takes 3 ms in each process.
+    """
     if name in this_process.NAMES:
         return getattr(this_process, name)
     if name == "logger":

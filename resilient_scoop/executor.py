@@ -82,7 +82,7 @@ class Executor(cf.Executor):
         self._lock = threading.RLock()  # pickling an argument runs user code, which may make calls
         self._shut = False
         self._broken: str | None = None
-        # Futures that are not done, in the order of their calls:
+        # Unfinished futures, in the order of their calls:
         self._pending: dict[Any, None] = {}
         self._session, self._owns = session, False
         self._place = _place_here()
@@ -298,7 +298,7 @@ class InitializerFailedError(BrokenProcessPool):
 
 
 class _Initializer:
-    """An initializer, and what it is called with."""
+    """An initializer and its arguments."""
 
     def __init__(self, function: Callable[..., object], args: tuple[Any, ...]) -> None:
         self.function = function
@@ -309,7 +309,7 @@ class _Initializer:
 
     @functools.cached_property
     def key(self) -> bytes:
-        """What tells it from others in this worker: executors of different parents may have equal ones."""
+        """The key by which a worker recognizes it: different executors may have equal ones."""
         from resilient_scoop.payload import payload
 
         name = f"initializer of {self.function!r}"
@@ -352,9 +352,9 @@ _Keywords: TypeAlias = dict[str, Any]
 
 
 def _place_here() -> _Place | None:
-    """Return how calls are made in a process of a run; None in any other process.
+    """Return a function that makes calls in a process of a run; None in any other process.
 
-    A future stays in the dictionary that is given, until it is done.
+    A future stays in the given dictionary until it is done.
     """
     from resilient_scoop.processes.here import Process
 

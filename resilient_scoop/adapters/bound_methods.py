@@ -1,4 +1,4 @@
-"""Pickling of bound methods that their owner does not have under their name.
+"""Pickling of bound methods that cannot be found at their owner by the name of their function.
 
 Plain pickle sends a bound method as `getattr(owner, name of its function)`. That is another method, or
 none, for `super().run` (the owner has overridden it), for a decorated method (its function has the
@@ -26,7 +26,7 @@ def reduce(method: Any) -> Any:
 
 
 def has_own_name(method: MethodType) -> bool:
-    """Return whether the owner of a method gives this method when it is asked by the function's name."""
+    """Return whether `getattr(owner, name of the function)` gives this method."""
     owner, function = method.__self__, method.__func__
     name = getattr(function, "__name__", None)
     if not isinstance(name, str):
@@ -38,7 +38,7 @@ def has_own_name(method: MethodType) -> bool:
         return isinstance(owner, type) and found.__func__ is function
     if isinstance(found, FunctionType) or not hasattr(type(found), "__get__"):
         return False
-    try:  # a descriptor of the user's
+    try:  # a descriptor of the user
         return bool(getattr(owner, name) == method)
     except Exception:  # noqa: BLE001 - user code
         return False

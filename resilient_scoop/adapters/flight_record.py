@@ -1,8 +1,8 @@
 """The flight record: what a worker is executing now, in memory that outlives it.
 
 The agent makes the record (an anonymous file: nothing to clean up) and passes its descriptor to the
-process; the process writes a few words at every switch; after a death the agent reads which item
-was being executed. User code cannot prevent the agent from reading it.
+process; the process writes a few memory words at every switch of items; after its death the agent
+reads which item it was executing. User code cannot prevent the agent from reading it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class FlightRecord:
 
     @classmethod
     def of_process(cls, pid: int) -> FlightRecord | None:
-        """Open another process' record to read it; None if it has none or is not accessible."""
+        """Open the record of another process to read it; None if it has none or is not accessible."""
         folder = Path(f"/proc/{pid}/fd")
         try:
             for path in folder.iterdir():
@@ -62,7 +62,7 @@ class FlightRecord:
     def begin(self, epoch: int, no: int, parent: str, call: int, index: int) -> None:
         """Record what is executed from now on."""
         words = self.words
-        words[_BUSY] = 0  # a death in between blames no item
+        words[_BUSY] = 0  # if the process dies in between, no item is blamed
         if parent != self._parent:
             self._parent = parent
             path = parent.encode()[: _PATH_BYTES_MAX + 1]

@@ -64,8 +64,8 @@ def patiently(
 ) -> T:
     """Call until it succeeds, at most `tries` times, with waits that grow and are drawn at random.
 
-    Only errors for which `is_worth` is true are retried; the last one is raised as itself. The waits
-    draw from a stream of their own, so that of the user is not touched.
+    Only errors for which `is_worth` is true are retried; the last one is raised as itself. The
+    waits draw from a stream of their own, so that the user's stream is not changed.
     """
     import tenacity
 

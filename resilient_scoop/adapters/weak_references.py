@@ -1,7 +1,7 @@
-"""Pickling of weak references and of the containers that hold some, by what they refer to.
+"""Pickling of weak references, and of weak containers, together with their targets.
 
-Plain pickle refuses them, or loses their content: nothing else keeps it alive in the receiving process.
-Here the received object keeps it alive itself, as the sender's program does there.
+Plain pickle refuses them, or loses their content, because nothing else keeps the target alive in
+the receiving process. Here the received object keeps its target alive itself.
 
 `WeakKeyDictionary` is not included: its keys count by identity, which a copy does not have.
 """
@@ -57,6 +57,6 @@ TYPES: Final = frozenset(_KINDS)
 
 
 def reduce(weak: Any) -> tuple[Callable[[Any], Any], tuple[Any]]:
-    """Return the reduction of an object of one of `TYPES`: what makes it, and what it refers to."""
+    """Return the reduction of an object of one of `TYPES`: the function that makes it, and its target."""
     make, content_of = _KINDS[type(weak)]
     return make, (content_of(weak),)

@@ -147,7 +147,7 @@ class Block:
     def _begin_anew(
         self, at: Here, block: OpenBlock, failures: list[CheckpointUnusableError]
     ) -> None:
-        """No existing checkpoint can be used: replay everything, if everything is in the journal."""
+        """Begin without a checkpoint: replay everything, if all of it is in the journal."""
         if at.parent.durable.can_begin(block):
             self._say_fallen(failures, "all of the block is replayed")
             return
@@ -358,7 +358,7 @@ def _store(at: Here) -> StateStore:
 
 
 def _code_digest() -> bytes:
-    """Return a digest of the code that holds the block."""
+    """Return a digest of the code that contains the block."""
     frame = sys._getframe(2)  # noqa: SLF001 - the only way
     own = __name__.rpartition(".")[0]
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(own):

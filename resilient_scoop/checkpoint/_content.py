@@ -32,7 +32,7 @@ class Saving:
 
     at: Here
     pending: set[int] = field(default_factory=set)  # calls
-    streams: set[Mark] = field(default_factory=set)  # streams streams that the state itself holds
+    streams: set[Mark] = field(default_factory=set)  # streams that the state itself holds
 
     def dumps(self, value: Any, what: str) -> codec.Dumped:
         """Return the bytes of a state and of all streams.
@@ -95,7 +95,7 @@ class Loading:
     at: Here | None
     futures: list[tuple[Future[Any], Kept]] = field(default_factory=list)
     streams: dict[Mark, tuple[Any, Any]] = field(default_factory=dict)
-    learned: int = 0  # turn of the last future that its parent knew
+    learned: int = 0  # position of the last future that its parent knew
     more: Any = None
 
     def loads(self, content: bytes | memoryview, what: str) -> Any:

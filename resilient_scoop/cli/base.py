@@ -1,4 +1,4 @@
-"""What the commands share: the state folder, parameters, options, output of JSON and notes.
+"""The common parts of the commands: the state folder, parameters, options, output of JSON and notes.
 
 Only the command line reads the environment. Every option can be set by RSCOOP_<OPTION>, whatever
 its command (`RSCOOP_WORKERS=8`); options on the command line take precedence.

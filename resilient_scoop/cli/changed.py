@@ -25,7 +25,7 @@ ALL: Final = "*"
 
 @dataclass(frozen=True, slots=True)
 class ChangedCode:
-    """What a resume does about changed code: names for the replay to compare, and pairs of fingerprints."""
+    """A resume's decisions about changed code: names for the replay, pairs of fingerprints."""
 
     reuse: tuple[str, ...]
     recompute: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""`rscoop doctor`: look at hosts before a run, and say what to change."""
+"""`rscoop doctor`: check hosts before a run, and say what to change."""
 
 from __future__ import annotations
 

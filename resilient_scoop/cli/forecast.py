@@ -67,7 +67,7 @@ def dry_run(
     retry_failed: bool,
     as_json: bool,
 ) -> int:
-    """Say what a resume with these options would do; nothing on disk changes."""
+    """Print what a resume with these options would do; nothing on disk changes."""
     view = open_view(run)
     if view is None:
         if as_json:

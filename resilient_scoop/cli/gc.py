@@ -1,4 +1,4 @@
-"""`rscoop gc`: remove old runs: never live ones, and by default only finished ones."""
+"""`rscoop gc`: remove old runs, never live ones, and by default only finished ones."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _extent(folder: Path) -> tuple[float, int]:
         try:
             found = path.lstat()
         except OSError:
-            continue  # it was removed in between
+            continue  # it was removed meanwhile
         size_bytes += found.st_blocks * 512
         if stat.S_ISREG(found.st_mode) and path.name not in _TOUCHED_BY_READERS:
             used_at = max(used_at, found.st_mtime)

@@ -81,7 +81,8 @@ def own_addresses() -> list[str]:
     except OSError:
         infos = []
     found += [str(info[4][0]) for info in infos]
-    for target in ("192.0.2.1", "2001:db8::1"):  # for documentation: nothing is sent there
+    # an address for documentation: nothing is sent there
+    for target in ("192.0.2.1", "2001:db8::1"):
         family = socket.AF_INET6 if ":" in target else socket.AF_INET
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as probe:

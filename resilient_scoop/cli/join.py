@@ -81,7 +81,7 @@ def _serve(run_id: str, run_key: str, line: bytes) -> int:
 
 
 class _Leave:
-    """Leaves the run in order, when a signal asks for it."""
+    """Leaves the run in the usual way when a signal requests it."""
 
     def __init__(self, stdin: IO[bytes]) -> None:
         self._stdin = stdin

@@ -173,13 +173,13 @@ def _restore(run: RunDir, info: RunInfo, env: tuple[str, ...], *, new_limits: bo
     try:
         _enter(run, info)
     except (UsageError, click.ClickException):
-        _say(notes)  # this may be the reason
+        _say(notes)  # the directory may be the reason
         raise
     return notes + changed_interpreter(info) + changed_versions(info)
 
 
 def _continue_input(run: RunDir, info: RunInfo) -> None:
-    """Move standard input to the position where the run stopped reading."""
+    """Move standard input to the position at which the run stopped reading."""
     if info.stdin_file or file_of(0):
         problem = continue_input(run, info.stdin_file)
         if problem:

@@ -87,7 +87,7 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     replays: list[ReplayStatus]
     decisions: list[DecisionReport]  # on results of changed code; the last one of each change
     troubles: list[str]  # what blocks a live run
-    hosts: list[HostRow]  # but the run's own
+    hosts: list[HostRow]  # all but the run's own
 
 
 @click.command(
@@ -122,7 +122,7 @@ def report_of(run: RunDir, info: RunInfo, status: RunStatus) -> StatusReport:
     state = state_of(run, ended)
     over = (
         ended if state is not RunState.RUNNING else None
-    )  # else it belongs to an earlier launcher
+    )  # otherwise it belongs to an earlier launcher
     return StatusReport(
         schema=SCHEMA,
         id=run.id,
@@ -211,7 +211,7 @@ def _workers(report: StatusReport) -> str:
 
 
 def _elsewhere(hosts: list[HostRow], *, is_live: bool) -> str:
-    """Return the workers of other hosts: while the run is live, of those that are there."""
+    """Return the workers of other hosts; while the run is live, only of connected hosts."""
     there = [
         each.workers for each in hosts if each.workers and (not is_live or each.state in _THERE)
     ]

@@ -25,7 +25,10 @@ class CallbackType(enum.Enum):
 
 
 class NotStartedProperly(Exception):  # noqa: N818 - SCOOP's name
-    """Never raised here: without `rscoop`, calls run one after another. It can be caught."""
+    """Never raised here; defined so that scripts can catch it.
+
+    Without `rscoop`, calls run one after another.
+    """
 
 
 class Shutdown(Exception):  # noqa: N818 - SCOOP's name

@@ -4,7 +4,8 @@
 
     cma.fmin2(None, x0, sigma0, {"seed": 1}, parallel_objective=parallel_objective(loss))
 
-Give `seed` in the options: else pycma seeds itself from the clock, and a resume asks for other points.
+Give `seed` in the options: otherwise pycma seeds itself from the clock, and a resume evaluates
+other points.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def parallel_objective(
 ) -> Callable[[Sequence[Any]], list[float]]:
     """Return a function of a list of candidates. `args` follow the candidate in each call.
 
-    It takes a single candidate too, as pycma asks for one at times, and then returns a number.
+    It also accepts a single candidate, which pycma sometimes passes, and then returns a number.
     """
 
     def evaluate(candidates: Any) -> Any:

@@ -124,7 +124,7 @@ def eaMuCommaLambda(
 def _vary(
     population: Population, toolbox: Any, lambda_: int, cxpb: float, mutpb: float
 ) -> Callable[[], Population]:
-    """Return what makes `lambda_` offspring of the population as it is then."""
+    """Return a function that makes `lambda_` offspring of the present population."""
     return lambda: list(varOr(population, toolbox, lambda_, cxpb, mutpb))
 
 

@@ -158,7 +158,7 @@ class Backend(ParallelBackendBase):  # type: ignore[misc, unused-ignore]  # it h
     apply_async = submit  # its name before joblib 1.5
 
     def retrieve_result(self, out: TaskBatch, timeout: float | None = None) -> list[Any]:
-        """Return the results of a batch; meanwhile, as batches end, have joblib dispatch others.
+        """Return the results of a batch; meanwhile, let joblib dispatch others when batches end.
 
         Raises:
             multiprocessing.TimeoutError: they were not there within `timeout` seconds.
@@ -176,7 +176,7 @@ class Backend(ParallelBackendBase):  # type: ignore[misc, unused-ignore]  # it h
         return [each.result() for each in out.futures]
 
     def _settle(self, first: list[TaskBatch], done: set[int]) -> None:
-        """Take calls out of their batches; have joblib dispatch a batch for each that has ended."""
+        """Take calls out of their batches; let joblib dispatch a batch for each that has ended."""
         for batch in first:
             batch.left = [each for each in batch.left if id(each) not in done]
         self._waiting[: len(first)] = [batch for batch in first if batch.left]
@@ -196,9 +196,9 @@ class Backend(ParallelBackendBase):  # type: ignore[misc, unused-ignore]  # it h
 
 
 def _make_repeatable(context: Any) -> None:
-    """Take id and time out of what scikit-learn 1.9 sends for its callbacks, if there are none.
+    """Remove the id and time that scikit-learn 1.9 sends for its callbacks, if there are no callbacks.
 
-    They are new in each process, so a resume would take each task for another one.
+    They are new in each process, so a resume would not recognize any task.
     """
     callbacks = getattr(context, "_callbacks", None)
     if callbacks != [] or getattr(context, "root_uuid", _NO_ID) == _NO_ID:
@@ -219,8 +219,8 @@ def _nested(level: int) -> Any:
 def run_task(
     level: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """Run a task, in a worker; a `Parallel` in it uses this backend."""
-    joblib.register_parallel_backend(NAME, Backend)  # the task may name it, too
+    """Run a task in a worker; a `Parallel` in it uses this backend."""
+    joblib.register_parallel_backend(NAME, Backend)  # the task may name it too
     with joblib.parallel_config(backend=_nested(level), n_jobs=None):
         return function(*args, **kwargs)
 

@@ -24,7 +24,7 @@ __all__ = ["FuturesExecutor"]
 
 
 class FuturesExecutor:
-    """What nevergrad needs of an executor: `submit`."""
+    """The part of an executor that nevergrad needs: `submit`."""
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> futures.Future[T]:
         """Submit a call."""

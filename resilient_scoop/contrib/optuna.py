@@ -46,9 +46,9 @@ def optimize(
     """Compute `n_trials` trials of a study, `batch_size` at a time.
 
     `objective` gets an `optuna.trial.FixedTrial` with the parameters of `space`: its `suggest_…`
-    methods return them. Tell nothing to it: it is in another process. `catch` names errors that
-    fail a trial; other errors fail it and are raised. `optuna.TrialPruned` prunes it. `submit` makes the
-    calls: that of a session or an executor fits, too.
+    methods return them. Reports to it have no effect: it is in another process. `catch` names
+    errors that fail a trial; other errors fail it and are raised. `optuna.TrialPruned` prunes it.
+    `submit` makes the calls: that of a session or an executor fits, too.
 
     The batch size changes which points the sampler asks for: keep it for a resume.
     """

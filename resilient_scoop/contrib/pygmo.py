@@ -23,7 +23,7 @@ __all__ = ["BatchEvaluator", "Island"]
 
 
 class _Shared:
-    """What pygmo copies for each of its objects, together with sessions that have no copies."""
+    """The state that pygmo copies for each of its objects; sessions in it are shared, not copied."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self

@@ -99,7 +99,7 @@ _WANTS_NOTHING: Final = (ENDED, NOW, LAUNCHER_GONE, ORPHANED)
 
 
 class AgentConfig(msgspec.Struct, frozen=True):
-    """What the machine needs to know; here and not in `config`, because an agent has to start fast."""
+    """The settings of the machine; here and not in `config`, because an agent must start quickly."""
 
     stop_grace_s: float = 3.0
     """What running items have at a stop."""
@@ -117,18 +117,18 @@ class AgentConfig(msgspec.Struct, frozen=True):
 
 
 class SlotState(Enum):
-    """Where a slot is."""
+    """The states of a slot."""
 
     WAITING = auto()  # no process; the next is started at `Slot.start_at`
     STARTING = auto()  # the shell was told to start one
     RUNNING = auto()
-    DYING = auto()  # killed by the agent; its end is not learnt yet
-    HELD = auto()  # no process: no start is of any use, and the broker was told so
+    DYING = auto()  # killed by the agent; its end is not known yet
+    HELD = auto()  # no process: a start would be useless, and this was reported to the broker
     OVER = auto()  # no process: its work is done
 
 
 class SlotEvent(Enum):
-    """What happens to a slot."""
+    """The events of a slot."""
 
     DUE = auto()
     STARTED = auto()
@@ -170,20 +170,20 @@ class Slot(msgspec.Struct, eq=False):
     started_at: float = 0.0
     start_at: float = 0.0
     refused_at: float | None = None  # since when the system has refused it
-    hasty: int = 0  # how often in a row it died at once, without progress
+    hasty: int = 0  # how many times in sequence it died at once, without progress
     reached: int = 0  # the progress of the script (`Flight.reached`)
-    stillborn: int = 0  # how often in a row it ended before it started its work
-    unfit: int = 0  # how often in a row it could not import the script
+    stillborn: int = 0  # how many times in sequence it ended before it started its work
+    unfit: int = 0  # how many times in sequence it could not import the script
     lacks: str = ""  # why it could not import the script
     killed_for: str = ""
-    late: bool = False  # it was reported that it does not end
+    late: bool = False  # its late end was reported
     freed: int = 0  # how often it had to end to release a lock
     import_reported: bool = False  # a very long import was reported
     paused_s: float = 0.0  # how long it has been stopped (SIGSTOP), in time in which the agent ran
 
     @property
     def has_process(self) -> bool:
-        """Whether a process is in it."""
+        """Whether it has a process."""
         return self.state in (SlotState.RUNNING, SlotState.DYING)
 
     def enter(self, happening: SlotEvent) -> None:
@@ -197,7 +197,7 @@ class Slot(msgspec.Struct, eq=False):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """A process that was to be started runs."""
+    """A requested process has started."""
 
     name: str
     incarnation: bytes
@@ -205,7 +205,7 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class NotStarted(msgspec.Struct, frozen=True):
-    """The system refuses a process that was to be started."""
+    """The system refuses to start a requested process."""
 
     name: str
     why: str
@@ -219,7 +219,7 @@ class Exited(msgspec.Struct, frozen=True):
     code: int  # negative: the signal that ended it
     flight: Flight
     oom: bool = False  # the kernel has killed for memory since the last death
-    why: str = ""  # what the process itself said, where the code is REFUSED or CANNOT_IMPORT
+    why: str = ""  # the message of the process itself, if the code is REFUSED or CANNOT_IMPORT
     at: float = 0.0  # seconds since 1970, for display
 
 
@@ -235,7 +235,10 @@ class LauncherGone(msgspec.Struct, frozen=True):
 
 
 class Ticked(msgspec.Struct, frozen=True):
-    """Time has passed; `flights` of all that run. `states` (as in /proc) are given from `looks_at` on."""
+    """Time has passed; `flights` are those of all running processes.
+
+    `states` (as in /proc) are given from `looks_at` on.
+    """
 
     flights: dict[str, Flight]
     states: dict[str, str] | None = None
@@ -244,11 +247,8 @@ class Ticked(msgspec.Struct, frozen=True):
 Event = Started | NotStarted | Exited | Received | LauncherGone | Ticked
 
 
-# --- what is said to the user -----------------------------------------------------------------
-
-
 class CannotStart(msgspec.Struct, frozen=True):
-    """The system refuses a process, for the first time in a row."""
+    """The system refuses a process, for the first time in a sequence."""
 
     name: str
     why: str
@@ -262,7 +262,7 @@ class ProcessesRefused(msgspec.Struct, frozen=True):
 
 
 class Stillborn(msgspec.Struct, frozen=True):
-    """The run stops because a process ends before it has begun, repeatedly."""
+    """The run stops because a process repeatedly ends before it has begun."""
 
     name: str
     times: int
@@ -271,7 +271,7 @@ class Stillborn(msgspec.Struct, frozen=True):
 
 
 class Died(msgspec.Struct, frozen=True):
-    """A process died and has a successor."""
+    """A process died and is replaced."""
 
     role: str
     name: str
@@ -280,7 +280,7 @@ class Died(msgspec.Struct, frozen=True):
 
 
 class Freed(msgspec.Struct, frozen=True):
-    """A worker has ended to free itself of a lock."""
+    """A worker has ended because its tasks waited for a lock."""
 
     name: str
 
@@ -355,13 +355,13 @@ class Start(msgspec.Struct, frozen=True):
     """Start a process; the shell answers with `Started` or `NotStarted`."""
 
     name: str
-    careful: bool = False  # a worker begins none of the script's calls while one of them waits
-    may_be_freed: bool = True  # a careful worker may end again for what C code waits for
-    refusal_reported: bool = False  # that the system refuses it is known to the user
+    careful: bool = False  # a worker starts none of the script's calls while one of them waits
+    may_be_freed: bool = True  # a careful worker may end again because C code waits for a lock
+    refusal_reported: bool = False  # the user already knows that the system refuses it
 
 
 class KillProcess(msgspec.Struct, frozen=True):
-    """End a process now; its end is learnt as any other (`Exited`)."""
+    """Kill a process now; its end is reported like any other (`Exited`)."""
 
     name: str
 
@@ -373,7 +373,7 @@ class EndLeftovers(msgspec.Struct, frozen=True):
 
 
 class WriteNote(msgspec.Struct, frozen=True):
-    """Say something to the user."""
+    """Send a note to the user."""
 
     note: Note
 
@@ -398,7 +398,7 @@ class Forward(msgspec.Struct, frozen=True):
 
 
 class SendLogs(msgspec.Struct, frozen=True):
-    """Have the run's host receive the rest of this host's logs: the broker may end after `Bye`."""
+    """Send the rest of this host's logs to the run's host: the broker may end after `Bye`."""
 
 
 class EndAgent(msgspec.Struct, frozen=True):
@@ -422,7 +422,7 @@ class Agent:
         self, config: AgentConfig, slots: list[Slot], *, node: str, name: str, pid: int, run: bytes,
         relay: Relay | None = None,
     ) -> None:  # fmt: skip
-        """`relay`: what processes of another host than the run's have sent."""
+        """`relay`: messages of the processes, on a host other than the run's."""
         self.config = config
         self.slots = {slot.name: slot for slot in slots}
         self.node = node
@@ -438,9 +438,9 @@ class Agent:
         self.looks_at = -inf  # when the state of processes is to be looked at
         self.looked_at = self.ticked_at = -inf
         self.left = False
-        self.lease_s = 10.0  # as the broker says
+        self.lease_s = 10.0  # as the broker has reported
         self.heard_at = self.stepped_at = (
-            inf  # when a broker was heard, and when the last event came
+            inf  # time of the last message of a broker, and of the last event
         )
         self._actions: list[Action] = []
         self.relay = relay
@@ -449,8 +449,6 @@ class Agent:
         self._reported: deque[tuple[int, frozenset[PeerId]]] = deque()
         self._known: frozenset[PeerId] = frozenset()
         self._is_full_reported, self._torn_reported = False, 0
-
-    # --- for the shell ------------------------------------------------------------------------
 
     def step(self, event: Event, now: float) -> list[Action]:
         """Take in an event and return actions, in order."""
@@ -536,7 +534,7 @@ class Agent:
             self._kill(slot)
 
     def _refused(self, slot: Slot, why: str, now: float, *, full: bool = False) -> None:
-        """The system refuses a process: try again, while it is useful (G6)."""
+        """Handle a refused process: try again, as long as this is useful (G6)."""
         slot.start_at = now + REFUSED_AGAIN_S
         if slot.refused_at is None:
             slot.refused_at = now
@@ -559,7 +557,7 @@ class Agent:
     # --- ends ---------------------------------------------------------------------------------
 
     def _exited(self, event: Exited, now: float) -> None:
-        """A process has ended: tell the broker, plan its successor."""
+        """Handle the end of a process: tell the broker, plan the next start."""
         slot, code, flight = self.slots[event.name], event.code, event.flight
         gets_on, slot.reached = flight.reached > slot.reached, max(slot.reached, flight.reached)
         if not flight.has_ended:
@@ -589,7 +587,7 @@ class Agent:
         self._plan(slot, event, now, unfit=unfit)
 
     def _plan(self, slot: Slot, event: Exited, now: float, *, unfit: bool) -> None:
-        """Plan a process' successor (G5, G6)."""
+        """Plan the next start of a slot (G5, G6)."""
         slot.killed_for = ""
         slot.start_at = now + _backoff_s(slot.hasty)
         if now - slot.started_at > REFUSED_S_MAX:
@@ -644,7 +642,7 @@ class Agent:
         self._actions.append(KillProcess(slot.name))
 
     def _end_late(self, flights: Mapping[str, Flight], now: float) -> None:
-        """Kill processes whose time is over: the call's `timeout=`, or the grace at a stop."""
+        """Kill processes whose time is over: the `timeout=` of the call, or the grace time of a stop."""
         for slot in self.slots.values():
             if slot.state is not SlotState.RUNNING:
                 continue
@@ -673,7 +671,7 @@ class Agent:
         if self.stopping is None or self._running():
             return
         if self.ends and self.stopping not in _WANTS_NOTHING and now < self.stop_at:
-            return  # what processes had finished is on its way
+            return  # results of ended processes are still being sent
         for lost in self.ends.values():
             self._tell(lost)
         self.ends.clear()
@@ -687,7 +685,7 @@ class Agent:
     # --- what ended processes had finished ----------------------------------------------------
 
     def _end(self, slot: Slot, lost: wire.ProcessLost, now: float) -> None:
-        """Tell the broker of an end, at once or when what the process had finished has arrived (G2)."""
+        """Tell the broker of an end, at once or when the results of the process have arrived (G2)."""
         if self.relay is None:
             self._tell(lost)
             return
@@ -697,7 +695,7 @@ class Agent:
         self._report_ended(self.relay)
 
     def _report_ended(self, relay: Relay) -> None:
-        """Tell the broker which processes have ended, so that it gives them nothing."""
+        """Tell the broker which processes have ended, so that it assigns nothing to them."""
         if self.greeted:
             self._tell(wire.Alive([], list(relay.unreported)))
             self._note_reported(relay)
@@ -745,7 +743,7 @@ class Agent:
         self._actions.append(Beat(self.link.beat()))
 
     def _runs(self, slot: Slot, state: str, passed_s: float) -> bool:
-        """Return whether the host lets the process run; report if it was stopped for long."""
+        """Return whether the process is not stopped; report it if it was stopped for long."""
         before = slot.paused_s
         if state not in "Tt":
             slot.paused_s = 0.0
@@ -809,7 +807,7 @@ class Agent:
             self._handle(wire.decode_down(frame), flights, now)
 
     def _meet(self, epoch: int) -> None:
-        """Greet a new broker with the running processes, and what the last one had not acknowledged."""
+        """Greet a new broker with the running processes, and repeat unacknowledged messages."""
         owed = [frame for frames in self.link.pending() for frame in frames]
         self.link = Link(self.run, epoch)
         self.greeted = True
@@ -830,7 +828,7 @@ class Agent:
             self._note_reported(self.relay)
 
     def _resume(self, now: float) -> None:
-        """On another host: fill slots again whose processes an earlier broker has told to end (G8)."""
+        """On another host: start processes again that an earlier broker has told to end (G8)."""
         if self.config.orphan_timeout_s is None or self.stopping is not None:
             return
         for slot in self.slots.values():

@@ -37,7 +37,7 @@ class Phase(Enum):
     """The phases of a compaction."""
 
     COPYING = auto()
-    CATCHING_UP = auto()  # the copy is complete
+    CATCHING_UP = auto()  # (catching up) the copy is complete
     SWAPPED = auto()  # the new file counts
     GIVEN_UP = auto()
 
@@ -97,7 +97,7 @@ class Course(msgspec.Struct):
 
     @property
     def may_swap(self) -> bool:
-        """Whether the new file may replace the old one now, before anything else (CO2)."""
+        """Whether the new file may replace the old one now, before any commit (CO2)."""
         return self.phase is Phase.CATCHING_UP and not self.keys and not self.prefixes
 
     def note(self, changes: Sequence[Change], kept: Sequence[bytes]) -> None:
@@ -118,7 +118,7 @@ class Course(msgspec.Struct):
             raise GivenUpError("the run writes faster than its journal can be copied")
 
     def copied(self) -> None:
-        """The copy is complete."""
+        """Record that the copy is complete."""
         self._enter(Phase.CATCHING_UP)
 
     def next_step(self) -> Step:
@@ -132,7 +132,7 @@ class Course(msgspec.Struct):
         return Step(tuple(self.prefixes), tuple(islice(self.keys, most)), most)
 
     def done(self, step: Step, prefixes: int) -> None:
-        """A step is in the new file, with a number of its prefixes (`carry_out`)."""
+        """Record that a step is in the new file, with a number of its prefixes (`carry_out`)."""
         self.unstepped = 0
         for place in step.prefixes[:prefixes]:
             del self.prefixes[place]
@@ -141,13 +141,13 @@ class Course(msgspec.Struct):
                 del self.keys[place]
 
     def swapped(self) -> None:
-        """The new file counts, durably."""
+        """Record that the new file is durably the current one."""
         if not self.may_swap:
             raise InvariantError(f"a swap before all was caught up with, in {self.phase.name}")
         self._enter(Phase.SWAPPED)
 
     def give_up(self) -> None:
-        """The compaction was given up."""
+        """Record that the compaction was given up."""
         self._enter(Phase.GIVEN_UP)
 
     def _enter(self, phase: Phase) -> None:

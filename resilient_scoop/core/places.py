@@ -97,7 +97,7 @@ class PlaceConfig(msgspec.Struct, frozen=True):
 
 
 class PlacesConfig(msgspec.Struct, frozen=True):
-    """What the machine needs to know."""
+    """The settings of the machine."""
 
     run_id: str
     places: tuple[PlaceConfig, ...]
@@ -111,20 +111,20 @@ class PlacesConfig(msgspec.Struct, frozen=True):
 
 
 class PlaceState(Enum):
-    """Where the unit of a host is; `hosts.base.UnitState` has the same words."""
+    """The states of the unit of a host; `hosts.base.UnitState` has the same names."""
 
-    WANTED = "wanted"  # none yet; the first is started when its place's turn comes
-    WRITING = "writing"  # its tag is being written down
+    WANTED = "wanted"  # none yet; the first is started when it is the turn of its place
+    WRITING = "writing"  # its tag is being written
     WAITING = "waiting"  # the place has accepted it and has not begun
     STARTING = "starting"
     RUNNING = "running"  # its agent has its link to the broker
-    UNKNOWN = "unknown"  # it may live
-    GONE = "gone"  # it had come, and has ended; the next is started at its time
-    NEVER_CAME = "never came"  # it ended before it came
+    UNKNOWN = "unknown"  # it may be alive
+    GONE = "gone"  # it had connected, and has ended; the next is started at its time
+    NEVER_CAME = "never came"  # it ended before it connected
 
 
 class UnitEvent(Enum):
-    """What happens to the unit of a host."""
+    """The events of the unit of a host."""
 
     DUE = auto()
     WRITTEN = auto()
@@ -169,7 +169,7 @@ _NEXT: Final[dict[PlaceState, dict[UnitEvent, PlaceState]]] = {
 
 
 class PlaceCall(Enum):
-    """What a place, or the disk, is asked for a host."""
+    """The requests to a place, or to the disk, for a host."""
 
     WRITE = auto()
     START = auto()
@@ -179,45 +179,46 @@ class PlaceCall(Enum):
 
 
 class HostSlot(msgspec.Struct, eq=False):
-    """A host: its unit, and when the next may be started."""
+    """A host: its unit, and the time of the next start."""
 
     host: str
     place: PlaceRecord
     state: PlaceState = PlaceState.WANTED
     tag: str = ""
-    former: Former | None = None  # while a tag is being written: the one before
+    former: Former | None = None  # while a tag is being written: the previous tag
     units: tuple[str, ...] = ()
-    doubles: tuple[str, ...] = ()  # units of the same tag that are to end
-    is_doubled: bool = False  # it had such units
+    doubles: tuple[str, ...] = ()  # second units of the same tag, which must end
+    is_doubled: bool = False  # it had second units
     is_written: bool = False
-    starts: int = 0  # of this tag
+    starts: int = 0  # starts of this tag
     is_answered: bool = False  # the last one, by the units that it has started
     is_counted: bool = False  # a search since then has shown all units of this tag
     has_come: bool = False  # an agent since this tag was drawn
     is_returned: bool = False  # a former process had written it, and nothing else is known of it
-    is_searched: bool = False  # only a search counts: its place's word did not agree with the link
-    call: PlaceCall | None = None  # what is under way
-    is_being_stopped: bool = False  # a stop is under way, perhaps beside a look or a search
+    is_searched: bool = False  # only a search counts: the report of its place contradicted the link
+    call: PlaceCall | None = None  # the request in progress
+    is_being_stopped: bool = False  # a stop is in progress, perhaps beside a look or a search
     out: str = ""  # why no unit is wanted here: "drained", "revoked"
     is_refused: bool = False  # its last call, or its last agent, was refused for good
-    has_left: bool = False  # the agent left in order
+    has_left: bool = False  # the agent left normally
     is_over: bool = False  # it left, and no unit of its tag was seen or started since
 
     started_at: float = 0.0
     came_at: float = 0.0
     number: int = 0  # among all hosts
-    due_at: float = inf  # when something is to be asked next
+    due_at: float = inf  # time of the next request
     start_at: float = 0.0  # the next, as far as the host is concerned
     look_at: float = 0.0
     look_wait_s: float = LOOK_S
     find_at: float = 0.0
     sure_at: float = 0.0  # a search that finds nothing counts from then on
-    finds: int = 0  # without success, in a row
+    finds: int = 0  # consecutive failures
     write_at: float = 0.0
     stop_at: float = 0.0
-    claims_at: float | None = None  # since when its place says that it runs, without its link
+    # time since which its place reports it as running, without its link
+    claims_at: float | None = None
 
-    losses: tuple[float, ...] = ()  # instants within `FLAP_S`
+    losses: tuple[float, ...] = ()  # times of losses within `FLAP_S`
     quarantine_until: float = 0.0
     quarantines: int = 0
     why: str = ""
@@ -234,14 +235,14 @@ class HostSlot(msgspec.Struct, eq=False):
         self.state = PlaceState.GONE if is_end else after[happening]
 
     def take_back(self) -> None:
-        """Return from a tag that is not started to the one before, if there was one."""
+        """Return from a tag that was not started to the previous tag, if there was one."""
         if self.former is not None and self.former.tag:
             self.tag, self.units, self.starts = msgspec.structs.astuple(self.former)
         self.former = None
 
     @property
     def is_known_whole(self) -> bool:
-        """Whether its units are all that its tag can have (PL2)."""
+        """Whether all units that its tag can have are known (PL2)."""
         return self.starts == 1 and self.is_answered and not self.is_doubled
 
     @property
@@ -259,12 +260,12 @@ class Former(msgspec.Struct, frozen=True):
 
 
 class PlaceRecord(msgspec.Struct, eq=False):
-    """A place: how often it failed, and when it may be asked again."""
+    """A place: the number of its failures, and the time of the next request."""
 
     name: str
     slots: list[HostSlot] = []
-    has_proved: bool = False  # an agent of it has come since its last failure
-    fails: int = 0  # in a row
+    has_proved: bool = False  # one of its agents has connected since its last failure
+    fails: int = 0  # consecutive failures
     start_at: float = 0.0
 
 
@@ -272,14 +273,14 @@ class PlaceRecord(msgspec.Struct, eq=False):
 
 
 class WrittenTag(msgspec.Struct, frozen=True):
-    """The tag that was last written down for a host, unless it was dropped."""
+    """The tag that was last written for a host, unless it was dropped."""
 
     host: str
     tag: str
 
 
 class Began(msgspec.Struct, frozen=True):
-    """The shell has started: the first event; it brings what was before it."""
+    """The shell has started: the first event, with the state left by earlier shells."""
 
     tags: tuple[WrittenTag, ...] = ()
     drained: tuple[str, ...] = ()
@@ -302,7 +303,7 @@ class StartAccepted(msgspec.Struct, frozen=True):
 
 
 class Sight(msgspec.Struct, frozen=True):
-    """What a place says of a unit (`hosts.base.Seen`)."""
+    """The report of a place about a unit (`hosts.base.Seen`)."""
 
     unit: str
     state: PlaceState  # not WANTED, not WRITING
@@ -331,40 +332,40 @@ class UnitsFound(msgspec.Struct, frozen=True):
 
 
 class Stopped(msgspec.Struct, frozen=True):
-    """A place was told to stop units, which does not say that they have ended."""
+    """A place was told to stop units; they may not have ended yet."""
 
     host: str
     tag: str
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """A call of a place failed, or its tag could not be written down."""
+    """A call of a place failed, or its tag could not be written."""
 
     host: str
     tag: str
     call: PlaceCall
     why: str
-    refused: bool = False  # another try is of no use until the user has changed something
-    unasked: bool = False  # it failed before the place was asked
+    refused: bool = False  # another try is useless until the user has changed something
+    unasked: bool = False  # it failed before the place was called
     retry_after_s: float | None = None
     jitter: float = 0.0
 
 
 class AgentCame(msgspec.Struct, frozen=True):
-    """The agent of a host has a link to the broker. Said again to a shell that is started again."""
+    """The agent of a host has a link to the broker. Repeated to a restarted shell."""
 
     host: str
 
 
 class AgentLost(msgspec.Struct, frozen=True):
-    """No agent of a host has a link to the broker any more, and none has said that it leaves."""
+    """No agent of a host has a link to the broker any more, and none has announced that it leaves."""
 
     host: str
     jitter: float = 0.0
 
 
 class AgentLeft(msgspec.Struct, frozen=True):
-    """The agent of a host has left in order."""
+    """The agent of a host has left normally."""
 
     host: str
     jitter: float = 0.0
@@ -377,13 +378,13 @@ class HostDrained(msgspec.Struct, frozen=True):
 
 
 class HostRevoked(msgspec.Struct, frozen=True):
-    """A host is cut off, and is not used again."""
+    """A host was cut off, and is not used again."""
 
     host: str
 
 
 class EndUnits(msgspec.Struct, frozen=True):
-    """The run ends: every unit is to end within the time."""
+    """The run ends: every unit must end within the time."""
 
     grace_s: float
 
@@ -404,7 +405,7 @@ Event = (
 
 
 class NeverCame(msgspec.Struct, frozen=True):
-    """An agent ended before it came, for a reason that was not reported before."""
+    """An agent ended before it connected, for a reason that was not reported before."""
 
     host: str
     why: str
@@ -413,7 +414,7 @@ class NeverCame(msgspec.Struct, frozen=True):
 
 
 class UnitEnded(msgspec.Struct, frozen=True):
-    """An agent that had come has ended, and its place knows why."""
+    """An agent that had connected has ended, and its place knows the reason."""
 
     host: str
     why: str
@@ -429,7 +430,7 @@ class CannotTell(msgspec.Struct, frozen=True):
 
 
 class Came(msgspec.Struct, frozen=True):
-    """The agent of a host has come after a failure that was reported."""
+    """The agent of a host has connected after a failure that was reported."""
 
     host: str
 
@@ -443,14 +444,14 @@ class Quarantined(msgspec.Struct, frozen=True):
 
 
 class Unreached(msgspec.Struct, frozen=True):
-    """An agent runs, as its place says, and the broker has not heard of it for `REACH_S`."""
+    """An agent runs according to its place, but has not reached the broker for `REACH_S`."""
 
     host: str
     has_come: bool  # it had reached the broker before
 
 
 class TooFew(msgspec.Struct, frozen=True):
-    """Fewer hosts have come than `--min-hosts`; the run is given up in `rest_s`."""
+    """Fewer hosts have connected than `--min-hosts`; the run is given up in `rest_s`."""
 
     have: int
     wanted: int
@@ -465,7 +466,7 @@ class Unnamed(msgspec.Struct, frozen=True):
 
 
 class NotStopped(msgspec.Struct, frozen=True):
-    """At the deadline of a stop it is not known of some hosts that their agents have ended."""
+    """At the deadline of a stop, the agents of some hosts are not known to have ended."""
 
     hosts: tuple[str, ...]
 
@@ -487,7 +488,7 @@ Note = (
 
 
 class WriteTag(msgspec.Struct, frozen=True):
-    """Write a tag down, durably: `TagWritten`, `Failed`. It replaces the host's former one."""
+    """Write a tag durably: `TagWritten`, `Failed`. It replaces the host's former tag."""
 
     host: str
     tag: str
@@ -532,13 +533,13 @@ class StopUnits(msgspec.Struct, frozen=True):
 
 
 class ShowNote(msgspec.Struct, frozen=True):
-    """Say something to the user."""
+    """Send a note to the user."""
 
     note: Note
 
 
 class GiveUp(msgspec.Struct, frozen=True):
-    """Too few hosts have come in time, or can come: the run is to stop, and `EndUnits` will follow."""
+    """Stop the run because too few hosts have connected in time, or can connect; `EndUnits` will follow."""
 
     have: int
     wanted: int
@@ -581,7 +582,7 @@ class Places:
                 assert host not in self.slots, f"{host} is named twice"
                 self.slots[host] = slot = HostSlot(host, place, number=len(self.slots))
                 place.slots.append(slot)
-        self._due: list[tuple[float, str]] = []  # a heap; what is out of date is passed over
+        self._due: list[tuple[float, str]] = []  # a heap; outdated entries are skipped
         self.began_at: float | None = None
         self.have_come: set[str] = set()  # hosts, at any time
         self.too_few_at = inf
@@ -605,7 +606,7 @@ class Places:
             case EndUnits(grace_s=grace_s):
                 self._stop(grace_s, now)
             case AgentCame() | AgentLost() | AgentLeft() | HostDrained() | HostRevoked():
-                if event.host in self.slots:  # others came by invitation
+                if event.host in self.slots:  # others were invited
                     self._heard(event, self.slots[event.host], now)
             case (
                 TagWritten() | StartAccepted() | UnitsLooked() | UnitsFound() | Stopped() | Failed()
@@ -729,7 +730,7 @@ class Places:
     # --- calls --------------------------------------------------------------------------------
 
     def _continue(self, slot: HostSlot, now: float) -> None:
-        """Ask what is due of a place."""
+        """Make the calls of a place that are due."""
         if self._stop_due_at(slot) <= now:
             grace_s = self._grace_s(slot, now)
             slot.is_being_stopped = True
@@ -749,7 +750,7 @@ class Places:
             self._ask(slot, Look(slot.host, slot.tag, slot.units))
 
     def _call_due(self, slot: HostSlot) -> tuple[PlaceCall, float]:
-        """Return what a place is asked next for a host that may have a unit, and when (PL8)."""
+        """Return the next request to a place for a host that may have a unit, and its time (PL8)."""
         if slot.call is not None or not slot.may_live or not slot.tag:
             return PlaceCall.LOOK, inf
         if not slot.is_written:
@@ -793,7 +794,7 @@ class Places:
     def _ask_start(self, slot: HostSlot, now: float) -> None:
         assert slot.is_written, f"PL1 {slot.host}"
         slot.starts += 1
-        # What left before is not what starts now
+        # An agent that left before is not the one that starts now
         slot.is_answered = slot.is_counted = slot.has_left = slot.is_over = False
         slot.started_at, slot.sure_at = now, now + FIND_S
         slot.look_wait_s, slot.claims_at = LOOK_S, None
@@ -814,7 +815,7 @@ class Places:
             assert slot.call is call, f"PL8 {slot.host}"
             slot.call = None
         if event.tag != slot.tag:
-            return  # a former unit was there after all (`_came`)
+            return  # a former unit was alive after all (`_came`)
         match event:
             case TagWritten():
                 self._written(slot, now)
@@ -826,7 +827,7 @@ class Places:
                 self._found(slot, event, now)
             case Stopped():
                 slot.doubles = ()
-                slot.look_at = now  # this, or a search, shows whether they have ended
+                slot.look_at = now  # this look, or a search, shows whether they have ended
             case Failed():
                 self._failed(slot, event, now)
             case _:
@@ -857,14 +858,14 @@ class Places:
             self._unsure(slot, now, FIND_S)
 
     def _know(self, slot: HostSlot, units: tuple[str, ...], now: float) -> None:
-        """Keep the units of a tag; what a place has started twice is to end (PL4)."""
+        """Record the units of a tag; a second unit must end (PL4)."""
         slot.units = units[:1] or slot.units
         if len(units) > 1:
             slot.doubles, slot.stop_at = units[1:], now
             slot.is_doubled = True
 
     def _looked(self, slot: HostSlot, event: UnitsLooked, now: float) -> None:
-        """Take in what a place says of a unit: it explains, and of one without link it counts."""
+        """Handle a place's report about a unit; it changes the state only of a unit without link."""
         sight = _liveliest(slot.units, event.seen)
         slot.why, slot.log, slot.until_s = sight.why, sight.log or slot.log, sight.until_s
         slot.look_at = now + self._look_wait_s(slot)
@@ -886,18 +887,18 @@ class Places:
             self._unsure(slot, now, FIND_S)
 
     def _seen_ended(self, slot: HostSlot, now: float, jitter: float) -> None:
-        """A place says that a unit without link has ended: that counts if there can be no other (PL2)."""
+        """Handle the reported end of a unit without link: it counts if there can be no other unit (PL2)."""
         if slot.is_known_whole:
             self._settle(slot, now, jitter)
             return
         if slot.is_answered and not slot.is_doubled:
-            slot.sure_at = now  # what was started last has ended
+            slot.sure_at = now  # the unit that was started last has ended
             if self.stopping:
                 slot.find_at = now
         self._doubt(slot, now, jitter)
 
     def _seen_alive(self, slot: HostSlot, sight: Sight, now: float) -> None:
-        """A place says that a unit without link waits, starts or runs."""
+        """Handle the report that a unit without link waits, starts or runs."""
         slot.is_over = False
         if slot.state is PlaceState.UNKNOWN and slot.is_searched:
             return
@@ -923,7 +924,7 @@ class Places:
         return LOOK_S if self.stopping else slot.look_wait_s
 
     def _found(self, slot: HostSlot, event: UnitsFound, now: float) -> None:
-        """A tag was searched (PL2): what is there is started again under its tag, or stopped."""
+        """Handle the result of a search (PL2): a found unit is started again under its tag, or stopped."""
         slot.find_at = now + self._find_wait_s(slot, event.jitter)
         if event.units:
             self._know(slot, event.units, now)
@@ -949,7 +950,7 @@ class Places:
         return STOP_AGAIN_S if self.stopping else max(STOP_AGAIN_S, _wait_s(slot.finds, jitter))
 
     def _failed(self, slot: HostSlot, event: Failed, now: float) -> None:
-        """A call failed: a start may have been made all the same, unless it was refused (PL2)."""
+        """Handle a failed call: a start may have happened nevertheless, unless it was refused (PL2)."""
         slot.why, slot.is_refused = event.why, event.refused
         self._is_refusal_new = event.refused
         wait_s = _failure_wait_s(event, _wait_s(max(1, slot.finds), event.jitter))
@@ -1022,7 +1023,7 @@ class Places:
                 assert_never(event)
 
     def _came(self, slot: HostSlot, now: float) -> None:
-        """An agent of a host has its link (PL3), which may be one that was believed to have ended."""
+        """Handle an agent that has its link (PL3); it may be one that was believed to have ended."""
         if self.stopping and slot.state in _NONE:
             return  # the broker ends it
         slot.take_back()
@@ -1041,7 +1042,7 @@ class Places:
             self._say(Came(slot.host))
 
     def _lost(self, slot: HostSlot, now: float, jitter: float) -> None:
-        """The link is lost: its agent may live (PL2), and its host may be one that flaps (PL6)."""
+        """Handle a lost link: the agent may live (PL2), and the host may flap (PL6)."""
         if now - slot.came_at >= STEADY_S:
             slot.quarantines = 0
         recent = tuple(at for at in slot.losses if now - at < FLAP_S)
@@ -1074,19 +1075,19 @@ class Places:
     # --- ends ---------------------------------------------------------------------------------
 
     def _unsure(self, slot: HostSlot, now: float, wait_s: float) -> None:
-        """A place does not know: search the tag, later."""
+        """Handle a place that does not know: search the tag later."""
         if slot.state is not PlaceState.UNKNOWN:
             slot.find_at = now + wait_s
         slot.enter(UnitEvent.UNSURE)
 
     def _doubt(self, slot: HostSlot, now: float, jitter: float) -> None:
-        """What a place says does not agree with the link: search the tag."""
+        """Handle a report of a place that contradicts the link: search the tag."""
         if slot.state is not PlaceState.UNKNOWN:
             slot.is_searched = True
             self._unsure(slot, now, 0.0 if self.stopping else _wait_s(slot.finds, jitter))
 
     def _settle(self, slot: HostSlot, now: float, jitter: float, wait_s: float = 0.0) -> None:
-        """A unit has ended (PL2): blame its place if it had not come, and plan the next (PL6)."""
+        """Handle a unit's end (PL2): blame its place if it had not connected, plan the next (PL6)."""
         is_failure = not slot.has_come and not slot.is_returned
         slot.enter(UnitEvent.ENDED)
         slot.is_searched = slot.is_returned = False
@@ -1122,7 +1123,7 @@ class Places:
                 slot.enter(UnitEvent.ENDED)  # no place knows it: the broker ends it
 
     def _end(self, slot: HostSlot, now: float) -> None:
-        """Have the units of a host stopped, or searched for that."""
+        """Stop the units of a host, or search for them first."""
         slot.stop_at = now
         slot.find_at = min(slot.find_at, now + STOP_AGAIN_S * bool(slot.units))
         slot.look_wait_s = LOOK_S
@@ -1142,7 +1143,7 @@ class Places:
     # --- what is said -------------------------------------------------------------------------
 
     def _count_hosts(self, now: float) -> None:
-        """Say that too few hosts have come, and give up at last."""
+        """Report that too few hosts have connected, and finally give up."""
         have, wanted = len(self.have_come), self.config.min_hosts
         if have >= wanted or self.give_up_at == inf:
             self.too_few_at = self.give_up_at = inf
@@ -1160,7 +1161,7 @@ class Places:
         return is_asked and self._is_refusal_new and self._hopeful() < self.config.min_hosts
 
     def _hopeful(self) -> int:
-        """Return how many hosts have come, or may come without the user."""
+        """Return how many hosts have connected, or may connect without the user."""
         slots = self.slots.values()
         return sum(slot.host in self.have_come or not slot.is_refused for slot in slots)
 

@@ -53,7 +53,7 @@ class EvictionRounds(Protocol):
         """Whether there was a round, and all have answered, and its result is not being used."""
 
     def begin_search(self) -> None:
-        """What the last round has found is used from now on: no other may begin."""
+        """Use the result of the last round from now on: no other round may begin."""
 
     def end_search(self) -> None:
-        """The search has ended."""
+        """Record that the search has ended."""

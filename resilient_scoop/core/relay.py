@@ -57,7 +57,7 @@ _COUNTS: Final = wire.Outcomes | wire.Progress | wire.Const
 
 
 class RelayConfig(msgspec.Struct, frozen=True):
-    """How much is kept."""
+    """The limits of what is kept."""
 
     memory_bytes_max: int = 64 << 20
     disk_bytes_max: int = 4 << 30
@@ -77,7 +77,7 @@ class BundleStore(Protocol):
 
 
 class LineState(Enum):
-    """Where the line of a process is."""
+    """The states of the line of a process."""
 
     OPEN = auto()
     CLOSING = auto()
@@ -86,7 +86,7 @@ class LineState(Enum):
 
 
 class LineEvent(Enum):
-    """What happens to it."""
+    """The events of a line."""
 
     ENDED = auto()
     SETTLED = auto()
@@ -122,7 +122,7 @@ class _Copy:
 
 @dataclass(slots=True, eq=False)
 class Line:
-    """What is kept of one process."""
+    """The kept messages of one process."""
 
     peer: PeerId
     name: str = ""
@@ -145,12 +145,12 @@ class Line:
 
     @property
     def again_at(self) -> float:
-        """When what was sent and is not acknowledged is sent again."""
+        """Time at which unacknowledged bundles are sent again."""
         return self.sent_at + self.patience_s
 
     @property
     def is_greeting(self) -> bool:
-        """Whether it is not known that its first message to a new broker has arrived."""
+        """Whether its first message to a new broker is not acknowledged yet."""
         return self.more is not None and self.acked == 0
 
     @property
@@ -177,11 +177,11 @@ class Relay:
     # --- messages that pass -----------------------------------------------------------------------
 
     def open(self, peer: PeerId) -> None:
-        """A process has started."""
+        """Begin a line for a process that has started."""
         self.lines[peer] = Line(peer)
 
     def up(self, peer: PeerId, message: Sequence[bytes]) -> None:
-        """A message of a process passes: keep it (RL1)."""
+        """Keep a message of a process that passes (RL1)."""
         line = self.lines.get(peer)
         if line is None or line.state is LineState.SENDING:
             return
@@ -198,7 +198,7 @@ class Relay:
             self._keep(line, header.seq, message[1:])
 
     def down(self, peer: PeerId, header: wire.Header) -> bool:
-        """A message for a process passes; return whether the process can still take it."""
+        """Handle a message for a process; return whether the process can still receive it."""
         line = self.lines.get(peer)
         if line is None:
             return True
@@ -262,7 +262,7 @@ class Relay:
     # --- processes that have ended ----------------------------------------------------------------
 
     def ended(self, peer: PeerId, name: str, now: float) -> None:
-        """A process has ended."""
+        """Handle the end of a process."""
         line = self.lines[peer]
         line.name, line.settled_at = name, now + SETTLE_S
         line.enter(LineEvent.ENDED)
@@ -273,20 +273,20 @@ class Relay:
         return [line.peer for line in self.lines.values() if line.state is not LineState.OPEN]
 
     def meet(self, epoch: int) -> None:
-        """There is a new broker."""
+        """Handle a new broker."""
         self.epoch = epoch
         for line in self.lines.values():
             if line.state is LineState.SENDING and line.epoch < epoch:
                 self._begin_again(line)
 
     def hurry(self) -> None:
-        """What was sent and is not acknowledged counts as lost: the broker or the connection was down."""
+        """Consider unacknowledged bundles lost: the broker or the connection was down."""
         for line in self.lines.values():
             if line.state is LineState.SENDING:
                 line.sent, line.patience_s = line.acked, PATIENCE_S
 
     def give_up(self, peer: PeerId) -> None:
-        """The broker does not want to hear an ended process any more."""
+        """Drop the line of an ended process whose results the broker does not want."""
         line = self.lines.get(peer)
         if line is not None and line.state is not LineState.OPEN:
             self._drop(line, inf)
@@ -311,11 +311,11 @@ class Relay:
                 assert copy.frames is not None, "RL3"
                 copy.left = _left(copy.frames)
         line.sent, line.sent_at = line.last, now  # by itself
-        if line.epoch < self.epoch:  # else the process has met that broker itself
+        if line.epoch < self.epoch:  # otherwise the process has met that broker itself
             self._begin_again(line)
 
     def _begin_again(self, line: Line) -> None:
-        """Make the line of a new broker: a greeting, which names what comes, and what still counts."""
+        """Make the line for a new broker: a greeting that announces the results, then the results."""
         more = [] if line.more is None or line.acked else line.more
         copies = deque[_Copy]()
         for copy in line.copies:
@@ -423,7 +423,7 @@ def _left(frames: Sequence[bytes]) -> _Left:
 
 
 def _counting(frames: Sequence[bytes], *, owned: bool) -> list[bytes]:
-    """Return the frames that count of a process that has ended (RL3).
+    """Return the frames of an ended process that still count (RL3).
 
     `owned`: its broker is the one that it had; a new one does not know what its futures were.
     """

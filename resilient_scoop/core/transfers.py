@@ -41,7 +41,7 @@ WINDOW_MAX: Final = 64
 
 
 class TransferState(Enum):
-    """How far a transfer is."""
+    """The states of a transfer."""
 
     BEGUN = auto()  # the other end has not answered
     MOVING = auto()
@@ -51,7 +51,7 @@ class TransferState(Enum):
 
 
 class TransferEvent(Enum):
-    """What the other end answers."""
+    """The answers of the other end."""
 
     PART = auto()
     ALL = auto()
@@ -85,7 +85,7 @@ _NEXT: Final[dict[TransferState, dict[TransferEvent, TransferState]]] = {
 
 
 class _Window:
-    """How many chunks may be on their way."""
+    """The chunks that are on their way."""
 
     def __init__(self, now: float) -> None:
         self.size = WINDOW_MIN
@@ -93,7 +93,7 @@ class _Window:
         self.heard_at = now
 
     def answered(self, offset: int, now: float) -> None:
-        """Take in an answer, and how long it took."""
+        """Record an answer, and the time it took."""
         self.heard_at = now
         asked_at = self.asked.pop(offset, None)
         if asked_at is None:
@@ -104,18 +104,18 @@ class _Window:
             self.size = max(WINDOW_MIN, self.size // 2)
 
     def is_lost(self, now: float) -> bool:
-        """Return whether nothing has been answered for so long that all must be asked for again."""
+        """Return whether no answer has arrived for so long that all chunks are requested again."""
         return bool(self.asked) and now - max(self.heard_at, *self.asked.values()) > PATIENCE_S
 
     def begin_again(self, now: float) -> None:
-        """Forget what was asked for."""
+        """Forget the requested chunks."""
         self.asked.clear()
         self.heard_at = now
         self.size = WINDOW_MIN
 
 
 class Transfer:
-    """What both directions have in common: a file, and how far it is."""
+    """The common part of both directions: a file, and its progress."""
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
@@ -147,14 +147,14 @@ class Download(Transfer):
         self._next = size
 
     def wanted(self, now: float) -> list[int]:
-        """Return the offsets of the chunks to ask for now (TR2, TR3)."""
+        """Return the offsets of the chunks to request now (TR2, TR3)."""
         window = self._window
         if window.is_lost(now):
             window.begin_again(now)
         if not window.asked:
             self._next = self.size  # else a gap
         offsets = []
-        # Nothing but the first answer says how long the file is.
+        # Only the first answer shows how long the file is.
         most = 1 if self.total is None else window.size
         while len(window.asked) < most and self._next < (self.total or self._next + 1):
             window.asked[self._next] = now
@@ -163,7 +163,7 @@ class Download(Transfer):
         return offsets
 
     def take(self, chunk: Chunk, now: float) -> bytes:
-        """Take in a chunk; return what to write at `size` as it was, which may be nothing (TR1)."""
+        """Handle a chunk; return the data to write at the previous `size`, which may be empty (TR1)."""
         self._window.answered(chunk.offset, now)
         if self.is_whole:
             return b""  # a repetition
@@ -181,13 +181,13 @@ class Download(Transfer):
         return data
 
     def complete(self) -> None:
-        """All of it is here already: a file of the same digest."""
+        """Complete the transfer without data: a file of the same digest is here already."""
         assert self.total is not None
         self.size = self.total
         self.enter(TransferEvent.ALL)
 
     def begin_again(self, now: float) -> None:
-        """What has arrived is not what was sent."""
+        """Begin again, because the arrived data differs from what was sent."""
         self.enter(TransferEvent.AGAIN)
         self.size = self._next = 0
         self._window.begin_again(now)
@@ -216,12 +216,13 @@ class Upload(Transfer):
             offsets.append(self._next)
             self._next += CHUNK_BYTES
         if self._next >= self.total and not window.asked:
-            window.asked[self.total] = now  # an empty part: of an empty file, or to hear how it is
+            # an empty part: for an empty file, or to ask for the state
+            window.asked[self.total] = now
             offsets.append(self.total)
         return offsets
 
     def hear(self, stored: Stored, now: float) -> None:
-        """Take in how much has arrived."""
+        """Record how much has arrived."""
         window = self._window
         self.error = stored.error
         self.enter(self._event_of(stored))

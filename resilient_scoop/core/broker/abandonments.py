@@ -50,13 +50,13 @@ class Abandonments:
         self.open: dict[tuple[str, int], _GivenUp] = {}
 
     def ask(self, peer: Peer, wanted: wire.Abandon) -> None:
-        """Take in batches that a parent gives up."""
+        """Record batches that a parent gives up."""
         if self.ledger.current(peer, wanted.parent, wanted.attempt):
             for call in wanted.calls:
                 self.open[wanted.parent, call] = _GivenUp(wanted.attempt)
 
     def asked_for(self, calls: wire.Calls) -> None:
-        """A parent calls items again, in a later attempt (AB3)."""
+        """Handle items that a later attempt of the parent calls again (AB3)."""
         if self.open:
             now = calls.attempt.epoch, calls.attempt.no
             for part in calls.parts:

@@ -231,7 +231,7 @@ class Broker:
 
     @property
     def is_deserted(self) -> bool:
-        """Whether all processes have ended that were told to when the run was stopped."""
+        """Whether all processes that were told to end at a stop have ended."""
         return not any(
             self.membership.stops(peer) and not peer.is_program
             for peer in self.members.peers.values()
@@ -246,7 +246,7 @@ class Broker:
         self.rounds.tend(stopping=self.membership.stopping is not None)
 
     def callable_cache(self, journal: Reader) -> CallableCache:
-        """Return what drops this broker's callables, and erases those that nothing names."""
+        """Return the part that drops callables from memory, and erases unnamed ones from the journal."""
         return CallableCache(
             self.state.defines, self.scheduler, self.rounds, journal,
             self.config, has_dropped=any(parent.dropped for parent in self.state.parents.values()),
@@ -288,7 +288,7 @@ class Broker:
             self.membership.succeed_agent(peer, event.messages[0])
 
     def _hear_dead(self, event: Heard, now: float) -> None:
-        """Handle the last messages of a dead peer: its outcomes count if still wanted."""
+        """Handle the last messages of a dead process: its outcomes count if still wanted."""
         ghost = Peer(event.peer, "worker", "", "", now, now)
         for message, raw in zip(event.messages, event.raw, strict=True):
             if isinstance(message, wire.Outcomes):
@@ -352,7 +352,7 @@ class Broker:
                 assert_never(message)
 
     def _parked(self, peer: Peer, message: wire.Parked, now: float) -> None:
-        """An item waits for calls of its own, or continues."""
+        """Handle an item that waits for its own calls, or continues."""
         peer.stuck, peer.moved_at = False, now
         if message.parked:
             self.membership.park(peer, message, now)
@@ -362,33 +362,33 @@ class Broker:
             lease.unpark(message.index)
 
     def _stuck(self, peer: Peer, message: wire.Stuck) -> None:
-        """A parked item could continue, but its worker executes another one: it continues elsewhere."""
+        """Move a parked item that could continue while its worker executes another one."""
         lease = peer.leases.get(message.attempt)
         if lease is not None and self.scheduler.evict(lease, message.index, message.tries):
             # Before another grant of the item, which does not wait either.
             self.outbox.offer(peer.id, wire.encode(wire.Evict(message.attempt, message.index)))
 
     def _left(self, peer: Peer) -> None:
-        """A process has ended in order."""
+        """Handle the normal end of a process."""
         self.membership.lose(peer, None)
         if peer.host is not None:
             self.hosts.left(peer.id)
 
     def _answered(self, peer: Peer, answer: wire.OpenBlocks) -> None:
-        """A process says which of its parents have an open block."""
+        """Handle the report which parents of a process have an open block."""
         self.handover.answered(peer, answer)
         if peer.host is not None:
             self.hosts.answered(peer, answer)
 
     def _not_wanted(self, peer: Peer, message: wire.Cancel | wire.Abandon) -> None:
-        """A parent cancels an item, or gives up batches."""
+        """Handle a parent that cancels an item, or gives up batches."""
         if isinstance(message, wire.Cancel):
             self.questions.ask(peer, message)
         else:
             self.abandonments.ask(peer, message)
 
     def _returned(self, peer: Peer, returned: wire.Returned) -> None:
-        """A worker gives back items that it has not started, or says that an item has started."""
+        """Handle items that a worker gives back, or its answer that an item has started."""
         if returned.begun >= 0:
             self.questions.begun(returned.attempt, returned.begun)
         lease = peer.leases.get(returned.attempt)
@@ -409,7 +409,7 @@ class Broker:
         self._ease(peer, unfit)
 
     def _unfit(self, unfit: wire.Unfit) -> None:
-        """A worker lacks what a batch needs, or the script itself: stop, unless it is no longer needed.
+        """Stop because a worker lacks what a batch needs, or the script, unless it is no longer needed.
 
         Batches from the journal count only after the replay has made them: a changed script may
         call another function there. The script counts from the first call that waits for a worker:
@@ -482,7 +482,10 @@ class Broker:
             self.outbox.send(each.peer.id, wire.encode(wire.Retract(each.attempt)))
 
     def _grant(self, peer: Peer, slices: list[Slice]) -> None:
-        """Offer slices: a grant rests on no record (B2). Those on the disk are sent separately."""
+        """Offer slices: a grant depends on no record (B2).
+
+        Slices whose arguments must be read are sent later.
+        """
         whole = [s for s in slices if s.task.args and s.resume is None]
         stored = [s for s in slices if not s.task.args or s.resume is not None]
         if whole:

@@ -44,7 +44,7 @@ _TABLE_AFTER = {Table.LOG: Table.HISTORY, Table.HISTORY: Table.DEFINE}
 class _Search(msgspec.Struct):
     """Looks through LOG and HISTORY for callables, and then through DEFINE for those not found."""
 
-    turn: int  # all that was handled up to this one must be durable first (CC3)
+    turn: int  # all turns up to this one must be durable first (CC3)
     known: int  # how many records there were
     table: Table = Table.LOG
     after: bytes | None = None
@@ -70,7 +70,7 @@ class CallableCache:
         self._rounds = rounds
         self._journal = journal
         self._kept_max = config.callables_max
-        self._page_bytes = config.sweep_bytes  # to be looked at in a turn
+        self._page_bytes = config.sweep_bytes  # size of the page that is searched in a turn
         self._order: deque[tuple[int, bytes]] = deque(  # (turn that logged it, callable)
             (0, fn) for fn in known
         )
@@ -100,7 +100,7 @@ class CallableCache:
             return
         raw = self._journal.get(Table.DEFINE, fn)
         define = None if raw is None else wire.decode_up(raw)
-        if isinstance(define, wire.Define):  # else it comes in this very bundle
+        if isinstance(define, wire.Define):  # otherwise it is in this same bundle
             self._known[fn] = define
             self._order.append((0, fn))
 
@@ -189,7 +189,7 @@ class CallableCache:
 
 
 class _Named(LogVisitor):
-    """Which callables the records of a log name."""
+    """Collects the callables that the records of a log name."""
 
     __slots__ = ("found",)
 

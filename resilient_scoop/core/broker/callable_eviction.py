@@ -53,9 +53,9 @@ KEPT_BYTES_MAX = 16 << 20
 
 
 class RoundPhase(Enum):
-    """How far the last round is."""
+    """The phases of the last round."""
 
-    IDLE = auto()  # there was none in this epoch
+    IDLE = auto()  # there was no round in this epoch
     RUNNING = auto()  # not all processes have answered
     OVER = auto()
     SEARCHING = auto()  # over, and its result is being used
@@ -93,8 +93,8 @@ class CallableEviction:
         self.kept_max = kept_max
         self.phase = RoundPhase.IDLE
         self.number = epoch << 32  # CE3
-        self.waiting: set[PeerId] = set()  # who has not answered
-        self.announced: set[bytes] = set()  # since the last one began
+        self.waiting: set[PeerId] = set()  # processes that have not answered
+        self.announced: set[bytes] = set()  # announced since the last round began
         self._new = self._new_bytes = 0  # of these, how many were new
 
     @property
@@ -109,15 +109,15 @@ class CallableEviction:
         self.phase = after[event]
 
     def begin_search(self) -> None:
-        """What the last round has found is used from now on: no other may begin."""
+        """Use the result of the last round from now on: no other round may begin."""
         self.enter(RoundEvent.SEARCH)
 
     def end_search(self) -> None:
-        """The search has ended."""
+        """Record that the search has ended."""
         self.enter(RoundEvent.SEARCHED)
 
     def hear(self, fn: bytes, new_bytes: int) -> None:
-        """A process has announced a callable; `new_bytes` is 0 if the callable was known."""
+        """Count a callable that a process has announced; `new_bytes` is 0 if it was known."""
         self.announced.add(fn)
         if new_bytes:
             self._new += 1
@@ -135,7 +135,7 @@ class CallableEviction:
             self._begin()
 
     def answered(self, peer: PeerId, no: int) -> None:
-        """A process has forgotten."""
+        """Handle the answer of a process that has forgotten its callables."""
         if no == self.number:
             self.waiting.discard(peer)
             self._end_if_answered()
@@ -160,7 +160,7 @@ class CallableEviction:
         self._end_if_answered()
 
     def ask(self, peer: Peer) -> None:
-        """Ask a process to forget: in a round, or because it counted as lost and is heard again."""
+        """Ask a process to forget: in a round, or because it counted as lost and sends again."""
         if peer.role != "agent":
             keep = {lease.fn for lease in peer.leases.values()}
             peer.functions &= keep  # CE2

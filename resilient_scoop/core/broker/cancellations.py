@@ -53,7 +53,7 @@ class Cancellations:
         self.open: dict[tuple[str, int, int], _Question] = {}
 
     def ask(self, peer: Peer, wanted: wire.Cancel) -> None:
-        """Take in a parent's question; `settle` answers it as soon as possible. Nothing is logged (CN3)."""
+        """Record a parent's question; `settle` answers it as soon as possible. Nothing is logged (CN3)."""
         if not self.ledger.current(peer, wanted.parent, wanted.attempt):
             return
         parent = self.state.parent(wanted.parent)
@@ -67,7 +67,7 @@ class Cancellations:
         self.open[key] = _Question(batch, wanted.index, digest)
 
     def begun(self, attempt: wire.Attempt, index: int) -> None:
-        """A holder has started the requested item."""
+        """Record that the holder has started the item."""
         for question in self.open.values():
             if question.asked == attempt and question.index == index:
                 question.begun = True
@@ -114,7 +114,7 @@ class Cancellations:
         self.outbox.send(lease.peer.id, wire.encode(retract))
 
     def _cancel(self, batch: OpenBatch, index: int) -> None:
-        """End an item as cancelled; the answer waits for the commit of that outcome (CN1)."""
+        """End an item as canceled; the answer waits for the commit of that outcome (CN1)."""
         path = ids.item_path(batch.parent.path, batch.call, index)
         self.ledger.settle_error(batch, index, broker_error("cancelled", path))
 

@@ -91,7 +91,7 @@ class CheckpointKeeper:
     # --- what parents say ---------------------------------------------------------------------
 
     def checkpoint(self, peer: Peer, record: wire.Checkpoint, raw: bytes) -> None:
-        """Take in a checkpoint of the parent's one writer (KP1), and confirm it when it is durable."""
+        """Record a checkpoint of the parent's one writer (KP1), and confirm it when it is durable."""
         ledger = self.ledger
         if not ledger.current(peer, record.parent, record.attempt):
             return
@@ -104,7 +104,7 @@ class CheckpointKeeper:
         self.outbox.send(peer.id, wire.encode(saved))
 
     def verified(self, peer: Peer, record: wire.Verified) -> None:
-        """A checkpoint is verified: drop what its base covers."""
+        """Handle a verified checkpoint: drop what its base covers."""
         ledger = self.ledger
         if not ledger.current(peer, record.parent, record.attempt):
             return

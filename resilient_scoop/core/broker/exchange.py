@@ -103,7 +103,7 @@ class Exchange:
     def receive(
         self, peer: PeerId, frames: list[bytes], now: float, host: str | None = None
     ) -> None:
-        """Take in one message of a peer; `host`: the other host that its key belongs to."""
+        """Handle one message of a process; `host`: the other host that its key belongs to."""
         try:
             header = wire.unpack_header(frames[0])
         except (ValueError, IndexError) as error:
@@ -146,7 +146,7 @@ class Exchange:
         return True
 
     def _unmask(self, peer: PeerId) -> None:
-        """A process of this host has an identity that another host has used: that one has lied."""
+        """Handle a local process whose identity another host has used: that host has lied."""
         host = self.hosts.guests.of[peer].host.name
         self.hosts.guests.unbind(peer)
         self.hosts.guests.dropped.discard(peer)  # dropped for what the liar sent
@@ -338,7 +338,7 @@ class Exchange:
                 self.hosts.guests.forget(peer)
 
     def reconnected(self, peer: PeerId) -> list[Mail]:
-        """A peer has a new connection: send again what it has not acknowledged."""
+        """Send again, over a new connection, what a process has not acknowledged."""
         link = self.links.get(peer)
         return [] if link is None else [Mail(peer, frames) for frames in link.again()]
 

@@ -22,7 +22,7 @@ _SIGKILL: Final = -9
 
 
 class Fruitless:
-    """The deaths in a row, in one epoch of the broker."""
+    """The deaths without progress in between, in one epoch of the broker."""
 
     def __init__(self, state: DurableState, crashes_max: int) -> None:
         self.deaths: list[ProcessLost] = []
@@ -31,7 +31,7 @@ class Fruitless:
         self._best = self._mark()
 
     def died(self, lost: ProcessLost, *, others_compute: bool) -> None:
-        """The script's process has died."""
+        """Count a death of the script's process."""
         mark = self._mark()
         if any(now > best for now, best in zip(mark, self._best, strict=True)):
             self.deaths.clear()
@@ -41,7 +41,7 @@ class Fruitless:
 
     @property
     def is_over(self) -> bool:
-        """Whether it must not be started again."""
+        """Whether the script must not be started again."""
         killed = all(lost.exit == _SIGKILL for lost in self.deaths)
         return len(self.deaths) >= (KILLS_MAX if killed else self._crashes_max)
 

@@ -1,4 +1,4 @@
-"""What the processes of other hosts may say: their messages came through the remote door.
+"""The rules for messages of processes of other hosts, which come through the remote door.
 
 A host is let in by its key, and each of its messages is judged before the machine sees it. A guest is an
 agent or a worker of such a host; its identity is bound to the host that used it first. What is judged:
@@ -53,7 +53,7 @@ _OF_AN_ITEM = wire.Parked | wire.Stuck | wire.BeginWanted
 
 
 class Given(NamedTuple):
-    """What an attempt was given: items `[start, stop)` of a batch."""
+    """The items that an attempt was given: `[start, stop)` of a batch."""
 
     parent: str
     call: int
@@ -73,7 +73,7 @@ class Given(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Guest:
-    """A process of another host, as long as its identity may be heard."""
+    """A process of another host, as long as its messages count."""
 
     host: KnownHost
     role: str = ""  # empty until its Hello
@@ -81,28 +81,29 @@ class Guest:
     given: dict[wire.Attempt, Given] = field(default_factory=dict)
     over: dict[wire.Attempt, None] = field(default_factory=dict)  # ended, oldest first
     held_max: int = 0
-    open: frozenset[str] | None = None  # parents with an open block, as it said during a drain
-    asked_seq: int = -1  # where the log ended when a drain asked it for checkpoints
+    open: frozenset[str] | None = None  # parents with an open block, as it reported during a drain
+    asked_seq: int = -1  # end of the log when a drain requested checkpoints from it
 
     def give(self, lease: Lease) -> None:
-        """It is granted items, or keeps them."""
+        """Record items that it is granted, or keeps."""
         left = lease.left
         given = Given(lease.batch.parent.path, lease.batch.call, left.starts[0], left.stops[-1])
         before = self.given.get(lease.attempt)
-        if before is None or not before.covers(*given):  # it may say what is not wanted any more
+        # it may still report on items that are no longer wanted
+        if before is None or not before.covers(*given):
             self.given[lease.attempt] = given
         self.over.pop(lease.attempt, None)
         self.held_max = max(self.held_max, len(self.given) - len(self.over))
 
     def end(self, attempt: wire.Attempt) -> None:
-        """It no longer holds an attempt, which it may still name (GU5)."""
+        """Record that it no longer holds an attempt, which it may still name (GU5)."""
         self.over[attempt] = None
         while len(self.over) > max(OVER_MIN, 2 * self.held_max):
             oldest = next(iter(self.over))
             del self.over[oldest], self.given[oldest]
 
     def claim(self, hello: wire.Hello) -> None:
-        """It names what it held under an earlier broker."""
+        """Record the attempts that it held under an earlier broker."""
         self.held_max = max(self.held_max, len(hello.held) + len(hello.waiting))
         for held in hello.held:
             if held.spans:
@@ -120,7 +121,7 @@ class Guest:
 
 
 class Guests:
-    """The identities of other hosts, and the rules for what they say."""
+    """The identities of other hosts, and the rules for their messages."""
 
     def __init__(self, peers: Mapping[PeerId, Peer], epoch: int) -> None:
         self.peers = peers
@@ -129,7 +130,7 @@ class Guests:
         self.dropped: set[PeerId] = set()  # liars, at most `LIES_MAX` of a host that is not revoked
 
     def bind(self, peer: PeerId, host: KnownHost, here: Container[PeerId]) -> str:
-        """Bind an identity to a host; return what is wrong (GU3). `here`: all that are known."""
+        """Bind an identity to a host; return what is wrong (GU3). `here`: all known local identities."""
         guest = self.of.get(peer)
         if guest is None:
             if peer in here:
@@ -143,7 +144,7 @@ class Guests:
         return ""
 
     def forget(self, peer: PeerId) -> None:
-        """A process is dead, and its last messages have arrived.
+        """Drop a process that is dead, after its last messages have arrived.
 
         If one of them was a Hello, it is a peer, until it counts as lost; then it is kept as silent.
         """
@@ -157,7 +158,7 @@ class Guests:
             guest.host.identities.discard(peer)
 
     def forget_host(self, host: KnownHost) -> None:
-        """A host is revoked: nothing of it is heard any more."""
+        """Drop a revoked host: its messages are ignored from now on."""
         for peer in host.identities:
             self.of.pop(peer, None)
         self.dropped -= host.identities

@@ -41,16 +41,16 @@ _ASKS_MAX = 1 << 24  # in one epoch
 
 
 class Stage(Enum):
-    """The stage of a request."""
+    """The stages of a request."""
 
     IDLE = auto()  # no process is asked
-    ASKED = auto()  # origin and workers are asked; not all that hold a parent have answered
-    WAITING = auto()  # all have; not every parent that they named has saved
-    OVER = auto()  # every named parent has saved, or needs not; or there was no more time
+    ASKED = auto()  # origin and workers were asked; not all holders of a parent have answered
+    WAITING = auto()  # all have answered; not every named parent has saved
+    OVER = auto()  # every named parent has saved or need not save, or the time was over
 
 
 class HandoverEvent(Enum):
-    """What leads from one stage to another."""
+    """The events that change the stage."""
 
     ASK = auto()
     ALL_ANSWERED = auto()
@@ -66,7 +66,7 @@ _NEXT: Final = {
         HandoverEvent.CUT_SHORT: Stage.OVER,
     },
     Stage.WAITING: {
-        HandoverEvent.ASK: Stage.WAITING,  # the same
+        HandoverEvent.ASK: Stage.WAITING,  # the same request
         HandoverEvent.ALL_SAVED: Stage.OVER,
         HandoverEvent.CUT_SHORT: Stage.OVER,
     },
@@ -91,7 +91,7 @@ class Handover:
         self.until = 0.0
         self.named = 0  # parents with an open block
         self.saved = 0  # how many of them have saved
-        self.is_whole = False  # over, and no process was left out
+        self.is_whole = False  # the request is over, and no process was left out
         self._late = 0  # parents still waited for when it was over
         self._has_changed = False  # the set of held-back items may have changed
         self._asked: set[PeerId] = set()
@@ -139,7 +139,7 @@ class Handover:
         return self.no
 
     def answered(self, peer: Peer, answer: wire.OpenBlocks) -> None:
-        """A process says which of its parents have an open block."""
+        """Handle the report which parents of a process have an open block."""
         if answer.no != self.no or not self.is_active:
             return
         before = self._open.get(peer.id)

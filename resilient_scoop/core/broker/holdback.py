@@ -26,11 +26,12 @@ def available(batch: OpenBatch, start: int, stop: int) -> int:
 
 @dataclass(slots=True)
 class Awaited:
-    """The parents that are asked for a checkpoint; the handover keeps it, the scheduler looks at it."""
+    """The parents that are asked for a checkpoint; the handover updates it, the scheduler reads it."""
 
     hands_over: bool = False  # the run stops when all have saved
     waiting: dict[str, int] = field(default_factory=dict)  # path -> where the log ended when named
-    through: set[str] = field(default_factory=set)  # who has saved, while somebody is waited for
+    # parents that have saved, while others are awaited
+    through: set[str] = field(default_factory=set)
 
     @property
     def holds_back(self) -> bool:
@@ -38,7 +39,7 @@ class Awaited:
         return self.hands_over and bool(self.through)
 
     def held_back_except(self, batch: OpenBatch) -> set[int] | None:
-        """Return which items of a batch may be handed out; None: any (H5)."""
+        """Return which items of a batch may be assigned; None: any (H5)."""
         if not self.holds_back:
             return None
         above = list(ids.lineage(batch.parent.path))

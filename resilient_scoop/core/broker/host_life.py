@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 
 class HostState(Enum):
-    """Where a host is; the value is shown to users."""
+    """The states of a host; the value is shown to users."""
 
-    UNKNOWN = "unknown"  # nothing of it was heard yet, or it has left in order
+    UNKNOWN = "unknown"  # it has sent nothing yet, or it has left normally
     UP = "up"
     DRAINING = "draining"
     DRAINED = "drained"
@@ -45,7 +45,7 @@ class HostState(Enum):
 
 
 class HostEvent(Enum):
-    """What happens to a host."""
+    """The events of a host."""
 
     HEARD = auto()
     SILENT = auto()
@@ -125,15 +125,16 @@ class KnownHost:
 
     name: str
     state: HostState = HostState.UNKNOWN
-    why: str = ""  # it is not UP
-    peers: dict[PeerId, Peer] = field(default_factory=dict)  # its agent and workers that are heard
-    identities: set[PeerId] = field(default_factory=set)  # all that it uses, the silent with them
-    # Processes that have ended, and for which their agent says what they had finished.
+    why: str = ""  # time since which it is not UP
+    peers: dict[PeerId, Peer] = field(default_factory=dict)  # its connected agent and workers
+    # all identities that it uses, including silent ones
+    identities: set[PeerId] = field(default_factory=set)
+    # Ended processes whose finished results their agent still sends.
     ended: frozenset[PeerId] = frozenset()
-    heard_at: float = 0.0  # any of its processes
+    heard_at: float = 0.0  # last message of any of its processes
     vouched_at: float = 0.0  # when its agent last said which workers run
     lost_at: list[float] = field(default_factory=list)  # its losses within `FLAPS_S`
-    sentences: int = 0  # quarantines in a row
+    sentences: int = 0  # consecutive quarantines
     free_at: float = inf  # end of the quarantine
     empty_by: float = inf  # deadline of the drain
     end_sent_at: float | None = None  # when its processes were told to end
@@ -141,16 +142,16 @@ class KnownHost:
     lost_items: int = 0  # items of it that ran again
     done: int = 0  # items that it has reported
     counts: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=12))
-    pinged: PeerId | None = None  # the agent that is sent pings: the last that came
+    pinged: PeerId | None = None  # the agent that gets pings: the latest one
     pings: deque[tuple[int, float]] = field(
         default_factory=deque
-    )  # not answered: number, when sent
-    rtt_s: float = 0.0  # of a ping and its answer; 0: not measured
+    )  # unanswered pings: number, and time of sending
+    rtt_s: float = 0.0  # round-trip time of a ping; 0: not measured
     is_unresponsive: bool = False  # it was lost because it did not answer
 
     @property
     def agent(self) -> Peer | None:
-        """Its agent, if it is heard."""
+        """Its agent, if it is connected."""
         return next((peer for peer in self.peers.values() if peer.role == "agent"), None)
 
     def enter(self, happening: HostEvent) -> None:

@@ -1,4 +1,4 @@
-"""The other hosts of a run: who is there, lost, draining, or must not come back (`host_life`).
+"""The other hosts of a run: which are connected, lost, draining, or excluded (`host_life`).
 
   HO1  Only workers of a host that is UP are given work, and none that has ended. What an ended worker had
        finished stays with it until its agent has sent the results, or the host is lost.
@@ -75,14 +75,14 @@ class Departures(Protocol):
         """Why the run stops; None while it continues."""
 
     def lose(self, peer: Peer, lost: ProcessLost | None, *, died: bool = False) -> int:
-        """A process is gone; return how many items are to do again."""
+        """Remove a process; return how many items must run again."""
 
     def silence(self, peer: Peer, *, died: bool = False) -> int:
-        """Consider a process lost that may be heard again; return as `lose`."""
+        """Consider a process lost that may come back; return the same as `lose`."""
 
 
 class HostStatus(msgspec.Struct, frozen=True):
-    """A host as views show it."""
+    """A host, for display."""
 
     name: str
     state: str
@@ -91,17 +91,17 @@ class HostStatus(msgspec.Struct, frozen=True):
     busy: int
     done: int
     rate: float  # items per second, lately
-    heard_s: float  # since anything of it was heard
+    heard_s: float  # since its last message
     slack_s: float  # until it counts as lost
     rtt_s: float  # 0: not measured
-    lost: int  # items of it that ran again
+    lost: int  # items that ran again elsewhere
     at_risk_s: float  # time since its leases were granted, in all: lost if it dies now
     lies: int = 0
     until_s: float = -1.0  # until the end of its quarantine, or the deadline of its drain; -1: none
 
 
 class Hosts:
-    """The other hosts of a run, in one epoch of the broker."""
+    """All other hosts of a run, in one epoch of the broker."""
 
     def __init__(
         self, departures: Departures, scheduler: Scheduler, outbox: Outbox,
@@ -116,7 +116,7 @@ class Hosts:
         self.by_name: dict[str, KnownHost] = {}
         self.guests = Guests(departures.peers, scheduler.epoch)
         self.notes: list[str] = []  # messages for the user
-        self.arrivals = 0  # how often a host has come, or come back
+        self.arrivals = 0  # number of arrivals and returns of hosts
 
     def get(self, name: str) -> KnownHost:
         """Return a host; it is made on first use, and kept: hosts are enrolled by hand."""
@@ -128,7 +128,7 @@ class Hosts:
     # --- what is heard ------------------------------------------------------------------------
 
     def arrived(self, peer: Peer, now: float, *, greets: bool = False) -> None:
-        """A process of a host has said Hello, or is heard again; one that greets has heard us."""
+        """Handle the arrival or return of a process of a host; `greets`: it has received our messages."""
         guest = self.guests.of[peer.id]
         host = guest.host
         host.peers[peer.id] = peer
@@ -146,7 +146,7 @@ class Hosts:
         self._seat(peer, host)
 
     def vouched(self, agent: Peer, ended: Sequence[bytes], now: float) -> None:
-        """The agent of a host has said which of its workers run, and for which others it speaks."""
+        """Handle an agent's report of its running workers, and of ended ones whose results it sends."""
         host = self.guests.of[agent.id].host
         host.vouched_at = host.heard_at = now
         if ended or host.ended:
@@ -155,11 +155,11 @@ class Hosts:
         self._heard(host, now)
 
     def has_ended(self, peer: Peer) -> bool:
-        """Return whether a process of another host has ended, and only what it had finished comes."""
+        """Return whether a process of another host has ended; only its results still arrive."""
         return peer.host is not None and peer.id in self.by_name[peer.host].ended
 
     def _heard(self, host: KnownHost, now: float) -> None:
-        """The agent of a host is heard."""
+        """Handle a message of the agent of a host."""
         before = host.state
         if before is HostState.UP or host.is_unresponsive:
             return
@@ -179,7 +179,7 @@ class Hosts:
             self._seat(peer, host)
 
     def _seat(self, peer: Peer, host: KnownHost) -> None:
-        """Let a worker be given work, or not (HO1)."""
+        """Allow or forbid that a worker gets work (HO1)."""
         if peer.role != "worker":
             return
         if host.state is HostState.UP and peer.id not in host.ended:
@@ -189,7 +189,7 @@ class Hosts:
             self.scheduler.workers.pop(peer.id, None)
 
     def answers(self, peer: PeerId, ack: int, now: float) -> None:
-        """A process acknowledges what it was sent; of an agent, measure how long that took."""
+        """Handle an acknowledgement; if it is an agent's, measure the round-trip time."""
         host, sent_at = self.guests.of[peer].host, None
         if host.pinged != peer:
             return
@@ -203,19 +203,19 @@ class Hosts:
         self._seat_all(host)
 
     def pings(self, agent: PeerId) -> KnownHost | None:
-        """Return the host of an agent that is to be sent a ping now."""
+        """Return the host of an agent that must get a ping now."""
         guest = self.guests.of.get(agent)
         if guest is None or guest.host.pinged != agent or agent not in guest.host.peers:
             return None
         return guest.host if len(guest.host.pings) < PINGS_MAX else None
 
     def gone(self, peer: Peer) -> None:
-        """A process of a host has ended, or counts as lost."""
+        """Remove a process of a host that has ended, or counts as lost."""
         if peer.host is not None:
             self.by_name[peer.host].peers.pop(peer.id, None)
 
     def left(self, agent: PeerId) -> None:
-        """An agent has ended in order: its host has left."""
+        """Handle the normal end of an agent: its host has left."""
         guest = self.guests.of.get(agent)
         if guest is None or guest.role != "agent" or guest.host.agent is not None:
             return
@@ -229,7 +229,7 @@ class Hosts:
             self._note(f"host {host.name} has left the run: its agent has ended")
 
     def over(self, name: str, agent: PeerId, now: float, *, died: bool) -> None:
-        """The agent of a host, and all that it had started, have ended: its host has seen it (HO7)."""
+        """Handle a host's report that its agent, and all its processes, have ended (HO7)."""
         host = self.by_name.get(name)
         if host is None or host.agent is None or host.agent.id != agent:
             return  # it has left, or counts as lost, or was not let in; or another one is there
@@ -240,7 +240,7 @@ class Hosts:
             self.left(agent)
 
     def forgettable(self, agent: PeerId, now: float) -> list[PeerId]:
-        """A new agent has come: return processes of earlier ones that must be dead by now."""
+        """Return processes of earlier agents that must be dead, because a new agent has arrived."""
         silent = self.departures.silent
         found = [
             each
@@ -270,7 +270,7 @@ class Hosts:
                 self._serve(host)
 
     def due(self) -> float:
-        """Return when `tick` is due."""
+        """Return the time at which `tick` is due."""
         due = inf
         for host in self.by_name.values():
             if host.peers:
@@ -301,7 +301,7 @@ class Hosts:
         return peer.role == "worker" and vouched_at - peer.alive_at > lease_s
 
     def _lost(self, host: KnownHost, why: str, now: float, *, is_seen: bool = False) -> None:
-        """A host is silent, or its agent is over: all that its processes held runs again, at once (HO2)."""
+        """Handle a lost host: all items that its processes held run again, at once (HO2)."""
         counted = host.state in (HostState.UP, HostState.QUARANTINED)
         was_ended = host.end_sent_at is not None
         lose = self._end_all if is_seen else self._lose_all
@@ -319,7 +319,7 @@ class Hosts:
         self._count_loss(host, now)
 
     def _lose_all(self, host: KnownHost, *, died: bool) -> int:
-        """Take everything from the processes of a host; return how many items are to do again."""
+        """Take everything from the processes of a host; return how many items must run again."""
         again = 0
         for peer in list(host.peers.values()):
             again += self.departures.silence(peer, died=died)
@@ -328,7 +328,7 @@ class Hosts:
         return again
 
     def _end_all(self, host: KnownHost, *, died: bool) -> int:
-        """As `_lose_all`, of processes that are known to have ended."""
+        """Do the same as `_lose_all`, for processes that are known to have ended."""
         again = 0
         for peer in list(host.peers.values()):
             again += self.departures.lose(peer, None, died=died)
@@ -383,7 +383,7 @@ class Hosts:
             self._note(f"host {name} is drained{within}: {host.why}")
 
     def does_without(self, peer: Peer, why: str, now: float) -> bool:
-        """A host lacks what the run needs: let it leave, if others can do its work."""
+        """Let a host leave that lacks what the run needs, if others can do its work."""
         host = self.guests.of[peer.id].host
         if host.state is HostState.UP and all(
             worker.host == host.name for worker in self.scheduler.workers.values()
@@ -394,7 +394,7 @@ class Hosts:
         return True
 
     def settle(self, now: float) -> None:
-        """Continue with what hosts that drain still hold (HO4)."""
+        """Continue to empty hosts that drain (HO4)."""
         for host in self.by_name.values():
             if host.state is not HostState.DRAINING:
                 continue
@@ -411,7 +411,7 @@ class Hosts:
                 self.revoke(host.name, f"it was to leave, and has not ended in {LEAVE_S:.0f} s")
 
     def _empty(self, peer: Peer) -> None:
-        """Take back what a worker has not begun, and move its parents."""
+        """Take back items that a worker has not begun, and move its parents."""
         if not peer.leases:
             return
         guest = self.guests.of[peer.id]
@@ -438,7 +438,7 @@ class Hosts:
             self.outbox.offer(peer.id, wire.encode(wire.Evict(lease.attempt, index)))
 
     def answered(self, peer: Peer, answer: wire.OpenBlocks) -> None:
-        """A worker says which of its parents have an open block."""
+        """Handle the report which parents of a worker have an open block."""
         self.guests.of[peer.id].open = frozenset(answer.parents)
 
     def _tell_to_end(self, host: KnownHost, now: float) -> None:
@@ -451,7 +451,7 @@ class Hosts:
         self._note(f"host {host.name} has left the run: {host.why}")
 
     def revoke(self, name: str, why: str) -> None:
-        """Cut a host off, at once (HO6)."""
+        """Cut a host off at once (HO6)."""
         host = self.get(name)
         if host.state is HostState.REVOKED:
             return
@@ -472,7 +472,7 @@ class Hosts:
         self.outbox.actions.append(CutHost(name, why, gone))
 
     def join(self, name: str) -> None:
-        """A host is enrolled again: it may come again, if it was cut off or drained."""
+        """Allow a host to come back that was enrolled again after it was cut off or drained."""
         host = self.get(name)
         if host.state is HostState.REVOKED:
             host.lies = 0
@@ -484,7 +484,7 @@ class Hosts:
     # --- liars --------------------------------------------------------------------------------
 
     def expel(self, peer_id: PeerId, name: str, why: str, now: float) -> None:
-        """A process of a host has broken a rule: drop it, and in the end its host (GU4)."""
+        """Drop a process that has broken a rule, and finally its host (GU4)."""
         if not why:
             return  # of one that is dropped already
         host, guest = self.get(name), self.guests.of.get(peer_id)
@@ -518,7 +518,7 @@ class Hosts:
     # --- figures ------------------------------------------------------------------------------
 
     def statuses(self, now: float) -> list[HostStatus]:
-        """Return what there is to show, by name."""
+        """Return the hosts for display, by name."""
         return [self._status(self.by_name[name], now) for name in sorted(self.by_name)]
 
     def _status(self, host: KnownHost, now: float) -> HostStatus:
@@ -543,7 +543,7 @@ class Hosts:
         self.notes.append(text)
 
     def check(self) -> None:
-        """Assert what must hold between turns."""
+        """Assert the invariants between turns."""
         for host in self.by_name.values():
             for peer in host.peers.values():
                 seated = peer.id in self.scheduler.workers

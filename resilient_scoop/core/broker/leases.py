@@ -57,7 +57,7 @@ class Lease:
     urgency: int = 0  # lower is sooner: minus the priority
 
     def unpark(self, index: int) -> None:
-        """An item that waited continues, and occupies the worker again."""
+        """Note that a waiting item continues, and occupies the worker again."""
         self.limits.pop(index, None)
         if index in self.parked:
             self.parked.discard(index)
@@ -69,13 +69,13 @@ class Lease:
 
 
 class GivenRecorder(Protocol):
-    """Records what a process of another host is given (`core.broker.guests`)."""
+    """Records the attempts of a process of another host (`core.broker.guests`)."""
 
     def give(self, lease: Lease) -> None:
-        """It holds a lease."""
+        """Record a lease that it holds."""
 
     def end(self, attempt: Attempt) -> None:
-        """It holds an attempt no more."""
+        """Record the end of an attempt."""
 
 
 @dataclass(slots=True, eq=False)

@@ -56,7 +56,7 @@ class Ledger:
         self.members = members
         self.outbox = outbox
         self.consts = consts
-        self.stopping: str | None = None  # why no more work is assigned
+        self.stopping: str | None = None  # reason why no more work is assigned
         self.reused = Reused(state.parents.values(), state.items_done)
         self.spent: list[bytes] = []  # keys of `Args` that are no longer needed
 
@@ -123,7 +123,7 @@ class Ledger:
     def calls(
         self, peer: Peer, calls: wire.Calls, args: list[bytes], raw: bytes, raw_args: bytes
     ) -> None:
-        """Take in a parent's calls; known ones change nothing."""
+        """Record a parent's calls; known ones change nothing."""
         if not self.current(peer, calls.parent, calls.attempt):
             return
         parent, state = self.state.parent(calls.parent), self.state
@@ -256,7 +256,7 @@ class Ledger:
     # --- results ---------------------------------------------------------------------
 
     def outcomes(self, peer: Peer, outcomes: wire.Outcomes, raw: bytes) -> None:
-        """Take in outcomes; count each item once (ONE-COMMIT) and tell the parent."""
+        """Record outcomes; count each item once (ONE-COMMIT) and tell the parent."""
         parent = self.state.parents.get(outcomes.parent)
         for outcome in outcomes.items:
             lease = None if outcome.task is None else peer.leases.get(outcome.task)
@@ -306,7 +306,7 @@ class Ledger:
         return True
 
     def _forget_late(self, peer: Peer, outcomes: wire.Outcomes) -> None:
-        """A worker no longer holds what it reported, whether or not it counted."""
+        """Remove reported items from the worker's leases, whether or not their outcome counted."""
         for outcome in outcomes.items:
             lease = None if outcome.task is None else peer.leases.get(outcome.task)
             if lease is None:
@@ -325,7 +325,7 @@ class Ledger:
     def _settle(
         self, batch: OpenBatch, spans: Sequence[Span], by: wire.Attempt | None = None
     ) -> None:
-        """Items are done: update the queue, all leases, and the parents below them."""
+        """Handle items that are done: update the queue, all leases, and the parents below them."""
         for start, stop in spans:
             if batch.ready:
                 self.scheduler.withdraw(batch, start, stop)
@@ -365,7 +365,7 @@ class Ledger:
         self.tell(parent, wire.encode(record))
 
     def again(self, batch: OpenBatch, spans: Iterable[Span], *, resumes: bool) -> int:
-        """Items of an ended lease are to do again, except those that have started (A2).
+        """Queue the items of an ended lease again, except those that have started (A2).
 
         Return their number.
         """
@@ -406,7 +406,7 @@ class Ledger:
             self._drop(ids.item_path(path, call, index), counted=counted)
 
     def _drop(self, path: str, *, counted: bool) -> None:
-        """A parent is done, or has changed: drop its descendants."""
+        """Drop the descendants of a parent that is done, or has changed."""
         gone = [path]
         kept: list[Generation] = []
         while gone:

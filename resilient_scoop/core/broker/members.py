@@ -1,4 +1,4 @@
-"""Who is there: the processes that are heard, and the one that runs the script."""
+"""The members of the run: the connected processes, and the one that runs the script."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 
 
 class Members:
-    """What the membership keeps, and all parts of the broker look at."""
+    """The data of the membership that all parts of the broker read."""
 
     def __init__(self) -> None:
         self.peers: dict[PeerId, Peer] = {}
-        self.root: tuple[Attempt, PeerId] | None = None  # the script's attempt, and who runs it
+        # the script's attempt, and the process that runs it
+        self.root: tuple[Attempt, PeerId] | None = None
         self.root_deaths = 0  # of its process, since it last made a call
 
     def is_root(self, peer: PeerId) -> bool:

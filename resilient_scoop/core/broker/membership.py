@@ -58,11 +58,11 @@ class Membership:
         self.outbox = ledger.outbox
         self.peers = ledger.members.peers
         self.dead: list[PeerId] = []  # dead peers, to be taken by the exchange
-        self.silent: dict[PeerId, Peer] = {}  # considered lost; may only have slept
+        self.silent: dict[PeerId, Peer] = {}  # processes considered lost, which may only have slept
         self.roomless = Roomless(self.scheduler)
         self.fruitless = Fruitless(self.state, config.crashes_max)
-        self.revived: list[Peer] = []  # of these, who was heard again in this turn
-        self.agent_alive_at = 0.0  # when the agent of this host was last heard
+        self.revived: list[Peer] = []  # of these, those that have sent again in this turn
+        self.agent_alive_at = 0.0  # time of the last message of this host's agent
         self.hosts = Hosts(self, self.scheduler, self.outbox, next_ask)
         self.limits = Limits(self.scheduler.leases)
         self._awaited: set[bytes] | None = set() if config.adopt else None
@@ -116,10 +116,10 @@ class Membership:
         return peer
 
     def succeed_agent(self, agent: Peer, hello: wire.Hello) -> None:
-        """Processes of an agent die with it: those that its successor does not have are gone.
+        """Remove the processes of a former agent that its successor does not have: they died with it.
 
         Called after the whole bundle of the Hello, which may say how one of them died. The Hello
-        may have been in transit for long, so a process that is heard later is alive after all.
+        may have been in transit for long, so a process that sends later is alive after all.
         """
         listed = set(hello.incarnations)
         gone = [
@@ -155,7 +155,7 @@ class Membership:
         self._awaited.discard(peer_id)
 
     def recovering(self, now: float) -> bool:
-        """Return whether workers of an earlier broker may still arrive and say what they hold."""
+        """Return whether workers of an earlier broker may still arrive and report what they hold."""
         if self._awaited is None:
             return False
         if self._grace_until is None or (self._awaited and now < self._grace_until):
@@ -232,7 +232,7 @@ class Membership:
                 self.park(peer, parked, now)
 
     def park(self, peer: Peer, parked: wire.Parked, now: float) -> None:
-        """An item waits for others."""
+        """Note that an item waits for others."""
         lease = peer.leases.get(parked.attempt)
         if lease is not None and parked.index in lease.left:
             self.scheduler.park(lease, parked.index)
@@ -262,7 +262,7 @@ class Membership:
     # --- departure ----------------------------------------------------------------------------
 
     def process_lost(self, lost: wire.ProcessLost, agent: Peer) -> None:
-        """An agent reports the death of a process.
+        """Handle the death of a process, reported by its agent.
 
         One of another host is believed only for identities that its host has used: it might invent the
         death of a process of another host that this broker has not heard yet.
@@ -287,9 +287,9 @@ class Membership:
         self.lose(peer, lost)
 
     def lose(self, peer: Peer, lost: wire.ProcessLost | None, *, died: bool = False) -> int:
-        """A peer is gone: its items are to do again, and only the executing one is blamed (M2).
+        """Remove a process: its items must run again, and only the executing one is blamed (M2).
 
-        Return how many items are to do again.
+        Return how many items must run again.
         """
         self.peers.pop(peer.id, None)
         if peer.host is not None:
@@ -374,7 +374,7 @@ class Membership:
     # --- time ---------------------------------------------------------------------------------
 
     def vouch(self, agent: Peer, alive: wire.Alive, now: float) -> None:
-        """An agent reports running processes, and those for which it speaks."""
+        """Handle an agent's report of running processes, and of ended ones whose results it sends."""
         if agent.host is None:
             self.agent_alive_at = now
         else:
@@ -419,7 +419,7 @@ class Membership:
             self.hosts.tick(now)
 
     def silence(self, peer: Peer, *, died: bool = False) -> int:
-        """Consider a silent peer lost; return how many items are to do again."""
+        """Consider a silent process lost; return how many items must run again."""
         self.outbox.send(peer.id, wire.encode(wire.Drop(list(peer.leases))))
         root = self.members.root
         again = self.lose(peer, None, died=died)
@@ -428,7 +428,7 @@ class Membership:
         return again
 
     def revive(self, peer_id: PeerId, now: float) -> Peer | None:
-        """A peer that was considered lost is heard again: tell it which leases it no longer has.
+        """Take back a process that was considered lost: tell it which leases it no longer has.
 
         All its messages count: one that was acknowledged and not handled would be lost for good.
         """
@@ -448,5 +448,5 @@ class Membership:
 
 
 def _of_host(host: str) -> bytes:
-    """Return what stands for a host whose processes are not known yet."""
+    """Return a placeholder for a host whose processes are not known yet."""
     return b"host " + host.encode()

@@ -1,4 +1,4 @@
-"""What a turn asks the shell to do, in order, as all parts of the broker add to it."""
+"""The actions that a turn requests from the shell, in order; all parts of the broker add to it."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def permit(ledger: Ledger, peer: Peer, wanted: wire.BeginWanted, stopping: str |
 
 
 def not_begun(ledger: Ledger, batch: OpenBatch, start: int, stop: int) -> None:
-    """A worker reports items that it has not started: they are not in doubt."""
+    """Handle items that a worker has not started after all: they are not in doubt."""
     intents = batch.parent.intents.get(batch.call)
     for low, high in [] if intents is None else intents.overlap(start, stop):
         _write(ledger, batch, low, high, void=True)

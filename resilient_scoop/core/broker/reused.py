@@ -37,7 +37,7 @@ class Reused:
             self._counts[path] = parent.done_items()
 
     def find(self, path: str, outcome: wire.Outcome, spans: Iterable[tuple[int, int]]) -> None:
-        """Count the items of an outcome that a parent has found in another place (`core.parent.moved`)."""
+        """Count the items of an outcome that a parent has found at another position."""
         if outcome.task is not None:
             return  # it was computed
         if path not in self._counts:
@@ -64,7 +64,7 @@ class Reused:
                 found.discard(start, stop)
 
     def lose_below(self, paths: Iterable[str], kids: Mapping[str, Collection[str]]) -> None:
-        """Parents are about to change, and with them everything below them (`kids`)."""
+        """Stop counting everything below parents that are about to change (`kids`)."""
         heap = list(paths)
         while heap:
             each = heap.pop()

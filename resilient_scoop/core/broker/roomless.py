@@ -16,11 +16,12 @@ class Roomless:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.reported: dict[PeerId, NoRoom] = {}
-        self.elsewhere: dict[PeerId, NoRoom] = {}  # of other hosts: it concerns only these
+        # hosts of such processes on other hosts: only these are affected
+        self.elsewhere: dict[PeerId, NoRoom] = {}
         self._scheduler = scheduler
 
     def hear(self, peer: Peer, report: NoRoom) -> None:
-        """A process has no space for a file, or has space again."""
+        """Note that a process has no space for a file, or has space again."""
         peer.stuck = report.result and report.size_bytes > 0
         full = self.reported if peer.host is None else self.elsewhere
         if report.size_bytes:
@@ -29,7 +30,7 @@ class Roomless:
             full.pop(peer.id, None)
 
     def forget(self, peer: PeerId) -> None:
-        """A process is gone."""
+        """Forget a process that has ended."""
         self.reported.pop(peer, None)
         self.elsewhere.pop(peer, None)
 

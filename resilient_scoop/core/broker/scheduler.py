@@ -429,7 +429,7 @@ class Scheduler(msgspec.Struct):
                 lease.peer.ease(lease, lease.busy())
 
     def park(self, lease: Lease, index: int) -> None:
-        """An item waits for others and no longer occupies its worker."""
+        """Note that an item waits for others and no longer occupies its worker."""
         if index in lease.left and index not in lease.parked:
             lease.parked.add(index)
             lease.peer.ease(lease, 1)

@@ -33,7 +33,7 @@ class Limits:
         self._queued: set[tuple[int, int, int]] = set()
 
     def put(self, lease: Lease, index: int, until: float, tries: int) -> None:
-        """An item waits; its try, after a number of others in its worker, may take until then."""
+        """Add a waiting item; its try, after others in its worker, may take until `until`."""
         lease.limits[index] = (until, tries)
         if until < inf:
             self._push(until, (lease.attempt.epoch, lease.attempt.no, index))
@@ -44,7 +44,7 @@ class Limits:
             heapq.heappush(self._queue, (until, *key))
 
     def next(self) -> float:
-        """Return when to check again."""
+        """Return the time of the next check."""
         return self._queue[0][0] if self._queue else inf
 
     def due(self, now: float) -> list[tuple[Lease, int, int]]:
@@ -65,7 +65,7 @@ class Limits:
 
 
 def carry_tries(lease: Lease, lost: ProcessLost | None) -> None:
-    """A worker is lost: keep the number of its tries of items under `retries=`."""
+    """Keep the number of tries of a lost worker's items under `retries=`."""
     tries = {index: count for index, (_, count) in lease.limits.items() if count}
     if lost is not None and lost.reason == "asked" and lost.on_cpu == lease.attempt and lost.tries:
         tries[lost.index] = lost.tries

@@ -44,7 +44,7 @@ def is_new(parent: ParentFacts, record: Checkpoint) -> bool:
 
 
 def add(parent: ParentFacts, record: Checkpoint, seq: int) -> list[Generation]:
-    """Take in a generation; return those that it replaces, which are to be erased."""
+    """Add a generation; return those that it replaces, which must be erased."""
     block = parent.blocks.setdefault(key_of(record), [])
     # What lies between did not load, or was made by a history that has been given up.
     gone = [each for each in block if record.base < each.gen < record.gen]
@@ -93,7 +93,7 @@ def _find(block: list[Generation], gen: int) -> Generation | None:
 
 
 def files(parents: Iterable[ParentFacts]) -> list[bytes]:
-    """Return the files that the log names."""
+    """Return the files of states that the log names."""
     blocks = [block for parent in parents for block in parent.blocks.values()]
     return [kept.file for block in blocks for kept in block if kept.file]
 

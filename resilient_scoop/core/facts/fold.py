@@ -55,7 +55,7 @@ class PartChange(msgspec.Struct, frozen=True):
 
     batch: Batch
     fn: bytes  # function that the parent calls there
-    new: Sequence[Span]  # items that are now to do
+    new: Sequence[Span]  # items that must now run
     is_whole: bool = False  # all items of a new batch
     replaced: Sequence[Span] = ()  # undone items that have changed, or are beyond the new end
     begun: Sequence[Span] = ()  # parts of `replaced` in which `idempotent=False` items had begun
@@ -138,7 +138,7 @@ def apply(state: DurableState, record: Logged, seq: int, args: list[bytes] | Non
 
 
 def apply_progress(state: DurableState, progress: Progress) -> bytes | None:
-    """Take in the progress of an item, or the script; return its record's key if it counts (K1)."""
+    """Record the progress of an item, or the script; return its record's key if it counts (K1)."""
     if not progress.parent:
         return state.progress.put(progress, b"", state.run)
     batch = state.batch(progress.parent, progress.call)
@@ -458,7 +458,7 @@ def _finish(state: DurableState, parent: ParentFacts, batch: Batch, spent: list[
 
 
 def _forget(state: DurableState, parent: ParentFacts, call: int, low: int, high: int) -> None:
-    """Items are done, or replaced by new ones: records about the old ones are void."""
+    """Drop records about items that are done, or replaced by new ones."""
     if state.progress.batches:
         state.progress.sift(parent.path, parent.batches.get(call), call, low, high)
     parent.forget(call, low, high)
@@ -476,7 +476,7 @@ def _die(parent: ParentFacts, crashed: Crashed) -> None:
 
 
 def _save(parent: ParentFacts, record: Checkpoint, seq: int, change: Change) -> None:
-    """Take in a checkpoint, if it is new."""
+    """Add a checkpoint, if it is new."""
     change.is_new = checkpoints.is_new(parent, record)
     if change.is_new:
         change.gone = checkpoints.add(parent, record, seq)

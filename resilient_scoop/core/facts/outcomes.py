@@ -1,4 +1,4 @@
-"""Runs of an outcome's items, as outcomes of their own."""
+"""Parts of an outcome, as separate outcomes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def parts_of(outcome: Outcome, spans: Sequence[tuple[int, int]]) -> list[Outcome]:
-    """Return the runs of an outcome that count, as outcomes of their own."""
+    """Return the parts of an outcome that count, as separate outcomes."""
     first = outcome.start
     share = outcome.spent_s / max(1, len(outcome.values))
     return [
@@ -29,7 +29,7 @@ def parts_of(outcome: Outcome, spans: Sequence[tuple[int, int]]) -> list[Outcome
 
 
 def succeeded(outcome: Outcome) -> list[Outcome]:
-    """Return the runs of an outcome whose items did not fail, as outcomes of their own."""
+    """Return the parts of an outcome whose items did not fail, as separate outcomes."""
     spans = Intervals([(outcome.start, outcome.start + len(outcome.values))])
     for index in outcome.failed:
         spans.discard(outcome.start + index, outcome.start + index + 1)

@@ -30,12 +30,12 @@ class ParentFacts:
         self.path = path
         self.prefix = prefix
         self.depth = ids.depth(path)
-        self.writer: Attempt | None = None  # whose record is the last in its log
+        self.writer: Attempt | None = None  # writer of the last record in its log
         self.batches: dict[int, Batch] = {}
         self.args_left: dict[int, int] = {}  # record of `Args` -> its items that are not done
         self.finished = Intervals()
         self.sizes = Sizes()  # of finished calls: their items
-        self.partial: dict[int, Intervals] = {}  # of those that ended early: the items done
+        self.partial: dict[int, Intervals] = {}  # of calls that ended early: the finished items
         self.renewed: dict[int, dict[int, bytes]] = {}  # items once fresh: function and digest
         self.logged = False  # has outcomes or observations: a new attempt replays
         self.next_observation = 0
@@ -90,7 +90,7 @@ class ParentFacts:
         return bool(self.crashes or self.intents or self.cancelled)
 
     def forget(self, call: int, low: int, high: int) -> None:
-        """Items are done, or replaced by new ones: records about the old ones are void."""
+        """Drop records about items that are done, or replaced by new ones."""
         if self.crashes:
             for key in [k for k in self.crashes if k[0] == call and low <= k[1] < high]:
                 del self.crashes[key]

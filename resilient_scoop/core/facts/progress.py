@@ -91,7 +91,7 @@ class ProgressTable(msgspec.Struct):
             self.drop(path, call, index)
 
     def cut(self, path: str, call: int, start: int, stop: int) -> tuple[ItemProgress | None, int]:
-        """Return the progress of the first item of a slice, and where the slice ends.
+        """Return the progress of the first item of a slice, and the end of the slice.
 
         An item with a payload is sent alone.
         """
@@ -103,7 +103,7 @@ class ProgressTable(msgspec.Struct):
         return None, min((index for index in items if start < index < stop), default=stop)
 
     def drop_all(self, path: str) -> None:
-        """A parent is done: drop the progress of items of its batches."""
+        """Drop the progress of items of a finished parent."""
         for place in [place for place in self.batches if place[0] == path]:
             for index in list(self.batches[place]):
                 self.drop(*place, index)

@@ -1,4 +1,4 @@
-"""From the journal's records to a `DurableState`: what a new broker, `status` and `resume` start from."""
+"""Recovers a `DurableState` from the records of the journal, for a new broker, `status` and `resume`."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class DurableState(msgspec.Struct):
     run: bytes
     seq: int = 0
     parents: dict[str, ParentFacts] = {}
-    kids: dict[str, dict[str, None]] = {}  # parents below a parent
+    kids: dict[str, dict[str, None]] = {}  # children that are parents, by parent
     kid_items: dict[tuple[str, int], set[int]] = {}  # the same by batch
     defines: dict[bytes, Define] = {}
     output_bytes: int = 0
@@ -171,7 +171,7 @@ class DurableState(msgspec.Struct):
         return prefixes
 
     def _close(self, parent: ParentFacts, *, counted: bool) -> None:
-        """A parent's records are erased: the tally takes over what they say (N1)."""
+        """Move the counts of a parent's erased records to the tally (N1)."""
         done = parent.done_items()
         for batch in parent.batches.values():
             self.items_known -= batch.undone.count()

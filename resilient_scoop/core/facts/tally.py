@@ -45,7 +45,7 @@ class Totals:
     def __init__(self, defines: Mapping[bytes, Define]) -> None:
         self.counts = Tally(functions={})
         self.titles: dict[bytes, str] = {}  # of functions, by fingerprint
-        self.is_new = False  # it is to be written
+        self.is_new = False  # it must be written
         self.is_known = False  # the journal has one: that of a later version than the first ones
         self._defines = defines
 

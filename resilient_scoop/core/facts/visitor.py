@@ -31,7 +31,7 @@ class LogVisitor:
     __slots__ = ()
 
     def visit(self, record: Logged) -> None:  # noqa: C901, PLR0912 - a table
-        """Take in a record."""
+        """Call the method for the kind of a record."""
         match record:
             case Outcomes(parent=parent, items=items):
                 for outcome in items:

@@ -95,7 +95,8 @@ class Call:
         self.number = number
         self.fn = fn
         # Rarely used parts are made on demand: a script may hold very many calls.
-        self.earlier: frozenset[bytes] = frozenset()  # definitions that items before were sent with
+        # definitions with which earlier items were sent
+        self.earlier: frozenset[bytes] = frozenset()
         self.fingerprint = fingerprint
         self.count = 0
         self.last = False
@@ -107,7 +108,7 @@ class Call:
         self.fresh = _NONE  # items called again
         self.doubts: tuple[ReusedOutcome, ...] = ()
         self.is_reported = False
-        self.abandoned = False  # what is left is not read (`core.parent.given_up`)
+        self.abandoned = False  # the rest is not read (`core.parent.given_up`)
         self.moved = 0  # items that keep a result from another place
         self.files: dict[int, int] | None = None  # unsettled items -> size of the argument's file
 
@@ -137,7 +138,7 @@ class Call:
         chunks = self.chunks
         if not chunks:
             return None
-        if chunks[0].start <= index < chunks[0].stop:  # what a submit has
+        if chunks[0].start <= index < chunks[0].stop:  # as for a submit
             return chunks[0]
         at = bisect_right(chunks, index, key=lambda chunk: chunk.start) - 1
         if at >= 0 and index < self.chunks[at].stop:
@@ -182,6 +183,6 @@ class Watch:
         self.arrived: deque[int] = deque()
 
     def hear(self, number: int) -> None:
-        """A call got an outcome."""
+        """Note that a call got an outcome."""
         if number in self.calls:
             self.arrived.append(number)

@@ -53,7 +53,7 @@ class ParentCalls:
         self.under_way = UnderWay()
         self.skipped = Intervals()  # calls that this attempt has not made: a checkpoint covers them
         self.sought: set[int] = set()  # calls that only the history can settle (D8)
-        self.watches: list[ReferenceType[Watch]] = []  # hear of outcomes
+        self.watches: list[ReferenceType[Watch]] = []  # are notified of outcomes
         # By number: calls with results in files, while anything can still read them (D6).
         self._unread: WeakValueDictionary[int, Call] = WeakValueDictionary()
 
@@ -219,7 +219,7 @@ class ParentCalls:
         return [number for number, call in self.open.items() if call.abandoned]
 
     def drop(self, call: Call, start: int, stop: int) -> None:
-        """Items of a call that is not read are done, or will never be."""
+        """Drop items of an unread call that are done, or will never be done."""
         for low, high in call.left.overlap(start, stop):
             call.left.discard(low, high)
             self.under_way.end(call, low, high)

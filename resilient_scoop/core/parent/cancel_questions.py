@@ -36,7 +36,7 @@ class CancelQuestions:
         return frame
 
     def hear(self, answer: wire.CancelAnswer) -> None:
-        """Take in an answer (CQ2)."""
+        """Record an answer (CQ2)."""
         place = answer.call, answer.index
         if self._open.pop(place, None) is not None:
             self._answers[place] = answer.cancelled

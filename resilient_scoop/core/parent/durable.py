@@ -54,20 +54,20 @@ class Durable(msgspec.Struct):
     # --- what the broker says -----------------------------------------------------------------
 
     def page(self, head: wire.History) -> None:
-        """Take in the checkpoints in a page's head."""
+        """Record the checkpoints in the head of a page."""
         self.heads += 1
         self.dropped, self.trimmed_by = Intervals(head.dropped), set(head.trimmed_by)
         for mark in head.checkpoints:
             self.note(mark.name, mark.opening, mark.gen)
 
     def take(self, record: wire.Checkpoint) -> None:
-        """Take in a generation of the history."""
+        """Record a generation of the history."""
         found = self.read.setdefault((record.name, record.opening), [])
         if all(each.gen != record.gen for each in found):
             found.append(record)
 
     def note(self, name: str, opening: int, gen: int) -> None:
-        """A generation is durable."""
+        """Record that a generation is durable."""
         key = (name, opening)
         self.known[key] = max(self.known.get(key, 0), gen)
 
@@ -121,6 +121,6 @@ class Durable(msgspec.Struct):
         return self.known.get(block.key, 0) >= block.gen
 
     def verified(self, block: OpenBlock) -> None:
-        """The last generation has been loaded back."""
+        """Record that the last generation has been loaded back."""
         block.base = block.gen
         block.saved += 1

@@ -35,7 +35,7 @@ class GivenUp:
     __slots__ = ("named", "to_tell")
 
     def __init__(self) -> None:
-        self.named: deque[Unwanted] = deque()  # by finalizers, and not looked at yet
+        self.named: deque[Unwanted] = deque()  # named by finalizers, and not handled yet
         self.to_tell: list[int] = []  # the broker is not told of these calls yet
 
     def name(self, call: Call, *, abandoned: bool) -> None:

@@ -41,7 +41,7 @@ class HeldItems:
         return number in self._items
 
     def settle(self, number: int, low: int, high: int) -> None:
-        """Drop items that the history has settled."""
+        """Drop held items that the history has settled."""
         kept = _cut_out(self._items.get(number, ()), low, high)
         if kept:
             self._items[number] = kept  # in its place

@@ -29,11 +29,11 @@ _REWIND = "rewind"
 class HistoryPhase(Enum):
     """The phases of a parent's history."""
 
-    REPLAYING = auto()  # it is read for the first time
-    REPLAYING_TWICE = auto()  # the same, and it is to be read once more
+    REPLAYING = auto()  # the history is read for the first time
+    REPLAYING_TWICE = auto()  # the same, and it must be read once more
     LIVE = auto()
-    CATCHING_UP = auto()  # live, and it is read once more
-    CATCHING_UP_TWICE = auto()  # the same, and once more after that
+    CATCHING_UP = auto()  # the parent is live, and the history is read once more
+    CATCHING_UP_TWICE = auto()  # the same, and it must be read once more after that
     CUT_OFF = auto()  # the parent gets no more answers
 
 
@@ -93,7 +93,7 @@ class ParentHistory:
 
     def __init__(self, *, replaying: bool) -> None:
         self.phase = HistoryPhase.REPLAYING if replaying else HistoryPhase.LIVE
-        # These follow from the phase; they are asked for with every call.
+        # These follow from the phase; they are read at every call.
         self.replaying = replaying
         self.catching_up = False
         self.after = 0  # the last commit of it that is here
@@ -142,25 +142,25 @@ class ParentHistory:
         return True
 
     def add(self, observations: Iterable[wire.Observation]) -> None:
-        """Take in observations of a page; a log may hold one twice."""
+        """Add the observations of a page; a log may hold one twice."""
         known = self.recorded[-1].no + 1 if self.recorded else self.next_observation
         self.recorded += [each for each in observations if each.no >= known]
 
     def end_page(self) -> None:
-        """The last page has been taken in."""
+        """Record that the last page has arrived."""
         self.turn(Turn.LAST_PAGE)
 
     def read_again(self) -> None:
-        """Read the history once more from its beginning, when what is read of it now is at its end."""
+        """Read the history once more from its beginning, after the present reading."""
         self.turn(Turn.READ_AGAIN)
 
     def reconnect(self) -> None:
-        """The broker is a new one: the answer to the last request may be lost."""
+        """Handle a new broker: the answer to the last request may be lost."""
         self.page_asked = False
         self.turn(Turn.RECONNECTED)
 
     def cut(self) -> None:
-        """The parent was cut off from the run: it gets no more answers."""
+        """Cut the parent off from the run: it gets no more answers."""
         self.page_asked = False
         self.recorded.clear()
         self.turn(Turn.CUT)

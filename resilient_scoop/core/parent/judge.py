@@ -1,4 +1,4 @@
-"""Reports and refusals of a parent whose replay differs from its history.
+"""Decides what a parent reports or refuses when its replay differs from its history.
 
 `strict`, `reuse` and `recompute` say what to do with outcomes of functions whose code has changed.
 A refusal is final (`Judge.refusal`): every later operation of the parent is refused again, because
@@ -142,7 +142,7 @@ class Judge:
         self.doubted.add(call.number)
 
     def forget(self, number: int) -> None:
-        """The results of a call are no longer read."""
+        """Forget the doubts about a call whose results are no longer read."""
         self.doubted.discard(number)
 
     def judge(self, calls: Mapping[int, Call], sought: set[int]) -> None:
@@ -204,7 +204,7 @@ class Judge:
     def mind_moved(
         self, call: Call, part: wire.Part, ahead: Mapping[int, Sequence[wire.Outcome]]
     ) -> None:
-        """Refuse to start a call that must not be started twice, if it was started at another place (J2).
+        """Refuse to start a call that must not start twice, if it was started elsewhere (J2).
 
         `ahead` are outcomes of calls that are not made yet.
         """
@@ -235,7 +235,7 @@ class Judge:
     # --- what is told -------------------------------------------------------------------------
 
     def report_other_answer(self, first: wire.Observation, kind: str, at_call: int) -> None:
-        """The parent asks for another answer than before: report it, or refuse."""
+        """Report or refuse that the parent asks for another answer than before."""
         where = f"{self._path} at call {at_call}"
         if self.policy.strict:
             expected = f"`{first.kind}` at call {first.at_call}"
@@ -244,7 +244,7 @@ class Judge:
         self.say(f"replay: {where}: {what}; from here on it gets new answers{_CURE}")
 
     def other_once(self, then: str, now: str, at_call: int) -> None:
-        """Another function of `once` is at the place of a known answer."""
+        """Report that another function of `once` is at the position of a known answer."""
         where = f"{self._path} at call {at_call}"
         if self.policy.strict:
             self.refuse(ReplayDivergedError(where, f"`once({then})`", f"`once({now})`"))
@@ -252,7 +252,7 @@ class Judge:
                  "its value")  # fmt: skip
 
     def report_missing(self, call: Call) -> None:
-        """A call is made whose outcomes were dropped: a checkpoint that covers it was not entered."""
+        """Report a call whose outcomes were dropped: a checkpoint that covers it was not entered."""
         where = f"{ids.batch_path(self._path, call.number)} ({self.name_of(call.fn)})"
         if self.policy.strict:
             expected = "a checkpoint that covers it"

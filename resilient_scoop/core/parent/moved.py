@@ -38,18 +38,18 @@ _ITEM_BITS = 32
 
 
 class Moved(msgspec.Struct):
-    """Outcomes of one parent's history that may be used for items at other places."""
+    """Outcomes of one parent's history that may be used for items at other positions."""
 
     runs: list[wire.Outcome] = []
     index: dict[int, int] = {}  # start of a digest -> run and item
     indexed: int = 0  # runs that are in it
     fingerprints: set[bytes] = msgspec.field(default_factory=set)
     has_stash: bool = False
-    diverged: bool = False  # an outcome of the history did not fit its place
+    diverged: bool = False  # an outcome of the history did not fit its position
     is_reported: bool = False  # that a single call keeps its result
 
     def note(self, outcome: wire.Outcome) -> None:
-        """An outcome of the history does not fit its place: it may fit another one."""
+        """Record an outcome of the history that does not fit its position: it may fit another one."""
         if outcome.pure and not (self.runs and self.runs[-1] is outcome):
             self.runs.append(outcome)
             self.fingerprints.add(outcome.fingerprint)
@@ -67,7 +67,7 @@ class Moved(msgspec.Struct):
         self.runs, self.index, self.indexed, self.fingerprints = [], {}, 0, set()
 
     def found(self, call: Call, part: wire.Part) -> list[wire.Outcome]:
-        """Return outcomes for those items of a part whose results are known from another place."""
+        """Return outcomes for those items of a part whose results are known from another position."""
         if call.fingerprint not in self.fingerprints:
             return []
         self._grow()

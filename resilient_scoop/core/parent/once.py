@@ -43,7 +43,7 @@ class Begun(msgspec.Struct, frozen=True):
 
 
 def begin(depth: int, at_call: int, at_observation: int) -> Begun:
-    """Return where a function begins that stands inside of `depth` others (ON3)."""
+    """Return the beginning of a function that is inside `depth` others (ON3)."""
     return Begun(f"{KIND}/{depth}" if depth else KIND, at_call, at_observation)
 
 
@@ -76,7 +76,7 @@ def unpack(packed: bytes) -> tuple[str, bytes]:
 
 
 class Once(msgspec.Struct):
-    """Which answers one attempt at a parent waits for, until they are durable (ON4)."""
+    """The answers for which one attempt of a parent waits, until they are durable (ON4)."""
 
     wanted: int = -1  # the last observation that is to be durable before the parent continues
     noted: int = -1  # all up to this one are durable
@@ -102,7 +102,7 @@ class Once(msgspec.Struct):
         return [] if self.is_durable else self.sent
 
     def take(self, no: int) -> None:
-        """Observations up to a number are durable."""
+        """Record that observations up to a number are durable."""
         self.noted = max(self.noted, no)
         if self.is_durable:
             self.sent = []

@@ -1,4 +1,4 @@
-"""What a parent sends: items of its calls, observations and checkpoints, in order.
+"""The messages that a parent sends: items of its calls, observations and checkpoints, in order.
 
 P3  An observation is sent in the same bundle as the parent's next action, and before it.
 """
@@ -20,7 +20,7 @@ PART_BYTES: Final = 1 << 19
 
 
 class Outgoing:
-    """What waits to be sent: items and observations unencoded, everything before them as frames."""
+    """The waiting messages: items and observations unencoded, everything before them as frames."""
 
     __slots__ = (
         "_args",
@@ -37,7 +37,7 @@ class Outgoing:
     def __init__(self, path: str, attempt: wire.Attempt, once: Once) -> None:
         self._path = path
         self._attempt = attempt
-        self._once = once  # says which observations the broker has to confirm
+        self._once = once  # selects the observations that the broker must confirm
         self._observations: list[wire.Observation] = []
         self._parts: list[wire.Part] = []
         self._args: list[bytes] = []

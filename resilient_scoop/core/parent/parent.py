@@ -45,7 +45,7 @@ FAR: Final = 1024
 
 
 class Parent:
-    """One attempt at one parent."""
+    """One attempt of one parent."""
 
     __slots__ = (
         "attempt", "calls", "cancels", "durable", "given_up", "history", "judge", "once", "outgoing",
@@ -165,7 +165,7 @@ class Parent:
     # --- outcomes -----------------------------------------------------------------------------
 
     def outcomes(self, outcomes: wire.Outcomes) -> None:
-        """Take in outcomes, live or from the history."""
+        """Settle items by outcomes, live or from the history."""
         calls, history = self.calls, self.history
         recovering = history.replaying or history.catching_up
         for outcome in outcomes.items:
@@ -283,7 +283,7 @@ class Parent:
             self._end_look()
 
     def _end_look(self) -> None:
-        """The history is at its end: go over it once more, or refuse what was not found (D8)."""
+        """Handle the end of the history: read it once more, or refuse what was not found (D8)."""
         if self.history.catching_up:
             return
         sought = self.calls.sought
@@ -295,7 +295,7 @@ class Parent:
         sought.clear()
 
     def reconnect(self) -> None:
-        """The broker is a new one: its last messages may be lost."""
+        """Handle a new broker: the last messages of the old one may be lost."""
         self.history.reconnect()
         again = self.once.to_ask_again()
         if again:
@@ -338,7 +338,7 @@ class Parent:
         return None
 
     def differs(self, kind: str) -> bool:
-        """Return whether the next recorded observation is of another place than this one."""
+        """Return whether the next recorded observation is of another position than this one."""
         return self.history.differs(kind, self.calls.next)
 
     def observe(self, kind: str, answer: bytes) -> None:

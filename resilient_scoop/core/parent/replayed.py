@@ -1,4 +1,4 @@
-"""A parent that is replayed against its journal and nothing else: what differs, and where it ends.
+"""A parent that is replayed against its journal only, to find differences and the end of its history.
 
 It is the machine of `core.parent.parent` itself; its owner reads the journal and gives it the pages of the
 history. What is added is a comparison, made at the moment at which the parent does something:
@@ -60,7 +60,7 @@ class End(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class RecordedCalls(LogVisitor):
-    """What one parent asked for, by call, and which checkpoints cover what is gone: a fold of its log."""
+    """The recorded calls of one parent, and the checkpoints that cover erased ones: a fold of its log."""
 
     path: str
     defines: dict[bytes, wire.Define]
@@ -75,7 +75,7 @@ class RecordedCalls(LogVisitor):
     trimmed_by: list[tuple[str, int]] = field(default_factory=list)
 
     def take(self, seq: int, record: wire.Logged) -> None:
-        """Take in a record; one that is not about calls or their end changes nothing."""
+        """Add a record; one that is not about calls or their end changes nothing."""
         self.seq = seq
         self.visit(record)
 
@@ -131,7 +131,7 @@ class RecordedCalls(LogVisitor):
         return fn if define is None else define.fingerprint
 
     def describe(self, number: int) -> str:
-        """Return what was asked under a call's number, for display."""
+        """Return the recorded call of a number, for display."""
         if number not in self.calls:
             return "what a checkpoint covers"
         pieces = self.calls[number].pieces
@@ -170,7 +170,7 @@ class Replayed(Parent):
         self.last_observation = 1 << 62
 
     def end_at(self, calls: int, observations: int) -> None:
-        """The journal has the parent's end, after so many calls and observations; -1: all (RP5)."""
+        """Note the journaled end: after this number of calls and observations; -1: all (RP5)."""
         self.ended = True
         if calls >= 0:
             self.last_call, self.last_observation = calls, observations
@@ -327,7 +327,7 @@ class Replayed(Parent):
         )
 
     def stand_still(self) -> NoReturn:
-        """Halt where the parent waits for what the journal does not have."""
+        """Halt because the parent waits for something that the journal does not have."""
         waits = [number for number, call in self.calls.open.items() if call.left]
         number = min(waits, default=self.calls.next)
         call = self.calls.open.get(number)

@@ -19,7 +19,7 @@ class UnderWay:
     ended_files: list[tuple[int, int]] = field(default_factory=list)  # (call, item), to be removed
 
     def add(self, call: Call, count: int, args_bytes: int, files: dict[int, int] | None) -> None:
-        """Items begin, after those that the call has; `files`: see `Parent.add`."""
+        """Count new items, after those that the call has; `files`: see `Parent.add`."""
         if files:
             start = call.count
             call.files = {} if call.files is None else call.files
@@ -31,7 +31,7 @@ class UnderWay:
         self.in_messages += cost
 
     def end(self, call: Call, low: int, high: int) -> None:
-        """Items of a call, no longer among those that it has left, are settled."""
+        """Discount settled items of a call."""
         if call.files:
             for index in [index for index in call.files if low <= index < high]:
                 self.files -= 1

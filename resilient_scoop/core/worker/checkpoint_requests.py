@@ -22,7 +22,7 @@ class CheckpointRequests:
         self._announced: list[str] | None = None
 
     def hear(self, wanted: wire.CheckpointWanted) -> None:
-        """Take in a request; it may be repeated after a broken link."""
+        """Record a request; it may be repeated after a broken link."""
         if wanted.no > self._no:
             self._no, self._announced = wanted.no, None
             self.count += 1
@@ -38,5 +38,5 @@ class CheckpointRequests:
         return [wire.encode(wire.OpenBlocks(self._no, found))]
 
     def meet(self) -> None:
-        """The broker is a new one: it will send its own request."""
+        """Handle a new broker: it will send its own request."""
         self._no, self._announced = 0, None

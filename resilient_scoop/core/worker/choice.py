@@ -48,7 +48,7 @@ class Next(Enum):
 
 
 def next_step(*, stopping: bool, ready: bool, slices: bool) -> Next:
-    """Return what comes next (WC1, WC4); `ready`: a parent can continue, `slices`: one may be started."""
+    """Return the next step (WC1, WC4); `ready`: a parent can continue, `slices`: a slice may be started."""
     if stopping:
         return Next.END
     if ready:

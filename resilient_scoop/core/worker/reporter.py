@@ -46,7 +46,7 @@ class Reporter:
     def say(
         self, path: str, work: Work | None, index: int, progress: wire.Progress, now: float
     ) -> bool:
-        """Take in a report; return whether it is due at once."""
+        """Record a report; return whether it is due at once."""
         item = self._item(path, work, index)
         item.progress, item.is_sent = progress, False
         return now - item.sent_at >= KEEP_S
@@ -86,7 +86,7 @@ class Reporter:
         return item.tries if item is not None and item.work is work else 0
 
     def try_again(self, path: str, work: Work, index: int) -> None:
-        """An item has failed and is tried again here."""
+        """Record that an item has failed and is tried again here."""
         kept = self.payload(path, work)
         item = self._item(path, work, index)
         item.tries += 1

@@ -61,7 +61,7 @@ class Worker:
         self.parents: dict[str, Parent] = {}
         self.limits: dict[str, tuple[float, int]] = {}  # for waiting items: deadline and tries
         self.now = 0.0  # when the broker was last heard
-        self.fenced: list[str] = []  # parents whose greenlets must be ended
+        self.fenced: list[str] = []  # parents whose greenlets must end
         self.root_task: wire.Task | None = None
         self.root: wire.Attempt | None = None
         self.written = bytearray()  # unsent output of the script
@@ -239,7 +239,7 @@ class Worker:
     # --- hearing ------------------------------------------------------------------------------
 
     def hear(self, header: wire.Header, frames: list[bytes], now: float) -> list[list[bytes]]:
-        """Take in a message; return messages to send back at once.
+        """Handle a message; return messages to send back at once.
 
         A message of a newer epoch than the link's means that the broker is a new one: the answer is
         a Hello. Late messages of an older broker are ignored.
@@ -342,7 +342,7 @@ class Worker:
                 assert_never(message)
 
     def _evict(self, attempt: wire.Attempt, index: int) -> None:
-        """One item of a slice continues elsewhere."""
+        """Drop one item of a slice, which continues elsewhere."""
         work = self.works.get(attempt)
         if work is None:
             return
