@@ -55,7 +55,7 @@ _PRUNE_AT = 1024
 
 
 class PoolFuture(Protocol):
-    """What a pool needs of a future: the part common to ours and `concurrent.futures`."""
+    """The part of a future that a pool needs; ours and those of `concurrent.futures` have it."""
 
     def result(self, timeout: float | None = None) -> Any:
         """Return the value, or raise the error."""
@@ -71,7 +71,7 @@ class PoolFuture(Protocol):
 
 
 class PoolCalls(Protocol):
-    """Where the calls of a pool go."""
+    """The object that makes the calls of a pool."""
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> PoolFuture:
         """Submit a call."""
@@ -95,7 +95,7 @@ class PoolCalls(Protocol):
 
 
 class OfRun:
-    """Calls go to the run that this process belongs to."""
+    """Makes the calls in the run of this process."""
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> PoolFuture:
         """Submit a call."""
@@ -127,7 +127,7 @@ class OfRun:
 
 
 class OfExecutor:
-    """Calls go to an executor."""
+    """Makes the calls with an executor."""
 
     def __init__(self, executor: Any) -> None:
         self._executor = executor
@@ -191,7 +191,7 @@ class _Prepared:
         return _options.named(_options.of(self.function), describe(self.function))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the initializer if this process did not, then the function."""
+        """Call the initializer if this process has not called it yet, then the function."""
         call = (_name_of(self._initializer), pickle.dumps(self._initargs, 5))
         if not _prepared or _prepared[-1].call != call or not _prepared[-1].holds():
             _prepared.clear()
@@ -201,13 +201,13 @@ class _Prepared:
 
 
 class _Made(NamedTuple):
-    """What the last call of an initializer has left in this process."""
+    """The globals that the last call of an initializer has set in this process."""
 
     call: tuple[str, bytes]
     globals: list[tuple[dict[str, Any], str, Any]]
 
     def holds(self) -> bool:
-        """Return whether the globals that it set are still as it left them."""
+        """Return whether these globals still have the same values."""
         return all(home.get(name) is value for home, name, value in self.globals)
 
 
@@ -241,7 +241,7 @@ def _executor(processes: int | None, run: str | None) -> Any:
 
 
 def open_calls(processes: int | None = None, run: str | None = None) -> PoolCalls:
-    """Return where calls go: to the run of this process, or else to an executor that is started."""
+    """Return an object that makes calls: in the run of this process, or else with a new executor."""
     if this_process.IS_RUNNING:
         return OfRun()
     return OfExecutor(_executor(processes, run))
@@ -482,7 +482,7 @@ class Pool:
 
     @property
     def size(self) -> int:
-        """How many processes it was asked for; else, how many workers there were at first."""
+        """The requested number of processes; by default, the number of workers at the start."""
         if self._given is None:
             self._given = self.calls.size()
         return self._given
@@ -610,7 +610,7 @@ class Pool:
         for each in self._readers():
             each.stop()
         if not self.calls.terminate():
-            cancel_all(self._not_done()[::-1])  # workers begin with the first
+            cancel_all(self._not_done()[::-1])  # workers begin with the first call
         self._asked.clear()
 
     def join(self) -> None:

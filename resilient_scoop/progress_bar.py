@@ -23,10 +23,10 @@ class Drawing(Protocol):
     """A bar on some screen."""
 
     def show(self, done: int, made: int) -> None:
-        """Draw it again."""
+        """Draw the bar again."""
 
     def end(self) -> None:
-        """Leave it as it is."""
+        """Draw the last state; the bar stays on the screen."""
 
 
 class ProgressBar:
@@ -64,7 +64,7 @@ class ProgressBar:
             drawing.end()
 
     def close(self) -> None:
-        """Draw it for the last time."""
+        """Draw the bar for the last time."""
         self._ends.set()
         self._thread.join(_END_S)
 

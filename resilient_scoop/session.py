@@ -1,4 +1,4 @@
-"""Sessions: parallel, journaled calls from any Python program, which `rscoop` need not start.
+"""Sessions: parallel, journaled calls from any Python program, started without `rscoop`.
 
     from resilient_scoop import Session
 

@@ -1,8 +1,8 @@
-"""What this process is in its run, in SCOOP's words: `IS_RUNNING`, `SIZE`, `WORKER` and others.
+"""The role of this process in its run, under SCOOP's names: `IS_RUNNING`, `SIZE`, `WORKER` and others.
 
-The package shows these names as its own (`resilient_scoop.SIZE`). They live here, because the rooms of
-the package read and set them, and cannot import the package that imports them. They are set before
-the script is imported.
+The package shows these names as its own (`resilient_scoop.SIZE`). They are in this module because
+the rooms of the package read and set them, and cannot import the package itself. They are set
+before the script is imported.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def _submit(
         call = _engine.open_call(at, define)
     try:
         _engine.add(at, call, define, [arg], last=True)
-    except BaseException:  # user code: pickling runs it
+    except BaseException:  # user code runs during pickling
         at.parent.given_up.name(call, abandoned=False)
         raise
     return Future(at, call, define.name)
@@ -79,7 +79,7 @@ def _is_unordered(at: _engine.Here) -> bool:
 
 
 def in_threads(refused: _engine.InThreadError | None) -> SharedCalls:
-    """Return where calls of threads and coroutines belong.
+    """Return the object that makes calls of threads and coroutines.
 
     Raises:
         InThreadError: this is a thread of a task. UsageError: the run is strict.
@@ -118,7 +118,7 @@ def map(
 
 
 def _warn_of(ignored: dict[str, Any]) -> None:
-    """Report, once each, unknown keywords of a map: `func` does not get them."""
+    """Report each unknown keyword of a map once: `func` does not get them."""
     new = sorted(ignored.keys() - _ignored)
     if not new:
         return
@@ -140,7 +140,7 @@ def _map(
     buffersize: int | None,
     given: Options | None = None,
 ) -> Iterator[Any]:
-    """Begin a map; `read` gives its values in the order that is wanted."""
+    """Begin a map; `read` yields its values in the wanted order."""
     try:
         at = _engine.here()
     except _engine.InThreadError as refused:

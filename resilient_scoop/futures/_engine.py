@@ -105,7 +105,7 @@ class InThreadError(RuntimeError):
 
 
 class Here:
-    """Where the running code is: its session, context and parent machine."""
+    """The place of the running code: its session, context and parent machine."""
 
     __slots__ = ("context", "parent", "session")
 
@@ -116,7 +116,7 @@ class Here:
 
 
 def here() -> Here | None:
-    """Return where the running code is, or None in a process that `rscoop` did not start.
+    """Return the place of the running code, or None in a process that `rscoop` did not start.
 
     Raises:
         ScriptGuardError: the script makes calls while a worker imports it. RuntimeError: called in
@@ -200,7 +200,7 @@ def definition(function: Callable[..., Any], style: int, options: Options) -> De
         _advise(function, meaning, time.monotonic() - began)
     define = _define(function, style, options, meaning, changes)
     if type(function) is MethodType:
-        return define  # each `obj.method` is another object: it would only keep `obj` alive
+        return define  # each `obj.method` is a new object, which would only keep `obj` alive
     if len(_definitions) >= _DEFINITIONS_MAX:
         _definitions.clear()
     _definitions[key] = (function, define, meaning.guard)
@@ -254,7 +254,7 @@ def _define(
 
 
 def bringing(define: Define, met: Changed) -> Define:
-    """Return a definition, with changes of the script in what the arguments refer to.
+    """Return a definition together with the script's changes in objects to which the arguments refer.
 
     The fingerprint stays: the digests of the arguments cover what they refer to.
     """
@@ -339,7 +339,7 @@ def encode(
                 if type(arg) is Taken
                 else codec.dumps_large(arg, store, what=what, root="arg")
             )
-        except BaseException:  # user code: pickling runs it
+        except BaseException:  # user code runs during pickling
             for place in files:
                 store.remove(payloads[place][1:])
             raise
@@ -407,7 +407,7 @@ def encode_scalar(arg: Any) -> bytes | None:
 
 
 def submit_scalar(at: Here, define: Define, arg: Any) -> Call | None:
-    """Make a call with one argument, if that is a number or a short string; else return None."""
+    """Make a call whose one argument is a number or a short string; otherwise return None."""
     payload = encode_scalar(arg)
     if payload is None or has_met():
         return None
@@ -485,7 +485,7 @@ def nudge(at: Here) -> None:
 
 
 def block(at: Here, ready: Callable[[], bool], until: float | None = None) -> bool:
-    """Wait until `ready()` holds (True) or the moment `until` (False).
+    """Wait until `ready()` is true (return True) or until the time `until` (return False).
 
     Raises:
         ReplayDivergedError: the replay is strict and differs: the awaited result may never arrive.

@@ -175,7 +175,7 @@ class Future(Generic[T]):
         return self._seen or (self._call is not None and self._call.find(self.index) is not None)
 
     def arrival(self) -> int:
-        """Return a number that orders settled futures by their arrival."""
+        """Return a number by which settled futures are sorted in the order of their arrival."""
         chunk = None if self._call is None else self._call.find(self.index)
         return 0 if chunk is None else chunk.arrival
 
@@ -214,7 +214,7 @@ class Future(Generic[T]):
         return self._at
 
     def learn(self) -> None:
-        """Take in the outcome, which must be present."""
+        """Decode the outcome, which must be present."""
         if self._seen:
             return
         assert self._at is not None, "a future without a parent is born seen"
@@ -314,9 +314,9 @@ class Future(Generic[T]):
             self._await_here(None)
 
     def claim(self) -> Callable[[], None]:
-        """Take its callbacks away; return a function that runs them."""
+        """Remove its callbacks; return a function that runs them."""
         claimed: list[Callable[[Future[T]], Any]] = []
-        with contextlib.suppress(IndexError):  # the main thread takes them at the same time
+        with contextlib.suppress(IndexError):  # the main thread may take them at the same time
             while True:
                 claimed.append(self._callbacks.pop(0))
         return lambda: self._call_each(claimed)
@@ -478,7 +478,7 @@ class Future(Generic[T]):
             self._listen(at)
 
     def _listen(self, at: Here) -> None:
-        """Have its callbacks run when the outcome is there."""
+        """Arrange that its callbacks run when the outcome arrives."""
         _pending.listen(at, self)
         if at.session.role == "origin" and at.session.look_idle is None:
             from resilient_scoop.futures import _views  # loads `concurrent.futures`, 3 ms

@@ -62,7 +62,7 @@ class Mapping:
         self._late: Exception | None = None  # exception of the iterables after their last item
         try:
             self.feed(self._window)
-        except BaseException:  # user code: the iterables, and pickling, run it
+        except BaseException:  # user code runs in the iterables, and during pickling
             self._end(abandoned=False)
             raise
 

@@ -45,9 +45,9 @@ def run(at: Here, name: str, function: Callable[[], Any]) -> Any:
 def _answer(function: Callable[[], Any], name: str) -> bytes:
     try:
         value = function()
-    except Exception as error:  # user code: its error is the answer
+    except Exception as error:  # user code: if it raises, the error is the answer
         return _ERROR + codec.dumps_exception(error, f"once({name})")
     try:
         return _VALUE + codec.dumps(value, f"value of once({name})", "value")
-    except PicklingFailedError as error:  # the function has run, and is not to run again
+    except PicklingFailedError as error:  # the function has run, and must not run again
         return _ERROR + codec.dumps_exception(error, f"once({name})")

@@ -56,9 +56,9 @@ def of(function: object, given: Options | None = None) -> Options:
 
 
 def named(options: Options, described: str) -> Options:
-    """Return options of a call whose function another one wraps: shown by the name of the function.
+    """Return the options of a call whose function is wrapped; it is shown under the function's name.
 
-    `described` is what `user_code.describe` says of it.
+    `described` is the result of `user_code.describe` for it.
     """
     if options.name is not None:
         return options

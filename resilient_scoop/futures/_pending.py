@@ -30,7 +30,7 @@ class Waited(Protocol):
         """Return whether its outcome is an exception."""
 
     def learn(self) -> None:
-        """Take in the outcome, and run callbacks."""
+        """Decode the outcome, and run callbacks."""
 
 
 T = TypeVar("T", bound=Waited)
@@ -94,7 +94,7 @@ class Pending(Generic[T]):
                 self._watch.calls.discard(future.number)
 
     def hear(self) -> Pending[T]:
-        """Take in outcomes that have arrived since the last time (in a turn)."""
+        """Process outcomes that have arrived since the last time (in a turn)."""
         arrived = self._watch.arrived
         while arrived:
             for future in self._waiting.get(arrived.popleft(), ()):
@@ -183,7 +183,7 @@ def call_back(at: Here, call: Callable[[], None]) -> None:
     A callback does not start in the middle of another one, which may hold a lock.
     """
     context = at.context
-    if context.called_back is not None:  # a callback has asked for this very future
+    if context.called_back is not None:  # a callback has asked for this same future
         call()
         return
     later = context.called_back = []

@@ -107,7 +107,7 @@ def submit(
         value = item(*args, **kwargs)
     except KeyboardInterrupt:  # of the user
         raise
-    except BaseException as error:  # user code: the future gets its exception
+    except BaseException as error:  # user code: if it raises, the future gets the exception
         future.settle(None, error)
     else:
         future.settle(value, None)

@@ -68,7 +68,7 @@ _STRICT: Final = (
 
 
 class _Made(NamedTuple):
-    """A call as it is sent."""
+    """The values of a call that are sent."""
 
     define: Define
     digests: bytes
@@ -78,14 +78,14 @@ class _Made(NamedTuple):
 
 
 def tell_of_cancel(future: cf.Future[Any]) -> None:
-    """Tell those who wait that a future is canceled, once: two threads may come here."""
+    """Notify waiters once that a future is canceled: two threads may call this."""
     with future._condition:  # noqa: SLF001 - the states are those of the base class
         if future._state == _CANCELED:  # noqa: SLF001 - as `concurrent.futures` reads it, without its lock
             future.set_running_or_notify_cancel()
 
 
 class _Delivering(threading.local):
-    """In a thread of callbacks: whose outcomes it delivers, and how many of its callbacks wait."""
+    """The state of a thread of callbacks: whose outcomes it delivers, how many of its callbacks wait."""
 
     calls: SharedCalls | None = None
     waits = 0
@@ -95,9 +95,12 @@ _delivering: Final = _Delivering()
 
 
 def deliver_until(is_over: Callable[[], bool], timeout: float | None) -> float | None:
-    """In a callback that waits: deliver outcomes until `is_over` or time is up; return what is left of it.
+    """In a callback that waits: deliver outcomes until `is_over()` or a time limit.
 
-    Its thread is the one that delivers. Elsewhere this does nothing.
+    Return the rest of the time.
+
+    The thread of the callback is the one that delivers outcomes. In other threads this does
+    nothing.
     """
     calls = _delivering.calls
     if calls is None:
@@ -112,9 +115,9 @@ def deliver_until(is_over: Callable[[], bool], timeout: float | None) -> float |
 
 
 def refuse_in_callback(what: str, owner: SharedCalls | None = None) -> None:
-    """Raise RuntimeError in a callback of the owner's calls; None: of those of this process.
+    """Raise RuntimeError in a callback of the owner's calls (None: of calls of this process).
 
-    What it asks for would wait for the callback itself.
+    The requested operation would wait for the callback itself.
     """
     calls = _delivering.calls
     if calls is not None and (owner is None or owner is calls):
@@ -190,7 +193,7 @@ class SharedFuture(DeliveredFuture[T]):
         self._own_condition = condition
 
     def finish(self, value: Any, error: BaseException | None) -> bool:
-        """Take in the outcome if no one waits or has set a callback; return whether it did (SH4)."""
+        """Set the outcome if there is no waiter and no callback; return whether it was set (SH4)."""
         with _making:
             if self._own_condition is not None or self._state != _PENDING:
                 return False
@@ -199,7 +202,7 @@ class SharedFuture(DeliveredFuture[T]):
         return True
 
     def settle(self, value: Any, error: BaseException | None) -> None:
-        """Take in the outcome, unless it is canceled; tell those who wait, and run callbacks."""
+        """Set the outcome, unless it is canceled; notify waiters, and run callbacks."""
         if self.set_running_or_notify_cancel():
             if error is None:
                 self.set_result(value)
@@ -242,7 +245,7 @@ class SharedFuture(DeliveredFuture[T]):
         return ids.item_path(ids.SHARED, self.number, 0)
 
     def note_done(self) -> None:
-        """Its executor need not wait for it any more."""
+        """Note that its executor need not wait for it any more."""
         if self.pending is not None:
             self.pending.pop(self, None)
 
@@ -267,7 +270,7 @@ class SharedFuture(DeliveredFuture[T]):
         return self.calls.cancel(self)
 
     def withdraw(self) -> bool:
-        """Become canceled here, and tell those who wait."""
+        """Cancel the future in this process, and notify waiters."""
         if not super().cancel():
             return self.cancelled()
         tell_of_cancel(self)
@@ -285,14 +288,14 @@ class SharedCalls:
         self.pumping: Pump = session.pump_by_thread()
         self._waiting: dict[int, SharedFuture[Any]] = {}
         self._watch = Watch()
-        self._watched: Parent | None = None  # the script's own, once its futures are shown
+        self._watched: Parent | None = None  # the script's own calls, once its futures have views
         self._shown_watch = Watch()
         self._shown: dict[int, list[Callable[[], bool]]] = {}
         self._due: deque[Callable[[], None]] = deque()
         self._lock = threading.RLock()  # one call is being encoded at a time
         self._cancelling = threading.Lock()  # one cancellation at a time
         self._made_count = 0
-        self._idle = True  # no outcome is being delivered
+        self._idle = True  # set while no outcome is being delivered
         self._closed: BaseException | None = None
         known = machine.callables.known
         self.parent = Parent(
@@ -355,7 +358,7 @@ class SharedCalls:
         return future
 
     def _open(self, future: SharedFuture[Any], made: _Made) -> bool:
-        """Make a call for a future; return whether that was possible: no other thread has closed this."""
+        """Make a call for a future; return False if another thread has closed this."""
         session, parent = self.session, self.parent
         with session.turn():
             if self._closed is not None:
@@ -369,11 +372,12 @@ class SharedCalls:
                 session.keep_files(parent.path, call.number, {0: made.payloads[0][1:]})
             parent.add(call, made.digests, made.payloads, last=True, files=made.files)
             now = time.monotonic()
-            if now - session.flushed_at > LINGER_S:  # else the pump sends it, with what follows
+            # otherwise the pump sends it, together with later calls
+            if now - session.flushed_at > LINGER_S:
                 session.flush(now)
             if parent.history.replaying or not call.left:
                 future.made = made
-            if not call.left:  # the history had its result
+            if not call.left:  # the history has its result
                 self._watch.hear(call.number)
                 self.pumping.announce()
         self.pumping.wake()
@@ -395,7 +399,7 @@ class SharedCalls:
                 made = _Made(made.define, digests, payloads, files, made.arg)
             if not self._open(future, made):
                 error = self._closed
-        except Exception as failed:  # user code: pickling runs it
+        except Exception as failed:  # user code runs during pickling
             error = failed
         if error is not None:
             self._run(future.settle, None, error)
@@ -471,7 +475,7 @@ class SharedCalls:
         with self._cancelling:
             with session.turn():
                 if self._closed is not None:
-                    return  # they have that error, and there is no connection any more
+                    return  # they have got that error, and there is no connection any more
                 for future in futures:
                     if not future.done() and future.call is not None and future.call.left:
                         future.is_given_up = True
@@ -600,7 +604,7 @@ class SharedCalls:
             self.pumping.announce()
 
     def run_later(self, function: Callable[[], None]) -> None:
-        """In the thread of callbacks: run a function after the callback that waits."""
+        """Run a function in the thread of callbacks, after the callback that waits."""
         self._due.append(function)
 
     def show(
@@ -636,11 +640,11 @@ class SharedCalls:
                 self._shown_watch.calls.add(number)
 
     def _fail(self, error: BaseException | None) -> None:
-        """No more outcomes will come: every waiting future gets the error (SH1)."""
+        """Give the error to every waiting future, because no more outcomes will arrive (SH1)."""
         while True:
             try:
                 _, future = self._waiting.popitem()
-            except KeyError:  # there is none any more: another thread may do the same
+            except KeyError:  # there is none left: another thread may do the same
                 return
             if future.done():
                 continue
@@ -663,7 +667,7 @@ class SharedCalls:
 
     def close(self, error: BaseException) -> None:
         """Make no more calls; waiting futures get the error."""
-        with self.session.turn():  # a call is made before it, or not at all
+        with self.session.turn():  # a call is made before this point, or not at all
             if self._closed is None:
                 self._closed = error
         self._fail(error)
@@ -696,7 +700,7 @@ _lock: Final = threading.Lock()
 
 
 def check_order(session: Connection) -> None:
-    """Raise UsageError if the run is strict: what is used here has no order that a replay could repeat."""
+    """Raise UsageError if the run is strict: a replay could not repeat the order of such calls."""
     if not session.settings.options.stops_at_differences:
         return
     if _engine.is_in_thread():

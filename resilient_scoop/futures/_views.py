@@ -51,7 +51,7 @@ class Viewed(Waited, Protocol):
         """Wait for the outcome in its parent, which must be running here."""
 
     def claim(self) -> Callable[[], None]:
-        """Take its callbacks away; return a function that runs them."""
+        """Remove its callbacks; return a function that runs them."""
 
 
 _PASSES: Final = 3
@@ -69,20 +69,20 @@ class _Told:
         self._waiter = waiter
 
     def add_result(self, _view: object) -> None:
-        """Say that it has a value."""
+        """Report that it has a value."""
         self._waiter.add_result(self._future)
 
     def add_exception(self, _view: object) -> None:
-        """Say that it has an exception."""
+        """Report that it has an exception."""
         self._waiter.add_exception(self._future)
 
     def add_cancelled(self, _view: object) -> None:
-        """Say that it was canceled."""
+        """Report that it was canceled."""
         self._waiter.add_cancelled(self._future)
 
 
 class _Waiters(list[Any]):
-    """The waiters for a view; they are given the future (VW2)."""
+    """The waiters for a view; they get the future (VW2)."""
 
     def __init__(self, future: Viewed) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class View(_shared.DeliveredFuture[T]):
         self.take()
 
     def settle(self, value: Any, error: BaseException | None) -> None:
-        """Take in the outcome, once."""
+        """Set the outcome once."""
         with contextlib.suppress(cf.InvalidStateError):  # another thread was faster
             if isinstance(error, cf.CancelledError):
                 if self.cancel():
@@ -113,7 +113,7 @@ class View(_shared.DeliveredFuture[T]):
                 self.set_result(value)
 
     def take(self) -> bool:
-        """Take in the outcome if it has arrived; return whether it has."""
+        """Set the outcome if it has arrived; return whether it has."""
         found = self._future.peek()
         if found is None:
             return self.done()
@@ -162,7 +162,7 @@ class _TaskLoop:
         self._is_due = False
 
     def add(self, future: Viewed, callback: Callable[[Any], Any]) -> None:
-        """Call `callback(future)` in a step of the loop when the future has its outcome."""
+        """Call `callback(future)` in a step of the loop after the future has its outcome."""
         if future not in self._callbacks:
             self._callbacks[future] = []
             self._pending.add(future)
@@ -190,7 +190,7 @@ class _TaskLoop:
 def call_in_loop(
     loop: asyncio.AbstractEventLoop, at: Here, future: Viewed, callback: Callable[[Any], Any]
 ) -> None:
-    """In a task: call `callback(future)` in a step of its running loop."""
+    """Call `callback(future)` in a step of the running loop of a task."""
     found: _TaskLoop | None = getattr(loop, "_rscoop_waits", None)
     if found is None:
         found = _TaskLoop(loop, at)

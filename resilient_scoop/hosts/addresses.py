@@ -11,7 +11,7 @@ from typing import Any
 def addresses_of(
     name: str, port: int | None, family: int = socket.AF_UNSPEC, *, within_s: float
 ) -> list[tuple[Any, ...]]:
-    """Return what `socket.getaddrinfo` finds for TCP; a look-up without an answer is left after a while.
+    """Return the result of `socket.getaddrinfo` for TCP; a look-up is given up after some time.
 
     Raises:
         TimeoutError: no answer came in time.

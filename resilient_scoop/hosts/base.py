@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class UnitState(Enum):
-    """Where a unit is, as its place sees it."""
+    """The states of a unit, as its place sees them."""
 
     WAITING = "waiting"
     STARTING = "starting"
@@ -40,21 +40,21 @@ class UnitState(Enum):
 
 
 class Unit(msgspec.Struct, frozen=True):
-    """One agent that a place was asked to start; plain text, so that it can be written down."""
+    """One agent that a place was asked to start; plain text, so that it can be written to a file."""
 
-    tag: str  # what it was started under
+    tag: str  # the tag under which it was started
     id: str  # the place's own name for it, never used twice
     host: str  # the host's name in the run, if the place knows it; else empty
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What a place says of a unit."""
+    """The report of a place about a unit."""
 
     state: UnitState
     why: str = ""  # a sentence for the user, with the cure, if something is wrong
     log: str = ""  # the last lines that the unit wrote before it failed
     until_s: float | None = None  # seconds until its time limit, if it has one
-    lasting: bool = False  # it ended because of something that only the user can change
+    lasting: bool = False  # the cause of its end can be changed only by the user
 
 
 class Place(Protocol):
@@ -78,7 +78,7 @@ class Place(Protocol):
         """Return the states of units; every one of them is in the answer."""
 
     def stop(self, units: Sequence[Unit], *, grace_s: float) -> None:
-        """End units: in order within the time, then at once. Unknown and ended units are no error."""
+        """End units: normally within the time, then by kill. Unknown and ended units are no error."""
 
     def renew(self, ticket: bytes) -> None:
         """Give a new ticket to the live agents that this process has started: keys were renewed."""

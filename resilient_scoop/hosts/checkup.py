@@ -55,14 +55,14 @@ class Level(Enum):
 
 
 class HostFinding(msgspec.Struct, frozen=True):
-    """Something to change; one sentence with cause and cure."""
+    """A problem of a host; one sentence with cause and cure."""
 
     level: Level
     text: str
 
 
 class CheckupReport(msgspec.Struct, frozen=True):
-    """Findings about a host; a field is empty if the checks did not reach it."""
+    """The findings about a host; a field is empty if the checks did not get that far."""
 
     name: str
     is_usable: bool
@@ -92,7 +92,7 @@ class ThisMachine(msgspec.Struct, frozen=True):
 
 
 class Listener:
-    """A port here that hosts try to reach; each sends a nonce and gets it back."""
+    """A port of this machine that hosts try to reach; each sends a nonce and gets it back."""
 
     def __init__(self) -> None:
         """Listen on all addresses, on a free port."""
@@ -133,7 +133,7 @@ class Listener:
 
 
 class Checkup:
-    """One look at one host."""
+    """One check of one host."""
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class Checkup:
         self._report = CheckupReport(host.name, is_usable=False, findings=[])
 
     def run(self) -> CheckupReport:
-        """Look at the host; takes at most some minutes, if every step takes its whole time."""
+        """Check the host; this takes some minutes at most, if every step reaches its time limit."""
         try:
             self._look()
         except PlaceError as error:
@@ -272,7 +272,7 @@ class Checkup:
         self._judge(answer)
 
     def _judge(self, answer: probe.ProbeAnswer) -> None:
-        """Report what of the host itself is wrong."""
+        """Report problems of the host itself."""
         if self._door.kind != "local" and _is_loopback(answer.own_addresses):
             self._warn(
                 f"there, its own name {answer.hostname} leads to {answer.own_addresses[0]}; libraries that "

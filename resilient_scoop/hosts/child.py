@@ -1,4 +1,4 @@
-"""Commands as child processes of this one: what the doors `local` and `ssh-system` share."""
+"""Commands as child processes: the common part of the doors `local` and `ssh-system`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ChildPipe:
         return self._process.poll() is None
 
     def write(self, data: bytes) -> None:
-        """Write to standard input; text of ours is shorter than what a pipe holds."""
+        """Write to standard input; our texts are shorter than the capacity of a pipe."""
         with self._writing:
             stdin = self._process.stdin
             if stdin is None or stdin.closed:
@@ -47,7 +47,7 @@ class ChildPipe:
             stdin.flush()
 
     def end_input(self) -> None:
-        """Give standard input an end."""
+        """Close standard input."""
         with self._writing, contextlib.suppress(OSError):
             if self._process.stdin is not None:
                 self._process.stdin.close()
@@ -85,10 +85,10 @@ class ChildPipe:
         self.end_input()
 
     def kill(self) -> None:
-        """End the process and what else is in its session, at once."""
+        """Kill the process and all others in its session."""
         self._is_closed = True
         if self._process.returncode is not None:
-            return  # its number may be another process's by now
+            return  # its id may belong to another process by now
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, 9)
         with contextlib.suppress(subprocess.TimeoutExpired):

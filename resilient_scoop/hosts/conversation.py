@@ -57,7 +57,7 @@ class GuardianLine(msgspec.Struct, frozen=True):
 
 
 class AgentOver(msgspec.Struct, frozen=True):
-    """An agent and all its processes have ended, as the process that watches over it has seen."""
+    """An agent and all its processes have ended, as its guardian has noticed."""
 
     agent: str  # hexadecimal
     died: bool
@@ -67,7 +67,7 @@ HearOver = Callable[[AgentOver], None]
 
 
 def ignored(_over: AgentOver) -> None:
-    """Pass on nothing."""
+    """Ignore the report."""
 
 
 class Conversation:
@@ -102,7 +102,7 @@ class Conversation:
         return self._state is UnitState.UNKNOWN
 
     def line(self, text: str) -> None:
-        """Take one line of output."""
+        """Handle one line of output."""
         noise, prefix, rest = text.partition(PREFIX)
         report = _decoded(rest) if prefix else None
         with self._lock:
@@ -125,7 +125,7 @@ class Conversation:
             self._end(UnitState.GONE, report.why)
 
     def exited(self, status: int | None) -> None:
-        """The program has ended, by an exit status or minus a signal's number; None: by some signal."""
+        """Handle the program's end: exit status, minus a signal's number, or None for some signal."""
         with self._lock:
             if self._state is UnitState.RUNNING:
                 self._end(UnitState.GONE, "" if status == 0 else f"its program {_end_text(status)}")
@@ -144,13 +144,16 @@ class Conversation:
         )
 
     def lost(self, why: str) -> None:
-        """The connection is gone; the agent may live."""
+        """Handle the loss of the connection; the agent may live."""
         with self._lock:
             if self._state in {UnitState.STARTING, UnitState.RUNNING}:
                 self._end(UnitState.UNKNOWN, why)
 
     def give_up(self, now: float) -> bool:
-        """Stop waiting for a start that has taken too long; return whether it has. It may still come."""
+        """Stop waiting for a start that has taken too long; return whether it was given up.
+
+        Its agent may still connect.
+        """
         with self._lock:
             if self._state is not UnitState.STARTING or now < self._began_at + self._start_s:
                 return False

@@ -1,6 +1,6 @@
-"""A door: what a place needs of a connection to a host.
+"""A door: the interface of a connection to a host, as a place needs it.
 
-paramiko, the `ssh` program and a local shell are doors.
+There are doors for paramiko, for the `ssh` program and for a local shell.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LINE_BYTES_MAX: Final = 64 * 1024
 
 
 class ConnectionLostError(OSError):
-    """The connection ended, so it is unknown whether the command has ended; the text says what is known."""
+    """The connection ended, so it is unknown whether the command has ended; the text gives the reason."""
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -43,7 +43,7 @@ class Pipe(Protocol):
         """Write to its standard input; raises OSError if it takes none."""
 
     def end_input(self) -> None:
-        """Give its standard input an end."""
+        """Close its standard input."""
 
     def lines(self) -> Iterator[str]:
         """Yield the lines of standard output and standard error until both have ended.
@@ -69,7 +69,7 @@ class Pipe(Protocol):
 
 
 class Door(Protocol):
-    """A host that commands can be run on. All methods may raise PlaceRefusedError and PlaceBusyError."""
+    """A host on which commands can be run. All methods may raise PlaceRefusedError and PlaceBusyError."""
 
     kind: str  # for messages: "ssh", "ssh-system", "local"
 
@@ -92,7 +92,7 @@ class Door(Protocol):
         """
 
     def shell_line(self, command: str) -> str:
-        """Return what a user could type to run a command."""
+        """Return a command line with which a user could run the same command."""
 
     def close(self) -> None:
         """End the connection."""

@@ -60,7 +60,7 @@ class _Started(msgspec.Struct, frozen=True):
 
 
 class HostPlace:
-    """One host, reached through a door."""
+    """One host as a place, reached through a door."""
 
     def __init__(
         self,
@@ -139,11 +139,11 @@ class HostPlace:
             all_started = list(self._started.values())
         for started in all_started:
             if not started.talk.is_lost and not started.talk.is_over:
-                with contextlib.suppress(OSError):  # the connection is lost at this moment
+                with contextlib.suppress(OSError):  # the connection was lost at this moment
                     started.pipe.write(b"ticket " + ticket.rstrip(b"\n") + b"\n")
 
     def find(self, tag: str) -> Sequence[Unit]:
-        """Return the unit of a tag that still exists, that of an earlier launcher included."""
+        """Return the unit of a tag if it still exists, also one of an earlier launcher."""
         started = self._of_tag(tag)
         if started is not None and not started.talk.is_lost:
             return [started.unit]
@@ -184,7 +184,7 @@ class HostPlace:
         self.python()
 
     def hear_over(self, hear: HearOver) -> None:
-        """Call this when an agent that is started from now on is over; by a thread that must not wait."""
+        """Set a function to call when an agent started from now on has ended; it must not wait."""
         self._hear_over = hear
 
     def route(self) -> str | None:
@@ -227,7 +227,7 @@ class HostPlace:
 
     def _start(self, ticket: bytes, tag: str, lost: _Started | None) -> Unit:
         if lost or self._has_failed():
-            self._python = ""  # it may have been moved; and a login that fails is seen here
+            self._python = ""  # it may have moved; and a failed login is noticed here
         command = self._command(tag)
         pipe = self._door.open(command)
         try:
@@ -268,7 +268,7 @@ class HostPlace:
         return next((each for each in units if not each.talk.is_over), None)
 
     def _forget(self, unit: Unit) -> None:
-        """Close what is left of a unit whose end was ordered on the host."""
+        """Close the connection of a unit that was stopped on the host."""
         started = self._get(unit)
         if started is not None:
             started.talk.ended.wait(_CLOSE_S)
@@ -302,7 +302,7 @@ class HostPlace:
 
 
 def _ask_to_stop(started: _Started, grace_s: float) -> bool:
-    """Ask an agent that we talk with to end; return whether the question was sent."""
+    """Ask a connected agent to end; return whether the request was sent."""
     if started.talk.is_lost or started.talk.is_over:
         return False
     try:
@@ -313,13 +313,13 @@ def _ask_to_stop(started: _Started, grace_s: float) -> bool:
 
 
 def _listen(pipe: Pipe, talk: Conversation) -> None:
-    """Read an agent's output to its end; the thread of one start."""
+    """Read an agent's output to its end, in the thread of one start."""
     try:
         for line in pipe.lines():
             talk.line(line)
         talk.exited(pipe.status())
-    except OSError as error:  # ConnectionLostError, or what the system says of a pipe
+    except OSError as error:  # ConnectionLostError, or an error of the system for a pipe
         talk.lost(str(error))
     finally:
-        talk.lost("what its agent says could not be read")  # unless its end is known
+        talk.lost("what its agent says could not be read")  # has no effect if its end is known
         pipe.close()

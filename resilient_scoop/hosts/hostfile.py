@@ -46,15 +46,15 @@ _KEYS: Final = ("slots", "max_slots", "user", "address", "port", "python", "prol
 class Host(msgspec.Struct, frozen=True):
     """One host of a run."""
 
-    name: str  # its name in the run
-    address: str = ""  # what is connected to, if not the name
+    name: str  # the name of the host in the run
+    address: str = ""  # the address for connections, if not the name
     user: str = ""
     port: int | None = None
-    workers: int | None = None  # None: as many as its cores
+    workers: int | None = None  # None: as many workers as cores
     max_workers: int | None = None
     python: str = ""
     prolog: str = ""  # a shell command that runs first, such as `module load python`
-    tunnel: bool | None = None  # None: as the run says
+    tunnel: bool | None = None  # None: the setting of the run
     where: str = ""  # "hosts.txt, line 7", for messages
 
     @property
@@ -70,11 +70,11 @@ class Host(msgspec.Struct, frozen=True):
 
 
 class Shares(msgspec.Struct, frozen=True):
-    """How a total of workers is split."""
+    """The distribution of a total of workers."""
 
     workers: dict[str, int | None]  # by name of host; None: its cores, at most what `limit` says
-    limit: int | None = None  # what is left for hosts whose cores are not known yet
-    missing: int = 0  # workers that no host has room for
+    limit: int | None = None  # the rest, for hosts whose cores are not known yet
+    missing: int = 0  # workers for which no host has room
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -122,7 +122,7 @@ def duplicates(hosts: Iterable[Host], resolve: Callable[[Host], tuple[str, int, 
 def split_total(
     total: int | None, hosts: Sequence[Host], cores: Mapping[str, int] | None = None
 ) -> Shares:
-    """Split a total of workers over hosts; without a total each host gets what it has.
+    """Split a total of workers over hosts; without a total, each host gets its own number.
 
     Hosts with a number are served first, in order, each with at most this number, then hosts whose
     `cores` are known. What is then left is a limit for the others, and otherwise goes beyond the

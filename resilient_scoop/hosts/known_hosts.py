@@ -28,16 +28,16 @@ _LINE_BYTES_MAX: Final = 64 * 1024
 
 
 class Verdict(Enum):
-    """What the files say of a key."""
+    """The verdicts about a key."""
 
     KNOWN = "known"
     UNKNOWN = "unknown"
-    CHANGED = "changed"  # other keys of this host are known, and not this one
+    CHANGED = "changed"  # other keys of this host are known, but not this one
     REVOKED = "revoked"
 
 
 class Judged(msgspec.Struct, frozen=True):
-    """A verdict, and the line that it rests on."""
+    """A verdict, and the line that proves it."""
 
     verdict: Verdict
     where: str = ""  # "FILE line N"

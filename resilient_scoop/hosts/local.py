@@ -22,7 +22,7 @@ class LocalDoor:
         self._shell = shell
 
     def connect(self) -> None:
-        """There is nothing to connect."""
+        """Do nothing: a local host needs no connection."""
 
     def open(self, command: str) -> Pipe:
         """Start a command."""
@@ -52,8 +52,8 @@ class LocalDoor:
         return f"{address}:{port}"
 
     def shell_line(self, command: str) -> str:
-        """Return what a user could type."""
+        """Return a command line that a user could type."""
         return command
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is no connection."""

@@ -23,7 +23,7 @@ from resilient_scoop.hosts.ssh_system import SystemDoor
 
 
 class DoorKind(Enum):
-    """What carries commands to a host."""
+    """The kinds of doors."""
 
     PARAMIKO = "paramiko"
     SYSTEM = "system"  # the `ssh` program
@@ -43,13 +43,13 @@ class SshOptions(msgspec.Struct, frozen=True):
 
 
 class ReachablePlace(Place, Protocol):
-    """A host as a place, with what a ticket needs to know before a start."""
+    """A host as a place, with the methods that are needed to make its ticket."""
 
     def connect(self) -> None:
         """Log in and find Python, so that a start takes no time; raises PlaceError."""
 
     def hear_over(self, hear: HearOver) -> None:
-        """Call this when an agent that is started from now on is over; by a thread that must not wait."""
+        """Set a function to call when an agent started from now on has ended; it must not wait."""
 
     def route(self) -> str | None:
         """Return the address of this machine as the host sees it; None if there is no direct route."""
@@ -67,7 +67,7 @@ def make_place(host: Host, options: SshOptions, run_key: str) -> ReachablePlace:
 def make_door(host: Host, options: SshOptions) -> Door:
     """Return the door of a host; nothing is connected yet.
 
-    If OpenSSH's configuration cannot be used for it, the door refuses everything and says why.
+    If OpenSSH's configuration cannot be used for it, the door refuses everything, with the reason.
     """
     match options.kind:
         case DoorKind.PARAMIKO:

@@ -120,7 +120,7 @@ sys.stdout.write("\nrscoop-probe: " + json.dumps(answer) + "\n")
 
 
 class ProbeTask(msgspec.Struct, frozen=True):
-    """What the program is told."""
+    """The input of the program."""
 
     packages: Sequence[str] = ()
     routes: Sequence[tuple[str, int]] = ()  # addresses here to which it connects
@@ -130,7 +130,7 @@ class ProbeTask(msgspec.Struct, frozen=True):
 
 
 class ProbeAnswer(msgspec.Struct, frozen=True):
-    """What the program found; a `why` is empty if all is well, an error's text otherwise."""
+    """The findings of the program; a `why` is an error's text, or empty if there is no problem."""
 
     at: float  # the host's clock, seconds since 1970
     python: str

@@ -43,10 +43,10 @@ sys.stdout.write("\nrscoop-python: " + json.dumps(found) + "\n")
 
 
 class RemoteSettings(msgspec.Struct, frozen=True):
-    """The user's settings for the remote side of a run, for all hosts."""
+    """The user's settings for the other hosts of a run."""
 
-    python: str = ""  # the interpreter of all hosts without a `python=` of their own
-    script_folder: str = ""  # where a virtual environment is looked for
+    python: str = ""  # the interpreter of all hosts without their own `python=`
+    script_folder: str = ""  # the folder in which a virtual environment is searched
     launcher_python: str = sys.executable  # tried there too: a shared file system
     prolog: str = ""
     path: str = ""  # the working directory of agents
@@ -84,7 +84,7 @@ class FoundPython(msgspec.Struct, frozen=True):
 
 
 def candidates(host: Host, settings: RemoteSettings) -> list[str]:
-    """Return the Pythons that are looked for on a host, the preferred one first.
+    """Return the Pythons that are searched on a host, the preferred one first.
 
     A Python that the user named is the only one.
     """
@@ -97,7 +97,7 @@ def candidates(host: Host, settings: RemoteSettings) -> list[str]:
 
 
 def search_script(host: Host, settings: RemoteSettings) -> str:
-    """Return a script for `sh`, on its standard input, that prints what each candidate is."""
+    """Return a script for the standard input of `sh` that describes each candidate."""
     prolog = host.prolog or settings.prolog
     lines = []
     if prolog:
@@ -167,7 +167,7 @@ def read_found(lines: Iterable[str]) -> list[FoundPython]:
 
 
 def usable(found: Sequence[FoundPython]) -> FoundPython | None:
-    """Return the first Python that can run an agent; one of our own version, if there is one."""
+    """Return the first Python that can run an agent, preferably one of our own version."""
     good = [each for each in found if each.rscoop is not None and each.version >= PYTHON_MIN]
     ours = [
         each
@@ -180,7 +180,7 @@ def usable(found: Sequence[FoundPython]) -> FoundPython | None:
 def agent_command(
     python: str, arguments: Sequence[str], host: Host, settings: RemoteSettings
 ) -> str:
-    """Return the command that starts our program in place of the shell."""
+    """Return the command that replaces the shell by our program."""
     prolog = host.prolog or settings.prolog
     words = [python, "-m", _MODULE, "host", *arguments]
     if settings.nice:

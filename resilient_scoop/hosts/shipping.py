@@ -79,7 +79,7 @@ def files_of(root: Path) -> list[Path]:
 
 
 def _from_git(root: Path) -> list[Path]:
-    """Return what git knows or would add; nothing without git."""
+    """Return the files that git tracks or would add; none without git."""
     try:
         done = subprocess.run(  # noqa: S603 - a program of the user's, with a path of the user's
             [*_GIT, "-C", str(root), *_LIST], capture_output=True, timeout=_GIT_S, check=True

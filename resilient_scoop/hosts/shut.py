@@ -9,7 +9,7 @@ from resilient_scoop.hosts.door import RUN_S
 
 
 class ShutDoor:
-    """Refuses everything, and says why; the other hosts of the run are not affected."""
+    """Refuses everything, with the reason; the other hosts of the run are not affected."""
 
     kind = "shut"
 
@@ -38,8 +38,8 @@ class ShutDoor:
         self.connect()
 
     def shell_line(self, command: str) -> str:
-        """Return why there is nothing to show."""
+        """Return the reason why there is no command."""
         return f"# not run: {self._why}; {command}"
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is no connection."""

@@ -22,7 +22,7 @@ ORPHAN_TIMEOUT_S: Final = 900.0
 
 
 class GridSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """The hosts of a run, but for its own."""
+    """The hosts of a run, except its own."""
 
     hosts: list[Host] = []
     here: list[str] = []  # names of those that are the run's own host
@@ -47,12 +47,12 @@ class GridSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def for_others(self) -> int | None:
-        """The workers that the other hosts are to have in all; None: as many as they have cores."""
+        """The total number of workers on the other hosts; None: as many as they have cores."""
         return None if self.workers is None else max(0, self.workers - self.workers_here)
 
 
 def save(run_dir: Path, spec: GridSpec) -> None:
-    """Write down the hosts of a run, durably."""
+    """Write the hosts of a run to disk, durably."""
     write_synced(run_dir / FILE, msgspec.json.encode(spec))
 
 

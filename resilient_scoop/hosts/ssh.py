@@ -43,7 +43,7 @@ _BROKEN: Final = (paramiko.SSHException, EOFError, OSError)
 
 
 class ChannelPipe:
-    """A command in a channel of an SSH connection; what breaks it is a ConnectionLostError."""
+    """A command in a channel of an SSH connection; a broken connection raises ConnectionLostError."""
 
     def __init__(self, channel: Any, transport: paramiko.Transport, who: str) -> None:
         self._channel = channel
@@ -59,7 +59,7 @@ class ChannelPipe:
             raise self._lost(error) from error
 
     def end_input(self) -> None:
-        """Give standard input an end."""
+        """Close standard input."""
         with contextlib.suppress(*_BROKEN):
             self._channel.shutdown_write()
 
@@ -87,7 +87,7 @@ class ChannelPipe:
             return status
         if self._is_closed:
             raise self._lost(None)
-        # Channels are told of a lost connection before the connection itself says so.
+        # Channels are notified of a lost connection before the connection itself reports it.
         self._transport.join(_LOOK_S)
         if self._transport.is_alive() and self._transport.is_active():
             return None
@@ -127,7 +127,7 @@ class SshDoor:
         self._port = 0  # that of the last tunnel, asked for again
 
     def connect(self) -> None:
-        """Log in, unless the connection stands."""
+        """Log in, unless there is a connection."""
         self._connected()
 
     def _connected(self) -> Login:
@@ -139,7 +139,7 @@ class SshDoor:
                 login.close()
             self._login = self._tunnel = None
             new = log_in(self._to, self._config, self._settings, self._go_ahead)
-            if self._is_closed:  # in the meantime
+            if self._is_closed:  # another thread has logged in meanwhile
                 new.close()
                 self._go_ahead()
             self._login = new
@@ -180,7 +180,7 @@ class SshDoor:
             raise ssh_failures.connection_broke(self._to, str(error) or "no answer") from error
 
     def run(self, command: str, text: str = "", *, within_s: float = RUN_S) -> Done:
-        """Run a short command; its input and its output are bounded by time and size."""
+        """Run a short command; its time and its output are limited."""
         try:
             return run_on(self.open(command), text, within_s)
         except TimeoutError as error:
@@ -222,12 +222,12 @@ class SshDoor:
         raise ssh_failures.no_tunnel(self._to)
 
     def shell_line(self, command: str) -> str:
-        """Return what a user could type."""
+        """Return a command line that a user could type."""
         quoted = command.replace("'", "'\\''")
         return f"ssh {self._to.typed} '{quoted}'"
 
     def close(self) -> None:
-        """End the connection; a login that is under way ends itself, after its present step."""
+        """End the connection; a login in progress ends itself after its present step."""
         self._is_closed = True
         if not self._lock.acquire(timeout=_CLOSE_S):
             return
@@ -281,7 +281,7 @@ def _close(channel: Any) -> None:
 
 
 def _copy_out(channel: Any, sock: socket.socket) -> None:
-    """Carry bytes from the host to here; an end is passed on."""
+    """Carry bytes from the host to here; pass on the end."""
     with contextlib.suppress(*_BROKEN):
         while data := channel.recv(_CHUNK):
             sock.sendall(data)
@@ -292,7 +292,7 @@ def _copy_out(channel: Any, sock: socket.socket) -> None:
 
 
 def _copy_in(sock: socket.socket, channel: Any) -> None:
-    """Carry bytes from here to the host; an end is passed on."""
+    """Carry bytes from here to the host; pass on the end."""
     with contextlib.suppress(*_BROKEN):
         while data := sock.recv(_CHUNK):
             channel.sendall(data)

@@ -1,4 +1,4 @@
-"""OpenSSH's configuration: what `~/.ssh/config` (or `--ssh-config FILE`) says of a host.
+"""OpenSSH's configuration: the settings for a host in `~/.ssh/config` (or `--ssh-config FILE`).
 
 paramiko reads the file; what it does not know is done here: `Include`, the system's file after the
 user's, values of the hostfile before both, the files of known hosts.
@@ -35,10 +35,10 @@ class Target(msgspec.Struct, frozen=True):
     """Where and how to log in, with everything looked up."""
 
     name: str  # as the user wrote it
-    hostname: str  # what is connected to
+    hostname: str  # name or address for the connection
     port: int
     user: str
-    key_name: str  # what the host is called in files of known hosts
+    key_name: str  # name of the host in files of known hosts
     identity_files: tuple[str, ...]  # in the order in which they are tried; some may not exist
     identities_only: bool
     agent: str  # the socket of an SSH agent, or empty
@@ -118,7 +118,7 @@ class SshConfig:
 
 
 def _lines(path: Path, folder: Path, depth: int = 0) -> Iterator[str]:
-    """Yield the lines of a file, those of included files in their place."""
+    """Yield the lines of a file, with the lines of included files at their position."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError, PermissionError):

@@ -1,8 +1,8 @@
 """Failures of SSH in one sentence each: what happened, to which host, and what to do.
 
-The same sentences serve paramiko and the `ssh` program. `PlaceRefusedError` is raised where another try
-is of no use until the user has changed something, `PlaceBusyError` where a later one may succeed; it
-has a `retry_after_s` where a try within seconds may.
+The same sentences serve paramiko and the `ssh` program. `PlaceRefusedError` is raised if another
+try is useless until the user has changed something, `PlaceBusyError` if a later try may succeed; it
+has a `retry_after_s` if a try within seconds may succeed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def no_answer(to: Target, seconds: float) -> PlaceBusyError:
 
 
 def no_route(to: Target, reason: str) -> PlaceBusyError:
-    """The network refuses."""
+    """The network has no route to the host."""
     return PlaceBusyError(
         f"{to.name}: {to.hostname} cannot be reached: {reason}; check the network, or name a jump host "
         "(ProxyJump in ~/.ssh/config)"
@@ -90,7 +90,7 @@ def not_ssh(to: Target, said: str = "") -> PlaceRefusedError:
 
 
 def unknown_key(to: Target, key: str, authority: str = "") -> PlaceRefusedError:
-    """No file of known hosts has the host, but perhaps an authority that certifies its key."""
+    """The host is in no file of known hosts; perhaps an authority that certifies its key is."""
     if authority:
         return PlaceRefusedError(
             f"{to.name}: the host key of {to.hostname} is known by a certificate authority only "
@@ -122,7 +122,7 @@ def revoked_key(to: Target, key: str, where: str) -> PlaceRefusedError:
 
 
 def login_refused(to: Target, tried: str, locked: str = "", hint: str = "") -> PlaceRefusedError:
-    """The host does not let this user in with any key that we have."""
+    """The host refuses this user with every key that we have."""
     if locked:
         return PlaceRefusedError(
             f"{to.name}: {to.who} refuses the login: the key {locked} is encrypted and no SSH agent holds "

@@ -1,4 +1,4 @@
-"""Logging in with paramiko: from a `Target` to an authenticated connection, or a sentence why not.
+"""Logging in with paramiko: an authenticated connection to a `Target`, or the reason why it fails.
 
 The order is that of OpenSSH: connect (through jump hosts or a proxy command), compare the host key with the
 files of known hosts, and only then offer keys: those of an agent and of files. Nothing is sent to a host
@@ -55,11 +55,11 @@ class LoginSettings(msgspec.Struct, frozen=True):
     """How to log in, for all hosts."""
 
     accept_new_host_keys: bool = False
-    connect_s: float = 10.0  # for TCP, the banner, each step of the login
+    connect_s: float = 10.0  # limit for TCP, the banner, and each step of the login
 
 
 class Login:
-    """An authenticated connection, and what it goes through."""
+    """An authenticated connection, and the connections on which it depends."""
 
     def __init__(
         self, transport: paramiko.Transport, *, is_direct: bool, below: contextlib.ExitStack
@@ -70,11 +70,11 @@ class Login:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the connection stands, as far as is known."""
+        """Whether the connection exists, as far as is known."""
         return bool(self.transport.is_active())
 
     def close(self) -> None:
-        """End it, and the connections to jump hosts."""
+        """End the connection, and those to jump hosts."""
         self._below.close()
 
 
@@ -114,7 +114,7 @@ class Patience:
 
 
 def _through(to: Target, config: SshConfig, settings: LoginSettings, depth: int) -> Login:
-    """Log in through the jump hosts of a target, each of which has jump hosts of its own."""
+    """Log in through the jump hosts of a target; each of them may have its own jump hosts."""
     with contextlib.ExitStack() as stack:
         sock: Any
         if to.jumps and not to.proxy_command:
@@ -162,7 +162,7 @@ class _QuietChannel:
         return getattr(self._channel, name)
 
     def close(self) -> None:
-        """Close the channel, if there is something left to close."""
+        """Close the channel, if it is still open."""
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             self._channel.close()
 
@@ -253,7 +253,7 @@ def _logged_in(sock: Any, to: Target, settings: LoginSettings) -> paramiko.Trans
 
 
 def _prefer(transport: paramiko.Transport, kinds: list[str]) -> None:
-    """Ask for a key of a type that is known first: else a known host would look like a changed one."""
+    """Request a known type of key first: otherwise a known host would look like a changed one."""
     options = transport.get_security_options()
     wanted = [name for kind in kinds for name in _KEY_TYPES.get(kind, (kind,))]
     first = [name for name in options.key_types if name in wanted]
@@ -280,7 +280,7 @@ def _shake_hands(
 def _cut_off(
     to: Target, text: str, settings: LoginSettings, heard: bytes, *, is_late: bool
 ) -> PlaceError:
-    """Judge the end of a connection before a key was agreed on."""
+    """Find the reason for the end of a connection before the key exchange."""
     if to.proxy_command and not heard and not is_late:
         return ssh_failures.jump_failed(to, "ProxyCommand", text or "it ended")
     failure = greeting.failure(to, heard, settings.connect_s if is_late else None)
@@ -328,7 +328,7 @@ class _Agent(paramiko.agent.AgentSSH):  # type: ignore[misc]  # paramiko has no 
 
 
 def _authenticate(transport: paramiko.Transport, to: Target) -> None:
-    """Offer every key that there is, those of the agent first."""
+    """Offer every available key, those of the agent first."""
     locked: list[str] = []
     tried: list[str] = []
     with contextlib.ExitStack() as stack:
@@ -409,7 +409,7 @@ def load_key(file: Path) -> Any:
 
 @contextlib.contextmanager
 def within(transport: paramiko.Transport, seconds: float) -> Iterator[None]:
-    """Close a connection whose answer takes too long: some calls of paramiko wait without an end."""
+    """Close a connection whose answer takes too long: some calls of paramiko wait without a limit."""
     timer = threading.Timer(seconds, transport.close)
     timer.daemon = True
     timer.start()

@@ -1,8 +1,9 @@
 """A host over SSH, by the `ssh` program: for GSSAPI, smart cards, configurations that only OpenSSH reads.
 
-Each command is a process `ssh` with a connection of its own, unless the user's configuration shares one.
-`ssh` ends with 255 when it fails itself; what it wrote then is put into the sentences of `ssh_failures`.
-A tunnel is one more process, whose command on the host waits for the end of its input.
+Each command is a process `ssh` with a connection of its own, unless the user's configuration shares
+one. `ssh` ends with 255 when it fails itself; its error message is translated into a sentence of
+`ssh_failures`. A tunnel is one more process, whose command on the host waits for the end of its
+input.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class SystemPipe(ChildPipe):
         raise ConnectionLostError(str(self.failure()))
 
     def failure(self) -> PlaceError:
-        """Return what `ssh` complained about."""
+        """Return the error message of `ssh`."""
         if self._failure is None:
             self._failure = self._judged()
         return self._failure
@@ -207,17 +208,17 @@ class SystemDoor:
         self._tunnel = None
 
     def shell_line(self, command: str) -> str:
-        """Return what a user could type."""
+        """Return a command line that a user could type."""
         quoted = command.replace("'", "'\\''")
         return " ".join(["ssh", *self._words, self._host.name, f"'{quoted}'"])
 
     def close(self) -> None:
-        """End the tunnel; other processes belong to their pipes."""
+        """End the tunnel; other processes are ended with their pipes."""
         with self._lock:
             self._close_tunnel()
 
     def _to(self) -> Target:
-        """Return what OpenSSH's configuration says of the host, as `ssh -G` prints it."""
+        """Return OpenSSH's configuration for the host, as `ssh -G` prints it."""
         if self._target is None:  # two threads may look it up at once, and find the same
             self._target = self._looked_up()
         return self._target
@@ -283,7 +284,7 @@ def _target(host: Host, found: dict[str, list[str]]) -> Target:
 
 
 def _forwarded(pipe: SystemPipe, wanted: int, within_s: float) -> int:
-    """Return the forwarded port once the tunnel stands; 0 if it does not."""
+    """Return the forwarded port when the tunnel is ready; 0 if it fails."""
     timer = threading.Timer(within_s, pipe.kill)
     timer.daemon = True
     timer.start()
@@ -310,7 +311,7 @@ def _drain(lines: Iterator[str]) -> None:
 
 
 def failure_of(text: str, to: Target, connect_s: float) -> PlaceError:
-    """Translate what `ssh` wrote before it ended with 255."""
+    """Translate the message that `ssh` wrote before it ended with 255."""
     for pattern, make in _FAILURES:
         match = re.search(pattern, text)
         if match:

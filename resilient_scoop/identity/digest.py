@@ -124,7 +124,7 @@ def _meaning_of(obj: Any) -> bytes:
 
 
 def take_met() -> Changed:
-    """Return changes of the script in what arguments have referred to since the last call."""
+    """Return the script's changes in objects that arguments have referred to since the last call."""
     found = _met.copy()
     _met.clear()
     return found

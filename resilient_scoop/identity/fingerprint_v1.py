@@ -140,7 +140,7 @@ class _Survey:
                     yield from self._describe_named(f"{name}.{attribute}", found)
 
     def _describe_named(self, name: str, value: Any) -> Iterator[bytes]:
-        """Yield the value of a global name, if it is the user's and cannot change."""
+        """Yield the value of a global name, if it belongs to the user and cannot change."""
         if value is _MISSING or isinstance(value, ModuleType):
             return
         if _is_constant(value):

@@ -140,7 +140,7 @@ def is_lacking(name: str, entry: Any) -> bool:
     top = name.partition(".")[0]
     root = sys.modules.get(top)
     if root is not entry and root is not None and not _is_made(root):
-        return False  # its package makes it (`six.moves`)
+        return False  # its package makes it (as `six.moves`)
     return top in _entries or not _is_found(top)
 
 
@@ -153,7 +153,7 @@ def _is_made(entry: Any) -> bool:
 
 
 def _is_found(top: str) -> bool:
-    """Return whether an import would find a module; one that replaces its own entry is such a one."""
+    """Return whether an import would find a module; this includes a module that replaces its own entry."""
     for finder in sys.meta_path:
         try:
             if finder.find_spec(top, None) is not None:

@@ -449,7 +449,7 @@ class _Survey:
             self._add(home, _short(home), ABSENT_DIGEST, b"", text="deleted")
 
     def _class_of(self, function: Any, scope: dict[str, Any]) -> None:
-        """A method may use its whole class: `self.step()` does not name it."""
+        """Describe the class of a method, which may use all of it: `self.step()` does not name it."""
         top, dot, _ = function.__qualname__.partition(".")
         found = scope.get(top) if dot and "<" not in top else None
         if isinstance(found, type) and is_user_code(found):
@@ -528,7 +528,7 @@ class _Survey:
             self._deleted(f"{module.__name__}:{name}")
 
     def _holds(self, module: ModuleType) -> None:
-        """A value holds a module."""
+        """Handle a value that holds a module."""
         if sys.modules.get(module.__name__) is module:
             self._look_for_lacking(module.__name__, module)
         self._any_of(module)

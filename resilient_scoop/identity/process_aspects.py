@@ -291,7 +291,7 @@ class Alarm:
 
 
 class InterpreterLimits:
-    """InterpreterLimits of the interpreter: recursion, digits of int."""
+    """Limits of the interpreter: recursion, digits of int."""
 
     name = "limits of the interpreter"
 

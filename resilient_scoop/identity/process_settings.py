@@ -57,7 +57,7 @@ def _directory() -> str | None:
 
 
 def _change_directory(path: str) -> None:
-    os.chdir(path)  # by the present function, which counts
+    os.chdir(path)  # set by the present function, which counts its calls
 
 
 def _set_umask(mask: int) -> None:

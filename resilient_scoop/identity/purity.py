@@ -118,7 +118,7 @@ class _Look:
         self.has_list = self.has_dict = False
 
     def takes(self, value: Any) -> bool:
-        """Return whether a value is a list or dict of constants, which may be read but not changed."""
+        """Return whether a value is a list or dict of constants; record that it must not be changed."""
         if type(value) is list:
             self.has_list = True
             return len(value) <= _ITEMS_MAX and all(map(_is_constant, value))

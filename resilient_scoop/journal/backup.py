@@ -107,7 +107,7 @@ def make_key(path: Path) -> bytes:
         draft = path.with_name(f"{path.name}.{os.getpid()}")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft.unlink(missing_ok=True)  # of an earlier process of our number, which was killed
+            draft.unlink(missing_ok=True)  # left by a killed process that had our process id
             fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(fd, "wb") as file:
                 file.write(os.urandom(KEY_BYTES))
@@ -200,7 +200,8 @@ def _draft(path: Path) -> Iterator[BinaryIO]:
     with os.fdopen(fd, "wb") as file:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_ours = path.stat().st_ino == os.fstat(fd).st_ino  # the other one has just named it
+            # the other process has just renamed it
+            is_ours = path.stat().st_ino == os.fstat(fd).st_ino
         except (BlockingIOError, FileNotFoundError):
             is_ours = False
         if not is_ours:

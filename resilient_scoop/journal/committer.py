@@ -92,7 +92,7 @@ class Committer:
 
     @property
     def committed(self) -> int:
-        """The highest durable turn; all before it are durable, too."""
+        """The highest durable turn; all turns before it are durable too."""
         return self._committed
 
     @property

@@ -58,7 +58,7 @@ def copy(store: JournalStore, path: Path) -> None:
     """Write a compact copy of one moment of a store; it is synced on return."""
     failed: list[lmdb.Error] = []
     reading, writing = os.pipe2(os.O_CLOEXEC)
-    with suppress(OSError):  # the user has many pipes: keep the present size
+    with suppress(OSError):  # the user has too many large pipes: keep the present size
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     def read() -> None:

@@ -180,7 +180,7 @@ def main(directory: str, depth: str, blobs: str, states: str) -> None:
     """Check and report on standard output; runs in the child."""
     import resource
 
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # dying is this process's purpose
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # this process may die: it exists for that
     report = _Report()
     if Depth[depth] >= Depth.STRUCTURE:
         _check_structure(Path(directory), report)

@@ -160,7 +160,7 @@ class _Parent(LogVisitor):
     untrimmed_items: int = 0  # items that they had
 
     def take(self, key: bytes, record: Logged) -> None:
-        """Take in a record."""
+        """Add a record."""
         self.key = key
         self.visit(record)
 
@@ -176,7 +176,7 @@ class _Parent(LogVisitor):
         self.trims.append((self.key, record))
 
     def observed(self, record: Observed) -> None:
-        """Remember what the parent was told."""
+        """Remember an answer that the parent got."""
         self.observations.append((self.key, record))
 
     def newest(self) -> dict[Block, Checkpoint]:

@@ -276,7 +276,7 @@ class Journal(JournalReader):
             self._remover = None
 
     def _is_uncertain(self, folder: str) -> bool:
-        """Return whether the new file may already count, although its rename may not be durable."""
+        """Return whether the new file may be the current one, although its rename may not be durable."""
         try:
             return read_generation(self.directory).data == folder
         except JournalError:

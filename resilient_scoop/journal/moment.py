@@ -40,7 +40,7 @@ def one_moment(run: Path) -> Iterator[Path]:
     """
     stage = run / f".backup-{os.getpid()}"
     for rest in run.glob(".backup-*"):
-        # One of our own number is of an earlier process: containers give the same numbers again.
+        # A draft with our process id is of an earlier process: containers reuse ids.
         if rest == stage or not Path(f"/proc/{rest.name.rpartition('-')[2]}").exists():
             shutil.rmtree(rest, ignore_errors=True)
     try:
@@ -84,7 +84,7 @@ def _link(run: Path, stage: Path) -> None:
 
 
 def _share(path: Path, copy: Path) -> None:
-    """Have a file in the copy, too: its content is never changed."""
+    """Put a file into the copy too: its content never changes."""
     try:
         os.link(path, copy)
     except (FileExistsError, FileNotFoundError):

@@ -252,7 +252,7 @@ def read_meta(directory: Path) -> DataMeta:
 
 
 def is_there(directory: Path, known: GenerationFile, file: tuple[int, int]) -> bool:
-    """Return whether the data file (device, inode) still has its name."""
+    """Return whether the name of the data file still leads to this (device, inode)."""
     try:
         found = (data_folder(directory, known) / DATA_FILE).stat()
     except (FileNotFoundError, NotADirectoryError):

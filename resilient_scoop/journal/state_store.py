@@ -34,16 +34,16 @@ class Mirror(Protocol):
     """The way from a folder on another host to that of the run (`transport.mirror`)."""
 
     def fetch(self, name: str) -> None:
-        """Have a file here; raises OSError if there is none."""
+        """Fetch a file to this host; raises OSError if there is none."""
 
     def push(self, name: str, *, durable: bool) -> None:
-        """Have a file of this host there."""
+        """Send a file of this host to the run's host."""
 
     def sync(self, names: Sequence[str]) -> None:
-        """Make files durable there."""
+        """Make files durable on the run's host."""
 
     def remove(self, name: str) -> None:
-        """Remove a file there."""
+        """Remove a file from the run's host."""
 
 
 class StateStore:

@@ -47,7 +47,7 @@ class JournalLock:
     _fd: int
 
     def release(self) -> None:
-        """Let others open the journal; a second call does nothing."""
+        """Release the lock, so that others can open the journal; a second call does nothing."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

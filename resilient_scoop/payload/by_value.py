@@ -124,10 +124,10 @@ def _main() -> types.ModuleType:
 
 
 class _Reducer:
-    """Says how the objects of one pickle are reduced."""
+    """Decides how the objects of one pickle are reduced."""
 
     def __init__(self, forced: Container[int] = ()) -> None:
-        self._forced = forced  # ids of objects to be pickled by value although they have a name
+        self._forced = forced  # ids of objects that are pickled by value although they have a name
         self._classes: set[int] = set()  # ids of those found; the pickle itself keeps them alive
 
     def reduce(self, obj: Any) -> Any:

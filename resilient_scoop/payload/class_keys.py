@@ -105,7 +105,7 @@ def is_dynamic(cls: type) -> bool:
 
 
 def key_of(cls: type) -> Key:
-    """Return the key of a class; assign one if needed."""
+    """Return the key of a class; assign one if it has none."""
     found = _known.get(id(cls))
     if found is not None and found.ref() is cls:
         return found.key

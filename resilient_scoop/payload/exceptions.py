@@ -145,7 +145,7 @@ def rebuild(
 def _encode(value: object) -> bytes:
     try:
         return msgspec.msgpack.encode(value)
-    except UnicodeEncodeError:  # a file's name in it is not UTF-8
+    except UnicodeEncodeError:  # a file name in it is not UTF-8
         return msgspec.msgpack.encode(writable(value))
 
 
@@ -326,7 +326,7 @@ def _from_broker(error: _BrokerError) -> BaseException:
         try:
             return cls(*fields)
         except TypeError:
-            pass  # another version's fields
+            pass  # fields of another version
     return errors.TaskError(f"{error.kind}: {', '.join(map(str, fields))}")
 
 

@@ -1,4 +1,4 @@
-"""What runs: one folder per process of a run, and what these processes share."""
+"""The shells of the processes of a run: one folder per process, and the files that they share."""
 
 from typing import Final
 

@@ -109,7 +109,8 @@ class Audit:
         host = settings.node if settings.is_remote else ""
         self.file = Path(settings.run_dir) / "logs" / name_of(host)
         self.watched = _watched()
-        self.seed: CodeType = unseeded.ORIGINAL.__code__  # in Python, above the C one
+        # the profile function in Python, above the one in C
+        self.seed: CodeType = unseeded.ORIGINAL.__code__
         self.seen: set[tuple[str, int, str]] = set()
         self.early: list[Finding] = []  # of an item that has made no call yet
         self.early_of: Context | None = None
@@ -222,12 +223,12 @@ class Audit:
         try:
             fd = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
-                os.write(fd, lines)  # in one piece: other processes append, too
+                os.write(fd, lines)  # in one write: other processes append, too
             finally:
                 os.close(fd)
         except OSError as error:
             if error.errno not in NO_SPACE:
-                raise  # else the finding is not reported: the run continues
+                raise  # otherwise the finding is not reported, but the run continues
         finally:
             self.busy = was
 

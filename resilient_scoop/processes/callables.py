@@ -32,14 +32,14 @@ _FROZEN = frozenset({int, float, bool, str, bytes, type(None), complex})
 
 
 def is_stateless(function: object) -> bool:
-    """Return whether a callable has no state in which an item could leave something for another."""
+    """Return whether a callable has no state that one item could change for another."""
     if isinstance(function, functools.partial):
         return not function.args and not function.keywords and is_stateless(function.func)
     if isinstance(function, types.FunctionType):
         defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
         return not function.__closure__ and _FROZEN.issuperset(map(type, defaults))
     if isinstance(function, type):
-        return payload.is_importable(function)  # values of its attributes travel with the call
+        return payload.is_importable(function)  # values of its attributes are sent with the call
     return isinstance(function, types.BuiltinFunctionType)
 
 
@@ -51,7 +51,7 @@ class Loaded:
     function: Callable[..., Any] | None
     error: BaseException | None = None
     unfit: str = ""  # why this process cannot load it, although another could
-    overlay: Overlay | None = None  # to be in place while its items run
+    overlay: Overlay | None = None  # set while its items run
     is_pure: bool = False  # as the definition says
     draws: bool = False  # loaded again for every item, with random generators that it carries
     generators: tuple[
@@ -72,7 +72,7 @@ class Functions:
     def __init__(self, store: LargeStore) -> None:
         self._store = store
         self._loaded: OrderedDict[bytes, Loaded] = OrderedDict()
-        self.script_error: SystemExit | None = None  # which ended the import of the script
+        self.script_error: SystemExit | None = None  # error that ended the import of the script
         self.where = ""  # the worker's name, for display
 
     def find(self, define: Define) -> Loaded | None:

@@ -136,7 +136,7 @@ def _differences(then: _Keyed, now: _Keyed) -> list[ChangedReference]:
 
 
 def _is_missing_module(reference: Reference) -> bool:
-    """Return whether a reference is a module that a function imports itself, and that is not here."""
+    """Return whether a reference is a module that a function imports itself, and that is missing."""
     name = reference.label.partition(".")[0]
     if reference.home or reference.text or name in sys.modules:
         return False

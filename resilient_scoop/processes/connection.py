@@ -115,7 +115,7 @@ class Written(Position, Protocol):
 class Connection:
     """One incarnation of a worker or the origin."""
 
-    output: Written | None = None  # the origin's
+    output: Written | None = None  # only at the origin
     input: Position | None = None
     is_cut = False  # nothing is sent or recorded any more (`processes.origin.interrupt`)
     saves = True  # the time for `commit`; else it is only checked
@@ -144,14 +144,15 @@ class Connection:
         self.heard_at = self.pumped_at
         self.flushed_at = 0.0
         self.beat_at = 0.0
-        self._files: dict[str, dict[tuple[int, int], bytes]] = {}  # by parent, call and item
+        self._files: dict[str, dict[tuple[int, int], bytes]] = {}  # files by parent, call and item
         self.on_stop: Callable[[], None] | None = None
         self.say_stuck: Callable[[], None] | None = None  # called by the deputy, in its turn
         self.look_idle: Callable[[], None] | None = None  # called by the deputy, outside of turns
         self.is_waiting = False  # the script's main thread waits for outcomes
         self._closed = threading.Event()
         self.shared: Any = None  # the calls of threads (`futures._shared`)
-        self.pumping: Pump | None = None  # receives, once other threads than the main one wait
+        # the thread that receives, once threads other than the main one wait
+        self.pumping: Pump | None = None
 
     def pump_by_thread(self) -> Pump:
         """Return the thread that receives for all threads; start it at the first call."""
@@ -165,7 +166,7 @@ class Connection:
 
     @property
     def fd(self) -> int:
-        """The descriptor that is readable when a message has come."""
+        """The descriptor that is readable when a message has arrived."""
         return self.socket.fd
 
     @property
@@ -340,7 +341,7 @@ class Connection:
     def become_child(self) -> None:
         """Leave the run, of which this process has a copy: it is a forked child."""
         self._closed.set()
-        self._lock = threading.Lock()  # its holder is not in this process
+        self._lock = threading.Lock()  # its holder does not exist in this process
         self.pumping = None
         self.machine.stopping = "forked"
         self.flushed_at = float("inf")
@@ -349,7 +350,7 @@ class Connection:
                 stream.become_child()
 
     def cut(self) -> None:
-        """Send what is due, and nothing more after that."""
+        """Send what is due, and nothing afterwards."""
         self.close()
         self.is_cut, self.saves = True, False
 

@@ -44,7 +44,7 @@ class RunningTask(Protocol):
 
 
 class Waiter(Protocol):
-    """How this process waits: the origin by receiving, a worker by running something else."""
+    """The way in which this process waits: the origin receives, a worker runs other items."""
 
     def wait(self, ready: Callable[[], bool], until: float | None) -> bool:
         """Return when `ready()` holds (True) or at the moment `until` (False)."""

@@ -54,7 +54,7 @@ class Edit(msgspec.Struct, frozen=True):
 class Edits(NamedTuple):
     """What has been edited since the last launch."""
 
-    of_results: list[Edit]  # it may be part of a result
+    of_results: list[Edit]  # the edit may be part of a result
     of_arguments: list[Edit]  # classes of the script that only arguments can bring to a function
 
 

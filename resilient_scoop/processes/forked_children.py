@@ -37,7 +37,7 @@ def is_child() -> bool:
 
 
 def _flush() -> None:
-    """Flush buffers that parent and child would both write."""
+    """Flush buffers that both parent and child would write."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError, RuntimeError):
             stream.flush()

@@ -24,19 +24,19 @@ class ItemWatch(Protocol):
     """Is notified of the start and end of each item of this process (`processes.audit`)."""
 
     def item_begins(self) -> None:
-        """An item is about to call user code."""
+        """Called before an item calls user code."""
 
     def item_ended(self, function: Any, context: Context) -> None:
-        """The function of an item has ended."""
+        """Called after the function of an item has ended."""
 
 
 class Process:
-    """The part of this process in a run."""
+    """The role of this process in a run."""
 
     session: Connection | None = None
     policy: Policy = Policy()
     say: Callable[[str], None] = print
-    importing: str | None = None  # the script, while a worker imports it
+    importing: str | None = None  # path of the script, while a worker imports it
     refusal: str | None = None  # why futures can no longer be used here
     audit: ItemWatch | None = None
     make_parent: Callable[[], Parent] | None = None
@@ -61,7 +61,7 @@ def announce(session: Connection, settings: ChildSettings) -> None:
             decisions.save(run_dir, [made])
         except OSError as error:
             if error.errno not in NO_SPACE:
-                raise  # else the next resume asks again
+                raise  # otherwise the next resume asks again
 
     options = settings.options
     Process.policy = Policy(

@@ -60,7 +60,7 @@ def note() -> None:
 
 
 def came_since(moment: float) -> bool:
-    """Return whether a signal came that was sent to all processes, since a moment (monotonic).
+    """Return whether a signal came that was sent to all processes, since a time (monotonic).
 
     Processes that user code had started may have died of it, so a failure then is not the call's fault.
     """

@@ -67,7 +67,7 @@ def main_program() -> MainProgram:
 
 
 class _ThreadWaiter:
-    """How a session's threads wait."""
+    """The way in which threads of a session wait."""
 
     def __init__(self, pumping: Pump) -> None:
         self._pumping = pumping
@@ -78,13 +78,13 @@ class _ThreadWaiter:
 
 
 class _Observed:
-    """What this process has recorded about its program."""
+    """The records of this process about its program."""
 
     is_noted = False
 
 
 def _observe(program: MainProgram, settings: starting.ChildSettings) -> None:
-    """Record what workers have after their import, so that later changes are sent with calls."""
+    """Record the values that workers have after their import, so that later changes are sent with calls."""
     if program.is_interactive:
         payload.keep_all_by_value()
     else:
@@ -188,7 +188,7 @@ class InProcess:
             machine.parents[ids.ROOT] = connection.context.parent = parent
 
     def _why(self, output: bytes, otherwise: str | None = None) -> str:
-        """Return why the launcher, which has ended, says that it did."""
+        """Return the reason that the ended launcher has reported."""
         text = output.decode("utf-8", "replace").strip()
         return text or otherwise or f"its launcher ended with exit code {self._launcher.returncode}"
 
@@ -199,7 +199,7 @@ class InProcess:
 
     @property
     def death(self) -> str:
-        """Why the run has ended by itself; empty as long as it runs."""
+        """The reason why the run has ended by itself; empty as long as it runs."""
         return "" if self._launcher.poll() is None else self._verdict()
 
     @property
@@ -215,7 +215,7 @@ class InProcess:
         self.connection.become_child()
 
     def close(self) -> None:
-        """End the run's processes; what is computed stays in the journal."""
+        """End the run's processes; finished results stay in the journal."""
         self._disconnect()
         self._end_launcher()
         self.connection.record.close()
@@ -243,7 +243,7 @@ class InProcess:
 
 
 def script_of(program: MainProgram) -> dict[str, Any]:
-    """Return what a run's description says about its program."""
+    """Return the part of a run's description that is about its program."""
     return {
         "script": program.script,
         "module": program.module,

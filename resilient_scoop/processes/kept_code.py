@@ -43,7 +43,7 @@ _OWN: Final = os.path.dirname(hashing.__file__) + os.sep  # noqa: PTH120 - on ea
 
 def begin(run_dir: Path, script: str | None) -> None:
     """Empty the folder at a launch, and keep the script; raises OSError if that fails."""
-    import shutil  # the launcher needs it, its children do not
+    import shutil  # needed by the launcher, not by its children
 
     folder, before = run_dir / FOLDER, run_dir / _BEFORE
     shutil.rmtree(before, ignore_errors=True)
@@ -92,8 +92,8 @@ def _name(path: str) -> str:
 
 
 def is_users(path: str) -> bool:
-    """Return whether a file is the user's own."""
-    from resilient_scoop.values.user_code import is_user_file  # not needed by the launcher
+    """Return whether a file belongs to the user."""
+    from resilient_scoop.values.user_code import is_user_file  # not needed in the launcher
 
     return is_user_file(path) and not path.startswith(_OWN)
 

@@ -90,7 +90,7 @@ def _bears(pid: int, wanted: bytes) -> bool:
     try:
         environ = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
-        return False  # another user's, or gone
+        return False  # another user's process, or an ended one
     return environ.startswith(wanted) or b"\0" + wanted in environ
 
 

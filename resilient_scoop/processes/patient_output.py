@@ -72,7 +72,7 @@ class _Wait:
             session.turn().release()
 
     def end(self) -> None:
-        """It has been written, or the run ends."""
+        """End the wait: the output has been written, or the run ends."""
         session = self._session
         session.record.wait_for_space(0)
         if self._until is not None:

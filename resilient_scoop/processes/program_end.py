@@ -261,7 +261,7 @@ def _flush_files() -> None:
 
 
 class _Sign:
-    """An entry in a module's globals that is deleted with them."""
+    """A marker in a module's globals that is deleted with them."""
 
 
 def _disown() -> list[weakref.ref[_Sign]]:
@@ -310,7 +310,7 @@ def _clear(names: dict[str, Any]) -> None:
 
 
 def _flush(stream: Any) -> None:
-    """Flush a stream of the user's, whatever that is."""
+    """Flush a stream of the user, which may be any object."""
     with contextlib.suppress(AttributeError, OSError, ValueError):
         stream.flush()
 

@@ -33,14 +33,14 @@ _STOP_S: Final = 5.0
 
 
 class Receiver(Protocol):
-    """What the thread needs of the connection that it receives for."""
+    """The part of a connection that the thread needs."""
 
     heard_at: float
     flushed_at: float
 
     @property
     def fd(self) -> int:
-        """The descriptor that is readable when a message has come."""
+        """The descriptor that is readable when a message has arrived."""
 
     @property
     def is_closed(self) -> bool:
@@ -82,12 +82,12 @@ class Pump:
             self._raise(self._wake_fd)
 
     def announce(self) -> None:
-        """Tell all waiting threads to look again; called in a turn."""
+        """Make all waiting threads check again; called in a turn."""
         self._news.notify_all()
         self._raise(self._main_fd)
 
     def _raise(self, fd: int) -> None:
-        """Make a descriptor readable, unless its number belongs to someone else by now."""
+        """Make a descriptor readable, unless its number has been reused."""
         with self._open_fds:
             if not self._is_released:
                 os.eventfd_write(fd, 1)

@@ -1,7 +1,7 @@
 """The names of SCOOP's modules: `import scoop` in a user's program gives `resilient_scoop.compat`.
 
-A finder before the others answers for `scoop` and what is below it, and for nothing else. If
-SCOOP itself can be imported, it leaves that alone, and says so, unless the user asked for ours.
+A finder before the others answers for `scoop` and what is below it, and for nothing else. If SCOOP
+itself can be imported, it is not replaced, and this is reported, unless the user asked for ours.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class _ScoopNames:
         return ModuleSpec(fullname, cast("Loader", self))
 
     def _theirs(self, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
-        """Return what the other finders give for `scoop`."""
+        """Return the result of the other finders for `scoop`."""
         for finder in sys.meta_path:
             find = getattr(finder, "find_spec", None)
             if finder is self or find is None:
@@ -107,7 +107,7 @@ class _ScoopNames:
         return None
 
     def _warn(self, theirs: ModuleSpec) -> None:
-        """Say that SCOOP itself is imported; a module of the user may have the name, too."""
+        """Report that SCOOP itself is imported; a module of the user may have that name too."""
         folders = list(theirs.submodule_search_locations or ())
         if any((Path(folder) / "futures.py").is_file() for folder in folders):
             self._speak(_THEIRS.format(folders[0]))
@@ -118,7 +118,7 @@ class _ScoopNames:
             self.say(text)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """Leave that to Python."""
+        """Return None: Python makes the module."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Replace the module by ours, as a module may do during its import."""

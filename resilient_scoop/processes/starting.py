@@ -55,7 +55,7 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     run_dir: str
     run_id: str
-    run_key: str  # `RunDir.key`: what tells the run from all others
+    run_key: str  # `RunDir.key`: identifies the run
     run: bytes  # 16 bytes
     seed: int
     hash_seed: str = ""  # PYTHONHASHSEED, if the user has set it to a number
@@ -122,7 +122,7 @@ def script_spec(run: RunDir, info: RunInfo) -> ScriptSpec:
 
 
 def take_settings() -> ChildSettings:
-    """Return this process' settings and take them out of the environment."""
+    """Return the settings of this process and remove them from the environment."""
     text = os.environ.pop(_VARIABLE)
     given = os.environ.pop(_PYTHONPATH_GIVEN, None)
     if given is not None:
@@ -231,7 +231,7 @@ def _environ(settings: ChildSettings, *, user_code: bool) -> dict[str, str]:
 
 def _command(role: str, settings: ChildSettings, *, user_code: bool) -> list[str]:
     """Return the command of a new process."""
-    flags = settings.script.flags if user_code else ["-W", "ignore"]  # they end by no warning
+    flags = settings.script.flags if user_code else ["-W", "ignore"]  # no warning can end them
     entry = ["-m", "resilient_scoop.processes.entry", role, settings.run_key]
     return [sys.executable, *flags, *entry, *([settings.name] if settings.name else [])]
 

@@ -67,7 +67,7 @@ class ErrorStream:
                 )
 
     def hear(self) -> None:
-        """Take in what has arrived."""
+        """Read the text that has arrived."""
         count = 0
         while (data := self._read()) and count < _ROOM_BYTES:
             count += len(data)
@@ -95,7 +95,7 @@ class ErrorStream:
                 os.write(self._log, data)
 
     def due_s(self, now: float) -> float:
-        """Return in how many seconds something must be shown at the latest."""
+        """Return the seconds until something must be shown at the latest."""
         return max(0.0, self._held[0][1] - now) if self._held else 1.0
 
     def next_at(self) -> int | None:

@@ -83,7 +83,7 @@ class _Marked(io.RawIOBase):
         return self._fd
 
     def write(self, data: object) -> int:
-        """Take in bytes, and write the complete lines."""
+        """Buffer bytes, and write the complete lines."""
         text = bytes(memoryview(data))  # type: ignore[arg-type]  # any buffer, checked by `memoryview`
         if _repeats(self._session):
             return len(text)

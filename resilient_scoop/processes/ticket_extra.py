@@ -1,4 +1,4 @@
-"""What a ticket holds beside keys: the settings of a run's processes, for an agent on another host."""
+"""The part of a ticket beside its keys: the settings of a run's processes, for an agent on another host."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LAUNCH: Final = "launch.json"
 
 
 def write_options(run: RunDir, options: RunOptions) -> None:
-    """Write down the options of a launch, for those who join it later."""
+    """Write the options of a launch to disk, for hosts that join it later."""
     (run.socket_dir / LAUNCH).write_bytes(msgspec.json.encode(options))
 
 
@@ -34,7 +34,7 @@ def settings_of(run: RunDir, info: RunInfo) -> ChildSettings:
 
 
 def extra_for(settings: ChildSettings, info: RunInfo, orphan_timeout_s: float) -> dict[str, Any]:
-    """Return what an agent on another host needs for its processes, as plain values."""
+    """Return the settings that an agent on another host needs for its processes, as plain values."""
     remote = msgspec.structs.replace(settings, orphan_timeout_s=orphan_timeout_s, tty=False)
     around = info.around
     return {

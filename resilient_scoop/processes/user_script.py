@@ -103,7 +103,7 @@ class _OldName:
         return ModuleSpec(fullname, cast("Loader", self)) if fullname == _OLD_NAME else None
 
     def create_module(self, spec: ModuleSpec) -> types.ModuleType | None:
-        """Leave that to Python."""
+        """Return None: Python makes the module."""
 
     def exec_module(self, module: types.ModuleType) -> None:
         """Replace the module by the script, as a module may do during its import."""

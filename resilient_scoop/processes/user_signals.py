@@ -202,7 +202,7 @@ def note_due(number: int) -> None:
 
 
 def deliver_due() -> None:
-    """Call the handlers of due signals; they may raise. For the main thread, with no lock held."""
+    """Call the handlers of due signals; they may raise. Only for the main thread, without a lock."""
     while _due:
         frame: types.FrameType | None = sys._getframe(1)  # noqa: SLF001 - handlers are given frames
         while frame is not None and frame.f_back is not None and _is_ours(frame):

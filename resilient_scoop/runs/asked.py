@@ -1,4 +1,4 @@
-"""Requests of users to the broker of a live run: files in `<run>/asked/`, which it looks for often.
+"""Requests of users to the broker of a live run: files in `<run>/asked/`, which it checks often.
 
 Every process that may write to the run folder may ask. A request appears under its name when it is whole;
 the broker replaces it by its answer, which the asker removes. A request that no broker has taken is
@@ -92,14 +92,15 @@ class Requests:
     def __init__(self, run_dir: Path) -> None:
         self._folder = run_dir / FOLDER
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._unsent: dict[str, Answer] = {}  # by request: the disk was full
+        # answers that could not be written because the disk was full
+        self._unsent: dict[str, Answer] = {}
 
     def answer_all(self, answer: Callable[[Request], Answer]) -> None:
-        """Answer what is asked now."""
+        """Answer all present requests."""
         try:
             names = sorted(each.name for each in os.scandir(self._folder))
         except OSError:
-            return  # no one has asked anything
+            return  # there are no requests
         names = [name for name in names if name.endswith(_REQUEST)]
         self._unsent = {name: self._unsent[name] for name in names if name in self._unsent}
         for name in names:

@@ -78,7 +78,7 @@ class AuditTail:
         return cls(logs)
 
     def new(self) -> list[Finding]:
-        """Return new findings since the last call, each place once."""
+        """Return new findings since the last call, each line of code once."""
         return [finding for path in _files(self._logs) for finding in self._new_in(path)]
 
     def _new_in(self, path: Path) -> Iterator[Finding]:

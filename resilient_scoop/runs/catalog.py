@@ -251,7 +251,7 @@ def check_name(name: str | None) -> None:
 
 @contextlib.contextmanager
 def naming(state: Path) -> Iterator[None]:
-    """Look for a name and create its run without another process in between.
+    """Lock a name, so that it is searched and its run is created without another process in between.
 
     Raises:
         UsageError: the state folder can't be used.
@@ -291,7 +291,7 @@ def remove_rests(state: Path) -> int:
 
 
 def _is_older(path: Path, than: float) -> bool:
-    """Return whether a folder was not changed since a time; one that is a run by now is not older."""
+    """Return whether a folder was not changed since a time; False for one that has become a run."""
     try:
         return path.lstat().st_mtime < than
     except FileNotFoundError:

@@ -62,14 +62,14 @@ class Count(LogVisitor):
     items_trimmed: dict[str, int] = field(default_factory=dict)  # whose records are gone
 
     def take(self, value: bytes) -> None:
-        """Take in a record."""
+        """Count a record."""
         record = decode_logged(value)
         replay = self.replays.setdefault(record.parent, ReplayStatus(record.parent))
         replay.size_bytes += len(value)
         self.visit(record)
 
     def saved(self, record: Checkpoint) -> None:
-        """A parent replays from here."""
+        """Note that a parent replays from here."""
         self.replays[record.parent] = ReplayStatus(record.parent)
 
     def trimmed(self, record: Trimmed) -> None:
@@ -81,7 +81,7 @@ class Count(LogVisitor):
                 del held[at]
 
     def asked(self, parent: str, part: Part, _offset: int) -> None:
-        """Count items of a batch."""
+        """Count the items of a batch."""
         batch = self._batch(parent, part.call)
         stop = part.start + part.count
         batch.known = max(batch.known, stop)
@@ -90,7 +90,7 @@ class Count(LogVisitor):
         batch.given_up.discard(part.start, stop)
 
     def cut_off(self, parent: str, call: int, stop: int) -> None:
-        """An earlier attempt of the parent may have had more items."""
+        """Discount items beyond the end: an earlier attempt of the parent may have had more."""
         batch = self._batch(parent, call)
         if batch.known > stop:
             self._lose(parent, call, batch, stop, batch.known)
@@ -98,7 +98,7 @@ class Count(LogVisitor):
             batch.given_up.discard(stop, 1 << 62)
 
     def renewed(self, parent: str, call: int, start: int, stop: int) -> None:
-        """Results are replaced by others."""
+        """Discount results that are replaced by others."""
         self._lose(parent, call, self._batch(parent, call), start, stop)
 
     def ended(self, parent: str, outcome: Outcome) -> None:
@@ -116,7 +116,7 @@ class Count(LogVisitor):
             failed.update(start + index for index in outcome.failed)
 
     def given_up(self, record: Abandoned) -> None:
-        """A batch ends with what it has."""
+        """Note that a batch ends with its present items."""
         batch = self._batch(record.parent, record.call)
         batch.whole = True
         for low, high in record.spans:

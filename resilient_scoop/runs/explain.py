@@ -41,7 +41,7 @@ _SHOWN_MAX: Final = 8
 
 
 class How(StrEnum):
-    """The state of an item or a batch."""
+    """The states of an item or a batch."""
 
     UNKNOWN = "unknown"  # not called, as far as the journal knows
     GONE = "gone"  # its parent is done, and records below it are dropped
@@ -298,29 +298,29 @@ class BatchStory(LogVisitor):
         self.left_out = Intervals()  # its parent stopped reading before they were computed
 
     def asked(self, _parent: str, part: wire.Part, _offset: int) -> None:
-        """Items are called, perhaps again."""
+        """Record items that are called, perhaps again."""
         if part.call == self.call:
             self.name = name_of(self.state, part.fn)
             self.left_out.discard(part.start, part.start + part.count)
 
     def cut_off(self, _parent: str, call: int, stop: int) -> None:
-        """The batch ends here: an earlier attempt of the parent may have had more items."""
+        """Record the end of the batch: an earlier attempt of the parent may have had more items."""
         if call == self.call:
             self.failed = {index for index in self.failed if index < stop}
             self.left_out.discard(stop, 1 << 62)
 
     def renewed(self, _parent: str, call: int, start: int, stop: int) -> None:
-        """Items are computed again."""
+        """Record that items are computed again."""
         if call == self.call:
             self.failed.difference_update(range(start, stop))
 
     def ended(self, _parent: str, outcome: wire.Outcome) -> None:
-        """Items are done."""
+        """Record that items are done."""
         if outcome.call == self.call:
             self.failed.update(outcome.start + at for at in outcome.failed)
 
     def given_up(self, record: wire.Abandoned) -> None:
-        """Its parent stopped reading it."""
+        """Record that its parent stopped reading it."""
         for low, high in record.spans if record.call == self.call else ():
             self.left_out.add(low, high)
 
@@ -341,36 +341,36 @@ class Story(LogVisitor):
         self._made_by: tuple[bytes, bytes] | None = None
 
     def asked(self, _parent: str, part: wire.Part, _offset: int) -> None:
-        """It is called, perhaps again."""
+        """Record that the item is called, perhaps again."""
         if part.call == self.call and 0 <= self.index - part.start < part.count:
             self.is_given_up = False
             self._asked(part)
 
     def cut_off(self, _parent: str, call: int, stop: int) -> None:
-        """Its batch ends before it, if `stop` is not above it."""
+        """Record that its batch ends before it, if `stop` is not above it."""
         if call == self.call and self.index >= stop and self._made_by is not None:
             self.events.append("its batch was made again, with fewer items")
             self._made_by = self.outcome = None
             self.is_given_up = False
 
     def ended(self, _parent: str, outcome: wire.Outcome) -> None:
-        """It is done."""
+        """Record that the item is done."""
         if outcome.call == self.call and 0 <= self.index - outcome.start < len(outcome.values):
             self._done(outcome)
 
     def died(self, record: wire.Crashed) -> None:
-        """A process died that executed it."""
+        """Record the death of a process that executed it."""
         if (record.call, record.index) == (self.call, self.index):
             self.events.append(_death(record))
 
     def began(self, record: wire.Intent) -> None:
-        """It began, or did not after all."""
+        """Record that it began, or did not begin after all."""
         if record.call == self.call and 0 <= self.index - record.start < record.count:
             begins = "its worker returned it before it had started" if record.void else "it started"
             self.events.append(f"{begins} (idempotent=False)")
 
     def given_up(self, record: wire.Abandoned) -> None:
-        """Its parent stopped reading the batch."""
+        """Record that its parent stopped reading the batch."""
         if record.call == self.call and any(low <= self.index < high for low, high in record.spans):
             self.is_given_up = True
 

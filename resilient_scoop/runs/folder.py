@@ -124,7 +124,7 @@ class RunDir:
         return self.path.name
 
     def key(self, info: RunInfo) -> str:
-        """Return what tells this run from all others: its id, and a digest of its random number and folder.
+        """Return the key that identifies this run: its id, and a digest of its random number and folder.
 
         Runs of different state folders that begin in the same 1/1024 s have the same id. A copy of a run
         that was restored elsewhere has its random number, too.
@@ -271,7 +271,7 @@ class RunDir:
             os.close(fd)
 
     def busy_error(self) -> RunBusyError:
-        """Return the error that says who holds the run."""
+        """Return the error that names the holder of the run."""
         holder = self.holder()
         if holder is None:
             return RunBusyError(str(self.path), 0, "this host")

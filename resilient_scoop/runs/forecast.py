@@ -148,24 +148,24 @@ class Forecast(LogVisitor):
         }
 
     def take(self, record: wire.Logged) -> None:
-        """Take in a record of the LOG; records of one parent arrive in order."""
+        """Add a record of the LOG; records of one parent arrive in order."""
         if record.parent in self.state.parents:  # else its parent is done: it does not run again
             self.visit(record)
 
     def ended(self, parent: str, outcome: wire.Outcome) -> None:
-        """Results are there."""
+        """Add results."""
         self.movable += (len(outcome.values) - len(outcome.failed)) if outcome.pure else 0
         if outcome.call >= 0:  # else from the source of a fork, not bound to a place here
             self.calls.setdefault((parent, outcome.call), _Call()).add(outcome)
 
     def cut_off(self, parent: str, call: int, stop: int) -> None:
-        """Results beyond the end of a batch do not count."""
+        """Drop results beyond the end of a batch."""
         found = self.calls.get((parent, call))
         if found is not None:
             found.drop(stop, 1 << 62)
 
     def renewed(self, parent: str, call: int, start: int, stop: int) -> None:
-        """Results are computed again."""
+        """Drop results that are computed again."""
         found = self.calls.setdefault((parent, call), _Call())
         found.drop(start, stop)
         found.renewed.add(start, stop)

@@ -1,7 +1,7 @@
 """The hosts of a run on disk: `hosts.json`, which its places write, and `hosts-live.json` of its broker.
 
-The places know how each host is started and why it is not there, the broker what the agents do that are
-there. Both files are replaced as a whole, at most once per second, and may be missing.
+The places know how each host is started and why it is missing; the broker knows what connected
+agents do. Both files are replaced as a whole, at most once per second, and may be missing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _File = TypeVar("_File")
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a host is started, as its place sees it; durations count from the time of the report."""
+    """The state of a host, as its place sees it; durations count from the time of the report."""
 
     name: str
     state: str  # as in `core.places.State`, or "drained", "revoked"
@@ -68,7 +68,7 @@ class LiveHostsFile(msgspec.Struct, frozen=True):
 
 
 class HostRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a host now."""
+    """The present knowledge about a host."""
 
     name: str
     state: str
@@ -81,7 +81,7 @@ class HostRow(msgspec.Struct, frozen=True, kw_only=True):
     heard_s: float | None  # since its last message
     slack_s: float | None  # until it counts as lost
     at_risk_s: float  # seconds of work that are lost if it dies now
-    why: str  # why it is not there, and what helps
+    why: str  # why it is missing, and the cure
     log: list[str]  # the last lines of its agent, where it has failed
     quarantine_s: float  # until it may be started again after it was lost repeatedly
     again_s: float  # until the next try
@@ -157,7 +157,7 @@ def none_left(run_id: str, started: Collection[str], states: Mapping[str, str]) 
 
 
 def read_missing(run: Path) -> list[HostReport]:
-    """Return the hosts of a run that are not there for a reason that its places know."""
+    """Return the hosts of a run that are missing for a reason that its places know."""
     hosts = read_hosts(run)
     return [] if hosts is None else [each for each in hosts.hosts if each.why]
 

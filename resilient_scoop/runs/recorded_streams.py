@@ -35,7 +35,7 @@ def read_failed(view: Readable) -> RunEnded | None:
 
 
 def recorded_input(view: Readable) -> Iterator[Input]:
-    """Yield what the script read, one read after the other."""
+    """Yield the results of the script's reads, one after the other."""
     after = None
     while page := view.read(Table.META, INPUT_KEY, after, _PAGE_BYTES):
         after = page[-1][0]

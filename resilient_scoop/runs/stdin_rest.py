@@ -1,4 +1,4 @@
-"""What a resume does if its run had not read all of its standard input.
+"""The standard input of a resume whose run had not read all of it.
 
 What was read is journaled; what was still in a pipe, or not typed yet, was lost with the launcher.
 An end of file instead would differ from the input with which the script was started. So a resume
@@ -46,7 +46,7 @@ class InputEnd(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KnownInput:
-    """What the journal holds of the input, while it is read."""
+    """The input in the journal, while it is read."""
 
     def __init__(self, folder: Path) -> None:
         self.size = 0
@@ -55,7 +55,7 @@ class KnownInput:
         self._ended = read_ended(folder)
 
     def add(self, piece: Input) -> None:
-        """Take in a piece."""
+        """Add a piece."""
         self.size += len(piece.data)
         self._at_end = not piece.data and not piece.error
         self._pieces[piece.source] = self._pieces.get(piece.source, 0) + 1

@@ -56,7 +56,7 @@ def troubles(run: RunDir, everybody: list[ExecutingProcess]) -> list[str]:
 
 
 def _no_host_left(run: RunDir, everybody: list[ExecutingProcess]) -> str:
-    """Return a text if no worker is here, and every other host was taken out."""
+    """Return a text if no worker is here, and every other host was drained or revoked."""
     if any(each.name not in _WITHOUT_WORK for each in everybody):
         return ""
     started = read_hosts(run.path)

@@ -1,4 +1,4 @@
-"""The installed versions of what results depend on."""
+"""The installed versions of packages on which results depend."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _lockf: Any = fcntl.lockf
 
 
 class _Held(msgspec.Struct):
-    """A file through which a task has locked something."""
+    """An open file through which a task has locked a range."""
 
     task: str
     fd: int
@@ -49,11 +49,11 @@ class _Table:
     def __init__(self, here: Callable[[], str], waits: Callable[[str], bool]) -> None:
         self.pid = os.getpid()
         self.here = here
-        self.waits = waits  # whether a task waits; all others but the running one have ended
+        self.waits = waits  # whether a task waits; all tasks that neither wait nor run have ended
         self.held: dict[tuple[int, int], list[_Held]] = {}
 
     def call(self, fd: int, command: int, lock: bytes) -> bytes:
-        """Do a lock operation of `fcntl`, through the one open file of the task (FL1)."""
+        """Carry out a lock operation of `fcntl`, through the one open file of the task (FL1)."""
         inode, kind = _inode(fd), _FLOCK.unpack(lock)[0]
         task = self.here()
         mine = self._mine(inode, task)
@@ -69,7 +69,7 @@ class _Table:
         return [held for held in self.held.get(inode, ()) if _inode(held.fd) == inode]
 
     def _mine(self, inode: tuple[int, int], task: str) -> _Held | None:
-        """Return what the task holds of an inode, or what an ended task left (FL3)."""
+        """Return the locked file of the task for an inode, or one that an ended task left (FL3)."""
         found = [h for h in self._valid(inode) if h.task == task or not self.waits(h.task)]
         return found[-1] if found else None
 

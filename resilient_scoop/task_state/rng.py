@@ -142,7 +142,7 @@ def restore(streams: Streams) -> None:
 
 
 def bring_back(streams: Streams) -> None:
-    """As `restore`, in a process that may not have imported NumPy."""
+    """Do the same as `restore`, in a process that may not have imported NumPy."""
     if streams.numpy is not None:
         importlib.import_module(_NUMPY)
     restore(streams)
@@ -165,7 +165,7 @@ def numpy_stream(number: int | None = None) -> Any:
 
 @functools.cache
 def numpy_class() -> Any:
-    """Return their class: NumPy's own generators do not support weak references."""
+    """Return the class of numpy streams: NumPy's own generators do not support weak references."""
     module: Any = importlib.import_module(_NUMPY)
     return type("Generator", (module.Generator,), {"__module__": module.Generator.__module__})
 

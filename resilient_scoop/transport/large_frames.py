@@ -50,12 +50,12 @@ class SentFrames:
         return bytes(positions), shortened
 
     def forget(self, digest: bytes) -> None:
-        """The receiver lacks a frame."""
+        """Forget a frame that the receiver lacks."""
         self._total -= self._sizes.pop(digest, 0)
 
 
 class KeptFrames:
-    """The receiver's."""
+    """The receiver's memory of one connection."""
 
     def __init__(self) -> None:
         self._frames: OrderedDict[bytes, bytes] = OrderedDict()
@@ -75,7 +75,7 @@ class KeptFrames:
             self._total -= len(self._frames.popitem(last=False)[1])
 
     def whole(self, positions: bytes, frames: Sequence[bytes]) -> list[bytes] | bytes:
-        """Return the frames of a shortened message; or the digest of one that is not here."""
+        """Return the frames of a shortened message, or the digest of a missing one."""
         found = list(frames)
         here = {_digest(each): each for each in frames if len(each) >= LARGE_BYTES}
         for at in positions:

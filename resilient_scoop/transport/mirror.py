@@ -1,7 +1,7 @@
 """A worker's way to the files of a run that lives on another host: it asks its agent (`wire.local_files`).
 
-Waiting has no limit of its own: an agent that ends closes the connection, and a broker that is away comes
-back or ends its agents.
+Waits need no time limit: an agent that ends closes the connection, and a broker that is away comes
+back, or its agents end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class HostFiles:
-    """The files of the run folder, as a process on another host has them."""
+    """The files of the run folder, for a process on another host."""
 
     def __init__(self, folder: str) -> None:
         """`folder`: that of the local sockets."""
@@ -30,11 +30,11 @@ class HostFiles:
         self._pid = os.getpid()
 
     def fetch(self, name: str) -> None:
-        """Have a file here; raises OSError if the run's host does not have it."""
+        """Fetch a file; raises OSError if the run's host does not have it."""
         self._call(wire.Wanted(wire.FETCH, [name]))
 
     def push(self, name: str, *, durable: bool) -> None:
-        """Have a file of this host in the run's folder; raises OSError, of the disk there."""
+        """Send a file of this host to the run's folder; raises OSError of the disk there."""
         self._call(wire.Wanted(wire.PUSH, [name], durable))
 
     def sync(self, names: Sequence[str]) -> None:
@@ -68,7 +68,7 @@ class HostFiles:
             raise OSError(had.errno, had.text)
 
     def _leave_to_parent(self) -> None:
-        """Have no connection of the process from which this one was forked."""
+        """Drop the connection of the process from which this one was forked."""
         if self._pid != os.getpid():
             self._calls = self._notes = None
             self._pid = os.getpid()

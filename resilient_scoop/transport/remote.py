@@ -1,9 +1,10 @@
 """The sockets between hosts: TCP with CURVE, both ends known by their keys.
 
-The broker's end lets in only those whom its guard admits by their key (ZAP, RFC 27). The guard is asked
-in the broker's own loop. If it is not asked, because the loop is blocked or has ended, no one is admitted:
-libzmq is told to insist on an answer (`ZAP_ENFORCE_DOMAIN`; without it, CURVE admits every key while no
-handler is there). Each message comes with the key of its connection, set by the guard's answer.
+The broker's end accepts only clients whose key its guard admits (ZAP, RFC 27). The guard is asked
+in the broker's own loop. If it is not asked, because the loop is blocked or has ended, no one is
+admitted: libzmq is told to insist on an answer (`ZAP_ENFORCE_DOMAIN`; without it, CURVE admits
+every key while no handler is there). Each message comes with the key of its connection, set by the
+guard's answer.
 
 A connection that does not finish its handshake in `HANDSHAKE_MS` is closed, so that silent ones do not keep
 others out. Signs of life of ZMTP close connections whose other end has vanished; what that loses, the
@@ -67,7 +68,7 @@ def public_half(secret: bytes) -> bytes:
 
 
 class Parcel(NamedTuple):
-    """A message from another host: who sent it, under which key."""
+    """A message from another host, with its sender and key."""
 
     routing: bytes
     key: str
@@ -122,7 +123,7 @@ class RemoteRouter(Socket):
 
     @property
     def doors(self) -> list[zmq.Socket[bytes]]:
-        """Return what to poll."""
+        """Return the sockets to poll."""
         return [self._socket, self._zap]
 
     def receive(self, limit: int = 1000) -> Iterator[Parcel]:
@@ -194,7 +195,7 @@ class RemoteRouter(Socket):
                 open_wire.shutdown(socket.SHUT_RDWR)
 
     def forget(self, routing: bytes) -> None:
-        """Forget a connection that is not used any more."""
+        """Forget a connection that is no longer used."""
         self._wires.pop(routing, None)
 
     def close(self) -> None:

@@ -96,7 +96,7 @@ class Socket:
 
     @property
     def doors(self) -> list[zmq.Socket[bytes]]:
-        """Return what to poll."""
+        """Return the sockets to poll."""
         return [self._socket]
 
     def watch(self, fd: int) -> None:
@@ -108,7 +108,7 @@ class Socket:
         self._poller.unregister(fd)
 
     def join(self, *others: Socket) -> None:
-        """Make `wait` return when other sockets have a message, too."""
+        """Make `wait` also return when other sockets have a message."""
         for other in others:
             for door in other.doors:
                 self._poller.register(door, zmq.POLLIN)

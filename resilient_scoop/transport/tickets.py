@@ -41,17 +41,17 @@ _LOOK_S: Final = 0.02
 
 
 class BrokerAddress(msgspec.Struct, frozen=True):
-    """Where a broker listens."""
+    """The address at which a broker listens."""
 
     port: int
     key: str  # public, Z85
 
 
 class Ticket(msgspec.Struct, frozen=True, kw_only=True):
-    """What an agent is given before it starts: one line of JSON, secret."""
+    """The data that an agent gets before it starts: one line of JSON, secret."""
 
     run_id: str
-    run_key: str  # tells the run from others that have this id
+    run_key: str  # distinguishes the run from others with the same id
     id: str
     host: str  # its name in the run; empty: as the host calls itself
     server: str  # the broker's public key
@@ -62,7 +62,7 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Stub(msgspec.Struct, frozen=True, kw_only=True):
-    """What the broker knows of a ticket: nothing that opens a connection."""
+    """The broker's record of a ticket; it contains nothing that opens a connection."""
 
     id: str
     host: str
@@ -172,7 +172,7 @@ def _since_boot() -> float:
 
 
 class KeyRing:
-    """The broker's view: its own key, those that were let in, and tickets."""
+    """The keys of a broker: its own, enrolled ones, and those of tickets."""
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
@@ -202,7 +202,7 @@ class KeyRing:
             try:
                 self._take(msgspec.json.decode(line, type=Enrolment))
             except msgspec.MsgspecError:
-                continue  # cut short by a power cut, before anyone was told
+                continue  # incomplete after a power cut, so nothing depends on it
 
     def _take(self, each: Enrolment) -> None:
         if each.out:
@@ -232,7 +232,7 @@ class KeyRing:
             self._take(each)
 
     def open_door(self, port: int) -> None:
-        """Write down where the broker listens."""
+        """Write the address at which the broker listens."""
         door = BrokerAddress(port, self.server.public.decode())
         write_synced(self._folder / _PORT, b"%d" % port)
         write_synced(self._folder / _DOOR, msgspec.json.encode(door))
@@ -248,8 +248,7 @@ class KeyRing:
     def enroll(self, key: str, host: str) -> list[str]:
         """Enroll a key for a host; return the keys of that host that are revoked by this.
 
-        Raises:
-            OSError: that cannot be written down; nothing has changed.
+        Raises: OSError: this cannot be written; nothing has changed.
         """
         before = [each for each, name in self.hosts.items() if name == host and each != key]
         why = "a newer key of this host has taken its place"
@@ -259,8 +258,7 @@ class KeyRing:
     def shut_out(self, host: str, why: str) -> list[str]:
         """Revoke the keys of a host; return them.
 
-        Raises:
-            OSError: that cannot be written down yet. It counts, and is written with what comes next.
+        Raises: OSError: this cannot be written yet. It counts, and is written with the next line.
         """
         keys = self.keys_of(host)
         for each in keys:

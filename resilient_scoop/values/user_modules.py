@@ -1,4 +1,4 @@
-"""Find which modules are the user's own: not of the standard library, not installed, not ours."""
+"""Find which modules belong to the user: not to the standard library, an installed package, or this one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base of every message, and of the parts that messages have."""
+"""The bases of messages, and of parts of messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 class Frame(
     msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True, gc=False
 ):
-    """A message or record of its own: an array that begins with the name of its class."""
+    """A message or record: an array that begins with the name of its class."""
 
 
 class MessagePart(msgspec.Struct, frozen=True, array_like=True, gc=False):

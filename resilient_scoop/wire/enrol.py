@@ -11,11 +11,11 @@ from resilient_scoop.wire.base import Frame
 
 
 class Enroll(Frame, frozen=True):
-    """An agent asks to be let in under a key that it has made for this run."""
+    """An agent asks to be admitted under a key that it has made for this run."""
 
     ticket: str  # its id
     key: bytes  # the public half, Z85
-    host: str  # as the agent's host calls itself; a ticket for one host has precedence
+    host: str  # the host's own name; the name in a ticket has precedence
     python: str  # "3.11.7"
     version: str  # of this package
     byteorder: str
@@ -24,10 +24,10 @@ class Enroll(Frame, frozen=True):
 
 
 class Enrolled(Frame, frozen=True):
-    """The key is let in, for the host of this name in the run."""
+    """The key is admitted, for the host of this name in the run."""
 
     host: str
-    number: int = 1  # of this host, in the order in which hosts were first let in
+    number: int = 1  # number of this host, in the order in which hosts were first admitted
 
 
 class NotEnrolled(Frame, frozen=True):

@@ -1,8 +1,8 @@
 """Messages about files of the run folder, between the agent of another host and the broker's host.
 
-Names are relative to the run folder (`payloads/res-…`). Requests repeat: each is answered by what is
-there, so a request or an answer that a broken connection loses is asked for again. Sizes and offsets
-are bytes.
+Names are relative to the run folder (`payloads/res-…`). Requests can be repeated: each is answered
+with the present state, so a request is repeated if a broken connection loses it or its answer.
+Sizes and offsets are bytes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Chunk(Frame, frozen=True):
 
 
 class Store(Frame, frozen=True):
-    """Part of a file that a process of another host has written; `sync`: it is to be durable."""
+    """Part of a file that a process of another host has written; `sync`: it must become durable."""
 
     name: str
     offset: int
@@ -66,13 +66,13 @@ class Sync(Frame, frozen=True):
 
 
 class Remove(Frame, frozen=True):
-    """A file is not needed any more; not answered."""
+    """A file is no longer needed; not answered."""
 
     name: str
 
 
 class Log(Frame, frozen=True):
-    """What a process of another host has written to its log, from `offset` of the run's log on.
+    """New text of the log of a process on another host, to add at `offset` of the run's log.
 
     Without data it asks how long the run's log is.
     """

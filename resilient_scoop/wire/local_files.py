@@ -16,7 +16,7 @@ MESSAGE_BYTES_MAX: Final = 1 << 16
 
 
 class Wanted(msgspec.Struct, frozen=True, array_like=True):
-    """Have files here (`fetch`), in the run's folder (`push`), durable there (`sync`), or not any more."""
+    """A request about files: fetch them, push them to the run's folder, sync them there, or remove them."""
 
     what: str
     names: list[str]  # relative to the run folder
@@ -24,7 +24,7 @@ class Wanted(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Had(msgspec.Struct, frozen=True, array_like=True):
-    """The answer to all but `remove`: an errno of the host of the run, or 0, and its text."""
+    """The answer to all requests but `remove`: an errno of the run's host, or 0, and its text."""
 
     errno: int
     text: str = ""

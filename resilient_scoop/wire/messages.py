@@ -206,7 +206,7 @@ class Held(MessagePart, frozen=True):
 
 
 class Waiting(MessagePart, frozen=True):
-    """A live parent, to be adopted by a new broker."""
+    """A live parent that a new broker can adopt."""
 
     parent: str
     attempt: Attempt
@@ -313,7 +313,7 @@ class ProcessLost(Frame, frozen=True):
 
 
 class Bye(Frame, frozen=True):
-    """A worker ends in order; items that it still held are given back."""
+    """A worker ends normally; items that it still held are given back."""
 
 
 class Unfit(Frame, frozen=True):
@@ -439,7 +439,7 @@ def encode(message: Any) -> bytes:
     """Return the frame of a message."""
     try:
         return _encode(message)
-    except UnicodeEncodeError:  # a file's name in it is not UTF-8
+    except UnicodeEncodeError:  # a file name in it is not UTF-8
         return _encode(writable(message))
 
 

@@ -1,7 +1,7 @@
-"""Files for what processes of another host have sent and the broker has not acknowledged (`core.relay`).
+"""Files for unacknowledged messages of the processes of another host (`core.relay`).
 
-They are not synced: the loss of the host's power costs what is not acknowledged anyway. One that is torn,
-or damaged, is noticed by its digest.
+They are not synced: a power failure of the host loses only unacknowledged results. A digest shows
+whether a file is incomplete or damaged.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class BundleFiles:
         return self._last
 
     def read(self, number: int) -> list[bytes] | None:
-        """Return a bundle, or None if its file is not what was written."""
+        """Return a bundle, or None if its file differs from what was written."""
         try:
             raw = (self._folder / str(number)).read_bytes()
         except OSError:

@@ -1,4 +1,4 @@
-"""How an agent gets in: it makes a key of its own, and enrolls it under the key of its ticket.
+"""The enrolment of an agent: it makes its own key, and enrolls it under the key of its ticket.
 
 It tries the addresses of its ticket at once, and uses the first in their order that can be reached. It
 distinguishes the causes of a failure, since the cures differ: an address that cannot be reached, one where
@@ -123,7 +123,7 @@ def _answer(address: str, heard: queue.SimpleQueue[tuple[str, str]]) -> None:
 
 
 def _reach(address: str) -> str:
-    """Return why nothing can be reached there; empty if something can."""
+    """Return why an address cannot be reached; empty if it can."""
     try:
         with socket.create_connection(_split(address), REACH_S):
             return ""

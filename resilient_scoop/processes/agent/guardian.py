@@ -1,4 +1,4 @@
-"""The process that a place starts on a host: makes room for an agent, watches over it, cleans up after it.
+"""The process that a place starts on a host: starts an agent, supervises it, cleans up after it.
 
     python -m resilient_scoop.processes.entry host RUN TAG              start an agent
     python -m resilient_scoop.processes.entry host RUN TAG --find       name the live agents of this tag
@@ -98,12 +98,12 @@ def _agents(run_key: str, tag: str) -> list[int]:
 
 
 def _is_let_in(agent: int) -> bool:
-    """Return whether an agent is enrolled in its run: before that it ignores signals, and has no work."""
+    """Return whether an agent is enrolled in its run; before that it ignores signals, and has no work."""
     return Path(f"/proc/{agent}/cwd/sock", CONTROL).exists()
 
 
 def _stop(run_key: str, tag: str, grace_s: float) -> int:
-    """End the agents of a tag: in order, then at once."""
+    """End the agents of a tag: normally, then by kill."""
     pids = _agents(run_key, tag)
     for number, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, _LEFT_S)):
         fds = []
@@ -134,14 +134,14 @@ def _start(run_key: str, tag: str) -> int:
 
 
 def _serve(ticket: Ticket, tag: str) -> int:
-    """Start an agent, or stand for the one that is there, until it ends; return the exit status."""
+    """Start an agent, or adopt the existing one, until it ends; return the exit status."""
     host = ticket.host or os.uname().nodename
     until = time.monotonic() + _LOCK_S
     while True:
         folder = _make_folder(ticket.run_key, host)
         lock = _lock(folder)
         agent = _living(ticket.run_key, folder)
-        if agent is not None:  # its guardian may have been killed, and have left the lock
+        if agent is not None:  # its guardian may have been killed, which released the lock
             return _stand_in(folder, ticket, host, agent)
         if lock is not None:
             return _Guardian(folder, lock, ticket, tag, host).serve()
@@ -149,7 +149,7 @@ def _serve(ticket: Ticket, tag: str) -> int:
             raise PlaceRefusedError(
                 f"another process holds {folder / 'lock'}: see which: fuser {folder / 'lock'}"
             )
-        time.sleep(_LOOK_S)  # a guardian that removes the folder
+        time.sleep(_LOOK_S)  # wait for a guardian that removes the folder
 
 
 def _lock(folder: Path) -> int | None:
@@ -168,7 +168,7 @@ def _lock(folder: Path) -> int | None:
 
 
 class _Living(NamedTuple):
-    """An agent that is there already."""
+    """An agent that is already running."""
 
     pid: int
     pidfd: int
@@ -243,7 +243,7 @@ def _make_folder(run_key: str, host: str) -> Path:
 
 
 def _stand_in(folder: Path, ticket: Ticket, host: str, agent: _Living) -> int:
-    """Give the ticket to the agent that is here already, and stay until it ends."""
+    """Give the ticket to the running agent, and stay until it ends."""
     _hand_over(folder, msgspec.json.encode(ticket))
     tell(state="running", host=host, pid=agent.pid, since="before")
     streams = [0, agent.pidfd]
@@ -296,7 +296,7 @@ def _is_of(pid: int, folder: Path) -> bool:
 
 
 class _Guardian:
-    """Watches over one agent."""
+    """Supervises one agent."""
 
     def __init__(self, folder: Path, lock: int, ticket: Ticket, tag: str, host: str) -> None:
         self.folder = folder
@@ -310,7 +310,8 @@ class _Guardian:
         """Start the agent and wait for its end; return the exit status."""
         settings = self._settings()
         leftovers.adopt()
-        leftovers.end_all(lambda: leftovers.of_run(self.ticket.run_key, self.host))  # of before
+        # of an earlier start
+        leftovers.end_all(lambda: leftovers.of_run(self.ticket.run_key, self.host))
         theirs, ours = os.pipe()
         tickets, writing = os.pipe()
         os.set_inheritable(ours, False)  # noqa: FBT003 - the system call takes it so

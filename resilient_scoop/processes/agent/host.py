@@ -1,4 +1,4 @@
-"""What an agent reads from its host: why processes were killed, and their last messages."""
+"""Reads from the host why processes were killed, and their last messages."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
 """An agent's files: what the workers of its host need of the run folder, and what they write into it.
 
-A file crosses the network once a host: a process that wants one that is on its way waits for it with
-the others.
-If this host has the file under another name, only the first chunk crosses, which brings its SHA-256.
-The folder here is a cache of the run's. When it has grown to `CACHE_BYTES_MAX`, or the disk has little
-space left, the files that were used longest ago are removed; they can be fetched again, and processes
-that have them open keep them.
+A file is sent to a host only once: if a process wants a file that is being sent, it waits together
+with the others. If this host has the file under another name, only the first chunk is sent, which
+contains its SHA-256. The folder here is a cache of the run's. When it has grown to
+`CACHE_BYTES_MAX`, or the disk has little space left, the files that were used longest ago are
+removed; they can be fetched again, and processes that have them open keep them.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ for a lease (10 s), it would take that for a pause of its own, and never end for
 
 
 class _Log:
-    """A log of this host, and how much of it has arrived at the run's.
+    """A log of this host, and how much of it has arrived in the log on the run's host.
 
     An agent of this host before this one, whose folder is gone, may have written to the run's, too: then
     this one begins after that.
@@ -74,7 +73,7 @@ class _Log:
         self.asked_at = -1e9
 
     def hear(self, size: int) -> None:
-        """Take in the size of the run's log."""
+        """Record the size of the log on the run's host."""
         if self.begins is not None and size < self.begins + self.arrived and self.is_audit:
             self.begins = (
                 size - self.arrived
@@ -118,7 +117,7 @@ class AgentFiles:
     # --- the workers --------------------------------------------------------------------------
 
     def ready(self, fds: Iterable[int], now: float) -> None:
-        """Take in what workers ask for."""
+        """Handle requests of workers."""
         for fd in fds:
             if fd == self._socket.fileno():
                 self._accept()
@@ -149,7 +148,7 @@ class AgentFiles:
         try:
             wanted = local.decode_wanted(message)
         except msgspec.MsgspecError:
-            return  # a process of the user's code that knows our socket's name
+            return  # a process of user code that knows the name of our socket
         for name in wanted.names:
             if _NAME.fullmatch(name):
                 self._take(fd, wanted, name, now)
@@ -200,14 +199,14 @@ class AgentFiles:
                 client.send(local.encode(local.Had(number, text)))
 
     def _end(self, name: str, number: int = 0, text: str = "") -> None:
-        """Answer those who wait for a file."""
+        """Answer the processes that wait for a file."""
         for fd in self._waiting.pop(name, ()):
             self._answer(fd, number, text)
 
     # --- the run's host -----------------------------------------------------------------------
 
     def hear(self, frame: bytes, now: float) -> None:
-        """Take in an answer of the run's host."""
+        """Handle an answer of the run's host."""
         message = wire.decode_down(frame)
         match message:
             case wire.Chunk():
@@ -301,7 +300,7 @@ class AgentFiles:
             self._end(name, number, upload.error or (os.strerror(number) if number else ""))
 
     def tick(self, now: float) -> None:
-        """Send what is due."""
+        """Send requests that are due."""
         for download in self._downloads.values():
             for offset in download.wanted(now):
                 self._send(wire.encode(wire.Fetch(download.name, offset)))
@@ -400,7 +399,7 @@ class AgentFiles:
         self._code = []
         asked_at = -1e9
         answered_until = min(until, now() + ANSWER_S)
-        while not self._code:  # it names one file at least
+        while not self._code:  # the list names at least one file
             if now() > answered_until:
                 return []
             if now() - asked_at > ASK_AGAIN_S:
@@ -410,7 +409,7 @@ class AgentFiles:
         return self._code
 
     def fetch_code(self, pump: Callable[[], None], now: Callable[[], float], until: float) -> bool:
-        """Have the copies of the user's code here as they are now; return whether that worked in time."""
+        """Fetch the present copies of the user's code; return whether that worked in time."""
         listed = self.list_code(pump, now, until)
         for name, size, mtime_ns in listed:
             path = self._run_dir / name
@@ -441,7 +440,7 @@ class AgentFiles:
     def fetch(
         self, name: str, pump: Callable[[], None], now: Callable[[], float], until: float
     ) -> bool:
-        """Have one file of the run here; return whether that worked in time."""
+        """Fetch one file of the run; return whether that worked in time."""
         (self._run_dir / name).parent.mkdir(mode=0o700, exist_ok=True)
         self._downloads[name] = Download(name, 0, now())
         while name in self._downloads:

@@ -95,7 +95,8 @@ class AgentShell:
         self.children: dict[str, Child] = {}  # by the name of their slot
         self.gone: dict[str, Child] = {}  # ended in this turn
         self.status: int | None = None
-        self.died: agent.Died | None = None  # the script's process, and it is not reported yet
+        # the script's process has ended, and this is not reported yet
+        self.died: agent.Died | None = None
         self.ooms = host.oom_kills()
         node = settings.node if remote else ""
         self.mark = leftovers.mark_of(settings.run_key, settings.incarnation, node)
@@ -121,7 +122,7 @@ class AgentShell:
         return self.status
 
     def _close(self) -> None:
-        """Close what only this kind of agent has."""
+        """Close the parts that only this kind of agent has."""
 
     def _turn(self, ready: set[int]) -> None:
         """Give the machine the events and the time."""
@@ -137,7 +138,7 @@ class AgentShell:
             self._tick()
 
     def _hear_control(self) -> None:
-        """Take in a line `stop SECONDS`, or the end of the launcher."""
+        """Handle a line `stop SECONDS`, or the end of the launcher."""
         words = os.read(self.control_fd, 4096).split()
         if not words:
             self.socket.unwatch(self.control_fd)
@@ -149,7 +150,7 @@ class AgentShell:
     def _write(self, note: agent.Note) -> None:
         """Report something; the death of the script's process only when it is started again.
 
-        The run may stop instead, and says so.
+        If the run stops instead, it reports this itself.
         """
         if isinstance(note, agent.Died) and note.role == "origin":
             self.died = note
@@ -199,7 +200,7 @@ class AgentShell:
     # --- what the agent of another host does differently --------------------------------------
 
     def _attend(self, ready: set[int]) -> None:
-        """Take care of descriptors that only this kind of agent has."""
+        """Handle descriptors that only this kind of agent has."""
 
     def _forward(self, peer: PeerId, frames: list[bytes]) -> None:
         """Send a message in the name of a process that has ended."""
@@ -209,7 +210,7 @@ class AgentShell:
         write_note(text)
 
     def _send_logs(self) -> None:
-        """Have the rest of the logs on the run's host; those of this agent are there."""
+        """Do nothing: the logs of this agent are already on the run's host."""
 
     def _unmet_need(self) -> str:
         """Return what is missing to start a process; empty if nothing is."""
@@ -260,9 +261,9 @@ class AgentShell:
             )  # fmt: skip
 
     def _reap(self, name: str, child: Child) -> None:
-        """A process has ended: end its group, and tell the machine."""
+        """Handle the end of a process: end its group, and tell the machine."""
         with contextlib.suppress(ProcessLookupError):  # no process of its group is left
-            os.killpg(child.popen.pid, signal.SIGKILL)  # before its number can be another's
+            os.killpg(child.popen.pid, signal.SIGKILL)  # before its id can be reused
         code = child.popen.wait()
         del self.children[name]
         self.socket.unwatch(child.pidfd)

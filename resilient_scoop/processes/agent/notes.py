@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def text_of(note: agent.Note, logs: Path, run_id: str) -> str:  # noqa: C901, PLR0911, PLR0912 - one text each
-    """Return the text of a note; that of a long import says where the process is."""
+    """Return the text of a note; for a long import, with the present line of the process."""
     match note:
         case agent.CannotStart(name=name, why=why):
             return f"{name} cannot start: {why}; trying again every second"

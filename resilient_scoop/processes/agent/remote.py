@@ -50,7 +50,7 @@ _LOGS_PAUSE_S: Final = 2.0
 
 
 def tell(**fields: Any) -> None:
-    """Send the place a message; if it has ended, the message is not needed."""
+    """Send a message to the place; if the place has ended, nothing needs the message."""
     line = MARK + json.dumps(fields) + "\n"
     with suppress(OSError):
         os.write(1, line.encode())
@@ -81,7 +81,7 @@ class RemoteShell(AgentShell):
         self.asked_to_stop = True
 
     def _mind_refusal(self) -> None:
-        """End if the broker does not take this host's key any more: waiting would be of no use."""
+        """End if the broker refuses this host's key: waiting would be useless."""
         if self.machine.stopping is not None:
             return
         why = ""
@@ -100,7 +100,7 @@ class RemoteShell(AgentShell):
             self.machine.stop("asked", time.monotonic())
 
     def _meet_broker(self) -> None:
-        """Look at a new broker: if it is of another launch, replace workers with code that was edited."""
+        """Check a new broker: if it belongs to another launch, replace workers whose code was edited."""
         try:
             if self.uplink.is_other_launch() and self._is_edited():
                 # Each launch begins without copies, so that none of the edited files is used.
@@ -114,7 +114,7 @@ class RemoteShell(AgentShell):
         self.relay.hurry()  # what it has sent meanwhile did not pass
 
     def _is_edited(self) -> bool:
-        """Return whether the code has changed; have the script's folder here, if it is shipped."""
+        """Return whether the code has changed; fetch the script's folder first, if it is shipped."""
         run_dir = Path(self.settings.run_dir)
         if not self.ships:
             return edited(run_dir)
@@ -143,7 +143,7 @@ class RemoteShell(AgentShell):
         return "" if self.uplink.fetch_code() else "the run's code cannot be fetched from its host"
 
     def _take_ticket(self) -> None:
-        """Enroll again, if the broker has another key, or is not heard any more."""
+        """Enroll again, if the broker has another key, or no longer sends anything."""
         with suppress(OSError, PlaceRefusedError, msgspec.MsgspecError):
             client, _ = self.tickets.accept()
             with client:
@@ -173,7 +173,7 @@ class RemoteShell(AgentShell):
 
 
 def _relay_config() -> RelayConfig:
-    """Return how much of unacknowledged results is kept in memory, as the environment says."""
+    """Return how much of the unacknowledged results is kept in memory; the environment can set it."""
     try:
         mebibytes = int(os.environ[KEPT_MIB])
     except (KeyError, ValueError):
@@ -182,11 +182,11 @@ def _relay_config() -> RelayConfig:
 
 
 def edited(run_dir: Path) -> bool:
-    """Return whether a file was changed of which the run's code holds a copy, as this host sees it."""
+    """Return whether a file differs on this host from its copy in the run's code."""
     for path, copy in kept_code.files(run_dir).items():
         with suppress(OSError):  # no copy here yet, or no such file on this host
             now, then = Path(path).stat(), copy.stat()
-            # Whole seconds: file systems of networks keep no finer time.
+            # Whole seconds, because network file systems keep no finer time.
             if (now.st_size, int(now.st_mtime)) != (then.st_size, int(then.st_mtime)):
                 return True
     return False

@@ -1,4 +1,4 @@
-"""The script's folder on a host that has no file system in common with the run's (`hosts.shipping`).
+"""The script's folder on a host that shares no file system with the run's host (`hosts.shipping`).
 
 Contents come from the host's cache, or else from the run's host. One that a killed agent or a power cut
 has left unfinished is noticed by its digest. Each agent makes the folder in its own one; the paths of the
@@ -31,7 +31,7 @@ _FETCH_S: Final = 600.0
 
 
 def receive(run_dir: Path, uplink: Uplink, spec: ScriptSpec) -> ScriptSpec:
-    """Have the script's folder here; return the script with its paths on this host.
+    """Fetch the script's folder; return the script with its paths on this host.
 
     Raises:
         PlaceRefusedError: it could not be had.
@@ -53,7 +53,7 @@ def receive(run_dir: Path, uplink: Uplink, spec: ScriptSpec) -> ScriptSpec:
                     continue
         _fetch(uplink, f"{shipping.FOLDER}/{each.digest}", until)
         if cache is not None:
-            with suppress(OSError):  # no room: the next run fetches it again
+            with suppress(OSError):  # no space: the next run fetches it again
                 draft = cache / f"{each.digest}.{os.getpid()}.tmp"
                 shutil.copyfile(content, draft)
                 draft.rename(cache / each.digest)
@@ -73,7 +73,7 @@ def _is_whole(content: Path, digest: str) -> bool:
 
 
 def follow(run_dir: Path, uplink: Uplink, spec: ScriptSpec) -> ScriptSpec | None:
-    """Have the script's folder as it is sent now; return the script, or None if nothing has changed.
+    """Fetch the present script's folder; return the script, or None if nothing has changed.
 
     Raises:
         PlaceRefusedError: it could not be had.
@@ -138,7 +138,7 @@ def _cache() -> Path | None:
 
 
 def _trim(cache: Path) -> None:
-    """Remove what was used longest ago, if it is too much."""
+    """Remove the least recently used contents, if there are too many."""
     found = []
     for entry in os.scandir(cache):
         with suppress(FileNotFoundError):

@@ -42,7 +42,7 @@ class _Message(NamedTuple):
 
 
 class Uplink:
-    """What `AgentShell` uses in place of its socket to the broker."""
+    """The replacement for the socket to the broker in `AgentShell`."""
 
     def __init__(self, run_dir: str, incarnation: bytes, admission: Admission) -> None:
         self._incarnation = incarnation
@@ -50,7 +50,7 @@ class Uplink:
         self._large = KeptFrames()
         self._epoch = 0  # of the broker that was heard last
         self.goodbye = b""  # a refusal of the broker (`wire.enrol`)
-        self.is_shut = False  # workers hear no broker, and no broker them
+        self.is_shut = False  # nothing is relayed between workers and the broker
         self._workers = RouterSocket(local_endpoint(str(Path(run_dir) / "sock")))
         self._connect(admission)
         self.files = AgentFiles(Path(run_dir), self._send_bulk, self.watch, self.unwatch)
@@ -71,11 +71,11 @@ class Uplink:
 
     @property
     def is_refused(self) -> bool:
-        """Whether the broker does not take the key of this host any more."""
+        """Whether the broker refuses the key of this host."""
         return self._broker.is_refused
 
     def silent_s(self) -> float:
-        """Return how long nothing was heard of the broker."""
+        """Return the time since the last message of the broker."""
         return time.monotonic() - self._heard_at
 
     def _send_bulk(self, frame: bytes) -> None:
@@ -118,18 +118,18 @@ class Uplink:
             self._broker.send([MESSAGE, peer, *frames])
 
     def _look_at_epoch(self, epoch: int) -> None:
-        """Relay nothing of a new broker until it is known whether it is of another launch."""
+        """Relay nothing of a new broker until it is known whether it belongs to another launch."""
         if epoch > self._epoch:
             self.is_shut = self._epoch > 0
             self._epoch = epoch
 
     def is_other_launch(self) -> bool:
-        """Return whether the broker is of another launch than what this host has loaded."""
+        """Return whether the broker belongs to another launch than the code that this host has loaded."""
         until = time.monotonic() + LAUNCH_S
         return self.files.is_other_launch(self._pump_files, time.monotonic, until)
 
     def _message(self, parcel: list[bytes]) -> _Message | None:
-        """Return a message for one of this host's processes, whole; None if it is none, or lacks a part."""
+        """Return a complete message for a process of this host; None if it is not one, or lacks a part."""
         match parcel:
             case [channel, to, *frames] if channel == MESSAGE:
                 self._large.keep(frames)
@@ -142,7 +142,7 @@ class Uplink:
         return None
 
     def fetch_code(self) -> bool:
-        """Have the copies of the user's code here; return whether there are any.
+        """Fetch the copies of the user's code; return whether there are any.
 
         Without a connection, those of before are used.
         """
@@ -151,23 +151,23 @@ class Uplink:
         return whole or self.files.has_code
 
     def fetch(self, name: str, until: float) -> bool:
-        """Have one file of the run here; return whether that worked in time."""
+        """Fetch one file of the run; return whether that worked in time."""
         return self.files.fetch(name, self._pump_files, time.monotonic, until)
 
     def send_logs(self, now: float) -> None:
-        """Send what is left of the logs, and see what has arrived."""
+        """Send the rest of the logs, and check what has arrived."""
         self.files.send_logs(now)
         self._pump_files()
 
     def _pump_files(self) -> None:
-        """Let files move for a moment; what else is ready is left for later, without spinning."""
+        """Transfer files for a moment; other ready descriptors are handled later."""
         ready = self._workers.wait(TICK_S)
         self.pass_files(ready, time.monotonic())
         if ready:
             time.sleep(_PAUSE_S)
 
     def pass_files(self, fds: set[int], now: float) -> None:
-        """Take care of files: `fds` are descriptors that are ready."""
+        """Transfer files: `fds` are descriptors that are ready."""
         self.files.ready(fds, now)
         while (parcel := self._bulk.receive()) is not None:
             if parcel[:1] == [FILES]:
@@ -187,7 +187,7 @@ class Uplink:
     def wait(self, timeout_s: float) -> set[int]:
         """Wait for a message or a watched descriptor; return the descriptors that are readable."""
         if self.is_shut:
-            timeout_s = 0.0  # the agent is to look at the new broker
+            timeout_s = 0.0  # the agent must check the new broker
         most_s = TICK_S if self.files.is_busy else timeout_s
         return self._workers.wait(min(timeout_s, most_s))
 

@@ -38,12 +38,12 @@ class Disk:
         self._waiting = 0  # processes that wait for space, including the broker
         self.at_limit = False  # the cause is the limit on the size of a file, not the disk
         self._is_reported = False
-        self._well_at = 0.0  # since when no process waits
+        self._well_at = 0.0  # time since which no process waits
         self._what = ""
         self._record = FlightRecord.create("broker")  # for `rscoop status` and `why`
 
     def look(self, roomless: Collection[NoRoom], *, journal: bool, reason: str = "") -> str:
-        """Take in which processes wait for space; return a message to report, if any.
+        """Record which processes wait for space; return a message to report, if any.
 
         `reason` is the error of the system for the journal.
         """

@@ -5,10 +5,10 @@
   DR3  The key of a ticket opens nothing but an enrolment, and a ticket counts as used before its answer.
   DR4  A revoked host has no connection, and gets none.
 
-Every message has its channel in front: `E` an enrolment (`wire.enrol`), `F` a request about files
-(`wire.files`), `M` a message of a process, after the identity of that process (`wire.messages`). To an
-agent, `S` is a message whose large frames it has got before, and its `L` says that it lacks one
-(`transport.large_frames`).
+Every message begins with its channel: `E` an enrolment (`wire.enrol`), `F` a request about files
+(`wire.files`), `M` a message of a process, after the identity of that process (`wire.messages`). To
+an agent, `S` is a message whose large frames it has received before, and its `L` reports that it
+lacks one (`transport.large_frames`).
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class RemoteDoor:
     # --- letting in ---------------------------------------------------------------------------
 
     def _admit(self, key: str, address: str) -> str | None:
-        """Decide about a key that asks to be let in; return why it is refused."""
+        """Decide whether a key is admitted; return why it is refused."""
         if key in self.ring.hosts or self.ring.ticket_of(key) is not None:
             return None
         why = self.ring.gone.get(key) or self.ring.why_no_ticket(key)
@@ -147,7 +147,7 @@ class RemoteDoor:
                 self._refuse("channel", f"a message of {host} that is of no known kind")
 
     def _bound(self, parcel: Parcel, host: str, frames: list[bytes]) -> PeerId | None:
-        """Return the process that a message is from, if it is one of that host (DR2)."""
+        """Return the sender of a message, if it is a process of that host (DR2)."""
         if not frames or not 0 < len(frames[0]) <= _IDENTITY_BYTES_MAX:
             self._refuse("identity", f"a message of {host} without the identity of a process")
             return None
@@ -161,7 +161,7 @@ class RemoteDoor:
         return None
 
     def _strange(self, parcel: Parcel, channel: bytes, frames: list[bytes]) -> None:
-        """A message under the key of a ticket, or of a host that was shut out since (DR3)."""
+        """Handle a message under the key of a ticket, or of a host that was cut off since (DR3)."""
         stub = self.ring.ticket_of(parcel.key)
         if stub is None or channel != ENROL or len(frames) != 1:
             self._refuse("key", "a message under a key that is not let in")
@@ -246,7 +246,7 @@ class RemoteDoor:
             self._cut_key(key)
 
     def say_goodbye(self, host: str, why: str) -> None:
-        """Tell the agent of a host that its key is not taken any more; it ends."""
+        """Tell the agent of a host that its key is refused; it then ends."""
         keys = {key for key, name in self.ring.hosts.items() if name == host}
         for routing in [each for each, of in self._routings.items() if of in keys]:
             self._router.send(routing, [ENROL, enrol.encode(enrol.NotEnrolled(why))])
@@ -271,12 +271,12 @@ class RemoteDoor:
             self._router.cut(routing)
 
     def prune(self, known: Collection[PeerId]) -> None:
-        """Forget processes and connections that have ended: `known` are those that have not."""
+        """Forget processes and connections that have ended; `known` are the others."""
         if len(self._guests) > 2 * len(known) + _PRUNE_MIN:
             self._guests = {peer: guest for peer, guest in self._guests.items() if peer in known}
 
     def close(self) -> None:
-        """Close; what has not arrived whole is not needed any more."""
+        """Close; incomplete files are not needed any more."""
         shut_door(self._run_dir)
         self._local.part(self._router)
         self.files.close(remove=True)
@@ -284,7 +284,7 @@ class RemoteDoor:
 
 
 def _unfit(request: enrol.Enroll) -> str:
-    """Return why an agent cannot take part: what differs, with both values, and the cure."""
+    """Return why an agent cannot take part: the difference, with both values, and the cure."""
     here = f"{sys.version_info[0]}.{sys.version_info[1]}"
     there = ".".join(request.python.split(".")[:2])
     if there != here:

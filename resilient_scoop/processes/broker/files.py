@@ -60,7 +60,7 @@ class FileAnswer(NamedTuple):
 
 
 class _RefusedError(Exception):
-    """A request that names what an agent may not name; the text says what."""
+    """A request for a name that an agent may not use; the text contains it."""
 
 
 class FileService:
@@ -74,9 +74,9 @@ class FileService:
         self._digests: OrderedDict[str, bytes] = OrderedDict()
         self._known: OrderedDict[bytes, str] = OrderedDict()  # digest -> a file that had it
         self._incoming = run_dir / _INCOMING
-        self.notes: deque[tuple[str, str]] = deque(maxlen=64)  # host, what it says
-        self.refused: deque[tuple[str, str]] = deque(maxlen=16)  # host, what it asked for
-        self.failed: deque[str] = deque(maxlen=16)  # requests that the system did not carry out
+        self.notes: deque[tuple[str, str]] = deque(maxlen=64)  # (host, message)
+        self.refused: deque[tuple[str, str]] = deque(maxlen=16)  # (host, refused request)
+        self.failed: deque[str] = deque(maxlen=16)  # requests that failed because of the system
         if not adopt:
             shutil.rmtree(self._incoming, ignore_errors=True)
         self._incoming.mkdir(mode=0o700, exist_ok=True)
@@ -95,7 +95,7 @@ class FileService:
         return found
 
     def close(self, *, remove: bool) -> None:
-        """End the thread; `remove` what has not arrived whole."""
+        """End the thread; with `remove`, remove incomplete files."""
         self._requests.put(None)
         self._thread.join(5.0)
         if remove:
@@ -162,7 +162,7 @@ class FileService:
         return wire.Chunk(name, offset, total, data, digest)
 
     def _digest(self, name: str, path: Path, total: int) -> bytes:
-        """Return the SHA-256 of a file; files do not change, but for those that grow."""
+        """Return the SHA-256 of a file; files do not change, except those that grow."""
         key = f"{name} {total}"
         found = self._digests.get(key)
         if found is None:
@@ -183,7 +183,7 @@ class FileService:
                 self._known.popitem(last=False)
 
     def _link(self, path: Path, part: wire.Store) -> bool:
-        """Give a file that is here another name, if a part is the first of the same content."""
+        """Link a file under another name, if the part is the first of a file with the same content."""
         twin = self._known.pop(part.digest, None) if part.offset == 0 else None
         if twin is None or len(part.data) == part.total:
             return False

@@ -1,4 +1,4 @@
-"""The broker's part for other hosts: its door, what users ask of it, and what views show."""
+"""The broker's code for other hosts: its door, requests of users, and files for views."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _PRUNE_S: Final = 10.0
 
 
 def expected(live: LiveHostsFile | None) -> list[str]:
-    """Return the hosts whose workers hold items of the broker before this one: they will soon be heard.
+    """Return the hosts whose workers hold items of the last broker: they will soon connect.
 
-    A broker that ended in order has told its hosts to end, and has removed the file.
+    A broker that ended normally has told its hosts to end, and has removed the file.
     """
     hosts = {} if live is None else live.hosts
     return sorted(name for name, host in hosts.items() if host.state in ("up", "draining"))
@@ -64,7 +64,7 @@ class Grid:
         exchange.broker.membership.expect(expected(read_live_hosts(self._run_dir)))
 
     def receive(self, now: float) -> None:
-        """Take in what has arrived."""
+        """Handle messages that have arrived."""
         for peer, frames, host in self.door.receive():
             self._exchange.receive(peer, frames, now, host)
         self.door.pass_files()
@@ -78,7 +78,7 @@ class Grid:
                 self._set_out({**self._out, cut.host: _REVOKED})
         arrivals = self._exchange.broker.hosts.arrivals
         if now - self._written_at >= _WRITE_S or arrivals != self._arrivals:
-            # A broker after this one waits for the hosts that are in this file.
+            # The next broker waits for the hosts in this file.
             self._written_at, self._arrivals = now, arrivals
             self._write_live(now)
         if now - self._pruned_at >= _PRUNE_S:
@@ -130,15 +130,15 @@ class Grid:
         return f"the keys are new; all hosts were cut off{again}"
 
     def _joined(self, host: str) -> None:
-        """A host was enrolled."""
+        """Handle the enrolment of a host."""
         self._set_out({name: how for name, how in self._out.items() if name != host})
         self._exchange.add(JoinHost(host))
 
     def _set_out(self, out: dict[str, str]) -> None:
-        """Write down which hosts are not to be used: a new broker, and a resume, need to know."""
+        """Write which hosts must not be used: a new broker, and a resume, need this."""
         if out != self._out:
             self._out = out
-            with suppress(OSError):  # a full disk: they do not know it
+            with suppress(OSError):  # a full disk: they will not know it
                 self._replace(OUT_FILE, msgspec.json.encode(out))
 
     def _write_live(self, now: float) -> None:
@@ -151,11 +151,11 @@ class Grid:
             )
             for each in self._exchange.broker.hosts.statuses(now)
         }  # fmt: skip
-        with suppress(OSError):  # a full disk: the views show what was
+        with suppress(OSError):  # a full disk: the views show the former state
             self._replace(LIVE_FILE, msgspec.json.encode(LiveHostsFile(at, hosts)))
 
     def close(self) -> None:
-        """End: all hosts were told to."""
+        """Close the door, after all hosts were told to end."""
         (self._run_dir / LIVE_FILE).unlink(missing_ok=True)
         self.door.close()
 

@@ -159,7 +159,7 @@ def forget_lost_arguments(journal: Journal, state: DurableState) -> int:
 
 
 def forget_failures(journal: Journal, state: DurableState) -> int:
-    """Take the outcomes that are exceptions out of the journal; return how many there were.
+    """Remove the outcomes that are exceptions from the journal; return how many there were.
 
     Outcomes that a checkpoint covers stay: no parent asks for them.
     """
@@ -212,7 +212,7 @@ class BrokerShell:
         )
         self.broker = Broker(config, state, epoch=epoch, seed=settings.seed, consts=consts)
         self.broker.membership.agent_alive_at = time.monotonic()
-        # The last broker died after the end of the script: its peers must still be told.
+        # The last broker died after the end of the script: its processes must still be told.
         self.broker.ended = read_ended(self.journal)
         self.farewell_min_at = 0.0
         if self.broker.ended is not None:
@@ -234,7 +234,8 @@ class BrokerShell:
         if settings.options.grid or (Path(settings.run_dir) / "keys" / "enrolled").exists():
             self._open_door()  # hosts that were invited to an earlier broker may still be there
         self.launcher, self.halt_reported = True, False
-        self.is_left = False  # the launcher has ended, and other hosts wait for the next one
+        # set when the launcher has ended, and other hosts wait for the next one
+        self.is_left = False
         self.reported_at = 0.0
         self.reported, self.spoke_at = b"", 0.0
         self.output_bytes = self.output_durable = self.broker.state.output_bytes
@@ -267,7 +268,7 @@ class BrokerShell:
         )  # fmt: skip
 
     def say(self, text: str) -> None:
-        """Send the launcher a message for the user."""
+        """Send a message for the user to the launcher."""
         self._report(Report(note=text))
 
     def serve(self) -> int:
@@ -280,7 +281,7 @@ class BrokerShell:
             committed = self.wake in ready
             if committed:
                 os.eventfd_read(self.wake)
-                self._send_durable()  # first of all, because a process waits for it
+                self._send_durable()  # first, because a process waits for it
             if 0 in ready:
                 self._hear_launcher()
             now = time.monotonic()
@@ -344,7 +345,7 @@ class BrokerShell:
         self._send_durable()
 
     def _send_durable(self) -> None:
-        """Send what depends on turns that are on disk by now."""
+        """Send messages that depend on turns that are now on disk."""
         if self.committer.error is not None:
             raise self.committer.error
         committed = self.committer.committed
@@ -409,7 +410,7 @@ class BrokerShell:
             self.launcher = False
             if self.grid is None:
                 self.exchange.add(Interrupt(LAUNCHER_GONE))
-            else:  # a stop would end the agents of other hosts, which are to outlive the launcher
+            else:  # a stop would end the agents of other hosts, which must outlive the launcher
                 self.is_left = True
         for line in data.decode().splitlines():
             if line.startswith("stop"):

@@ -1,7 +1,8 @@
-"""The broker's end of its pipe to the launcher, which may be full for minutes: the launcher is stopped.
+"""The broker's end of its pipe to the launcher, which may be full for minutes if the launcher is stopped.
 
-What is for the user waits until there is room, and nothing is sent before it. Reports of progress are
-left out meanwhile, since each replaces the one before it. A line that did not fit whole is continued.
+Messages for the user wait until there is room, and nothing is sent before them. Reports of progress
+are left out meanwhile, because each replaces the one before it. A partly written line is continued
+later.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class ReportPipe:
         self.flush()
 
     def flush(self) -> bool:
-        """Send what waits, as far as there is room; return whether nothing waits any more."""
+        """Send waiting lines, as far as there is room; return whether none is left."""
         try:
             while self._unsent:
                 self._unsent = self._unsent[os.write(self._fd, self._unsent) :]
@@ -52,7 +53,7 @@ class ReportPipe:
         return True
 
     def finish(self) -> None:
-        """Wait until the launcher has taken all, or has ended."""
+        """Wait until the launcher has read everything, or has ended."""
         waiting = select.poll()
         waiting.register(self._fd, select.POLLOUT)
         while not self.flush():

@@ -1,4 +1,4 @@
-"""What is done for a run after all its processes have ended: last output, leftovers."""
+"""The steps after all processes of a run have ended: last output, leftovers."""
 
 from __future__ import annotations
 

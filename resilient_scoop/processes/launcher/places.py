@@ -59,7 +59,7 @@ class PlacesPart:
         self._missing_at: dict[str, float] = {}  # hosts that were there, unknown to a new broker
         self._ending = False
         self._computes_here = workers_here > 0
-        self._alone = ""  # the message that no host is left
+        self._alone = ""  # the last message that no host is left
         self.hosts: list[HostReport] = []
         self.fatal = 0
         self._renewals = 0  # of the present broker
@@ -81,7 +81,7 @@ class PlacesPart:
     def _tell(self, **command: Any) -> None:
         process = self._process
         if process is not None and process.stdin is not None:
-            with suppress(OSError):  # it is dead; its successor is told again
+            with suppress(OSError):  # it is dead; its successor gets the same commands
                 process.stdin.write(msgspec.json.encode(command) + b"\n")
                 process.stdin.flush()
 
@@ -91,7 +91,10 @@ class PlacesPart:
         return {each.name for each in self.hosts}
 
     def tell_hosts(self, states: Mapping[str, str], *, is_ending: bool = False) -> None:
-        """Pass on what the broker sees of the agents of hosts, which leave when the run ends."""
+        """Pass on the broker's reports about agents of other hosts.
+
+        At the end of the run these leave.
+        """
         now = time.monotonic()
         for host, state in states.items():
             before = self._states.get(host, "")
@@ -117,7 +120,7 @@ class PlacesPart:
         self._alone = alone
 
     def renew(self, renewals: int) -> None:
-        """Have agents get new tickets, if the broker has renewed its keys."""
+        """Give new tickets to agents, if the broker has renewed its keys."""
         if renewals > self._renewals:
             self._tell(renew=True)
         self._renewals = renewals
@@ -181,7 +184,7 @@ class PlacesPart:
         self._start_at = time.monotonic() + AGAIN_S
 
     def tick(self) -> None:
-        """Start it again, when that is due."""
+        """Start the process again, when that is due."""
         if self._process is None and time.monotonic() >= self._start_at:
             self.start()
 
@@ -203,7 +206,7 @@ class PlacesPart:
             self._ended(process)
 
     def _drain(self, process: subprocess.Popen[bytes], until: float) -> None:
-        """Hear its last reports until it has ended."""
+        """Read its last reports until it has ended."""
         assert process.stdout is not None, "it is a pipe"
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)

@@ -36,7 +36,8 @@ class SignalReceiver:
     ) -> None:
         self._hear = hear
         self._leave = leave
-        self._unheard_at: float | None = None  # since when a request to end waits for the loop
+        # time since which a request to end waits for the loop
+        self._unheard_at: float | None = None
         self._code = 0
         self._wake, self._theirs = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._theirs, warn_on_full_buffer=False)
@@ -50,7 +51,7 @@ class SignalReceiver:
         selector.register(self._wake, selectors.EVENT_READ, self._read)
 
     def _read(self) -> None:
-        """The loop has read the signals."""
+        """Handle signals in the loop."""
         self._unheard_at = None
         signal.setitimer(signal.ITIMER_REAL, 0)
         numbers = os.read(self._wake, 64)
@@ -68,7 +69,7 @@ class SignalReceiver:
             self._leave(self._code)
 
     def _look(self, _number: int, _frame: object) -> None:
-        """The time is over; act if the loop has not read the signal since."""
+        """Act after `STUCK_S` if the loop has not read the signal."""
         if self._unheard_at is not None and time.monotonic() - self._unheard_at >= STUCK_S:
             self._leave(self._code)
 

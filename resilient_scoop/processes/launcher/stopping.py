@@ -59,7 +59,7 @@ class StopLevel(IntEnum):
 
 
 class StopRequest(Enum):
-    """What changes it."""
+    """The requests that change the level."""
 
     GO_ON = auto()
     HAND_OVER = auto()  # a warning of the batch system, the time limit, `rscoop checkpoint`
@@ -119,7 +119,7 @@ def _file(run: RunDir) -> Path:
 
 
 class Stopping:
-    """What one launcher was asked for, and until when it waits.
+    """The requests to one launcher, and the deadlines of its waits.
 
     `tell` sends a line to the broker, `say` a message to the user.
     """
@@ -156,17 +156,17 @@ class Stopping:
         return self.level >= StopLevel.STOP
 
     def due_s(self, now: float) -> float:
-        """Return how long it is until something is to be done."""
+        """Return the seconds until something must be done."""
         return max(0.0, min(self.limit_at, inf if self.kill_at is None else self.kill_at) - now)
 
     def is_late(self, now: float) -> bool:
-        """Return whether everything is to be killed."""
+        """Return whether everything must be killed."""
         return self.kill_at is not None and now >= self.kill_at
 
     # --- what is asked for --------------------------------------------------------------------
 
     def hear(self, numbers: Iterable[int]) -> None:
-        """Take in signals."""
+        """Handle signals."""
         for number in numbers:
             if number in WARNINGS:
                 self._ask(StopRequest.HAND_OVER, signal.Signals(number).name, GRACE_S)
@@ -189,7 +189,7 @@ class Stopping:
             self.stop()
 
     def look_at_clock(self, now: float) -> None:
-        """Hand over if the time is over."""
+        """Hand over when the time limit is reached."""
         if now >= self.limit_at and self.limit is not None:
             self.limit_at = inf
             self._ask(StopRequest.HAND_OVER, "the time limit is near", self.limit.grace_s)
@@ -231,7 +231,7 @@ class Stopping:
     # --- results ---------------------------------------------------------------------
 
     def hear_report(self, report: Report) -> None:
-        """Take in the broker's progress with the last request."""
+        """Handle the broker's progress with the last request."""
         if report.ask != self.written.ask or self.written.over:
             return
         latest = HandoverReport(
@@ -262,7 +262,7 @@ class Stopping:
             self.say(f"{counted(report.saved, 'parent')} saved; the run continues")
 
     def end(self) -> None:
-        """The run ends: waits for checkpoints are over."""
+        """End all waits for checkpoints: the run ends."""
         if not self.written.over:
             self._write(msgspec.structs.replace(self.written, over=True))
 

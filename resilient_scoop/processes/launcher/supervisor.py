@@ -123,7 +123,7 @@ def launch(
 
 
 def _note_limit(run: RunDir) -> None:
-    """Have a resume take the limits of its shell, which the user may have raised for it."""
+    """Make a resume use the limits of its shell, which the user may have raised for it."""
     with contextlib.suppress(OSError):  # the disk is full: no limit of the shell helps
         run.limit_met.touch(mode=0o600)
 
@@ -151,7 +151,7 @@ class Launcher:
         self.view: JournalView | None = None
         self.errors: ErrorStream | None = None
         self.screen: ErrorStream | None = (
-            None  # for text that children of the script write to a terminal
+            None  # stream for text that children of the script write to a terminal
         )
         self.shown = ShownOutput(run.shown_file, sys.stdout.fileno())
         self.tail = OutputTail(self.shown.count)
@@ -311,7 +311,7 @@ class Launcher:
             self.selector.register(self.owner_fd, selectors.EVENT_READ, self._hear_owner)
 
     def _hear_owner(self) -> None:
-        """The program that opened this session has closed it, or has ended."""
+        """Handle the end of a session: its program has closed it, or has ended."""
         self.selector.unregister(self.owner_fd)
         self.handover.word = SESSION_CLOSED
         self.handover.stop()
@@ -428,7 +428,7 @@ class Launcher:
     def _tell_broker(self, line: str) -> None:
         process = self.broker.process
         if process is not None and process.stdin is not None:
-            with suppress(OSError):  # it is dead; its successor is told again
+            with suppress(OSError):  # it is dead; its successor gets the same requests
                 # Unbuffered: what a buffer keeps of a failed write makes its `close` fail, too.
                 os.write(process.stdin.fileno(), line.encode() + b"\n")
 
@@ -447,7 +447,8 @@ class Launcher:
         self._mind_silence(now)
         self.handover.look_at_clock(now)
         if self.handover.ends and not self.report.epoch and self.report.full:
-            self.handover.kill_at = now  # the broker still waits for disk space: nothing to save
+            # the broker still waits for disk space, so there is nothing to save
+            self.handover.kill_at = now
         if self.handover.is_late(now):
             self._kill_all()
 

@@ -38,7 +38,7 @@ WELL_S: Final = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What a process does: `T` stopped, `D` in the kernel, `R` computing, `S` asleep, `Z` ending."""
+    """The state of a process: `T` stopped, `D` in the kernel, `R` computing, `S` asleep, `Z` ending."""
 
     state: str
     cpu_s: float
@@ -79,7 +79,7 @@ class Watchdog:
         self._look_at_s, self._cpu_s = 0.0, -1.0
 
     def heard(self) -> None:
-        """It has reported."""
+        """Note that it has reported."""
         if self._seen:
             self.say(f"the {self.role} reports again")
         self.started()

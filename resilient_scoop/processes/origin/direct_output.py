@@ -1,4 +1,4 @@
-"""Text that the script writes past `sys.stdout`: what it printed before is displayed first.
+"""Text that bypasses the script's `sys.stdout`: text printed before is displayed first.
 
 Prints travel through the journal; child processes and `os.write(1, ...)` write to the descriptor, at
 once. Before they can, the script waits until the launcher has displayed what Python would have
@@ -51,7 +51,7 @@ class InOrder:
         self._shown = memoryview(memory).cast("Q")
 
     def wait(self, *, unflushed: bool = False) -> None:
-        """Wait until what was printed is displayed; `unflushed`: with what Python would still keep."""
+        """Wait until printed text is displayed; `unflushed`: also text that Python would still buffer."""
         output = self._output
         if not output.is_recorded:
             return  # a forked child, or the end after Ctrl-C

@@ -64,12 +64,12 @@ def say(text: str) -> None:
         errors.flush()
         if text.startswith("replay: "):
             errors.repeats = never  # from here on its output differs
-    with contextlib.suppress(OSError):  # it is closed
+    with contextlib.suppress(OSError):  # standard error is closed
         os.write(2, f"rscoop: {text}\n".encode("utf-8", "replace"))
 
 
 class Root:
-    """How the root future waits: by receiving."""
+    """The way in which the root future waits: it receives."""
 
     def __init__(self, session: Connection) -> None:
         self.session = session
@@ -88,7 +88,7 @@ class Root:
             if ready():
                 return True
         record, begun = self.session.record, self.session.record.read() is not None
-        record.idle()  # a death while it waits is not caused by the script
+        record.idle()  # the script does not cause a death while it waits
         parent = self.session.context.parent
         if parent is not None:
             record.reach(parent.calls.next + parent.history.next_observation)
@@ -337,7 +337,7 @@ def _last_things(session: Connection) -> None:
 
 
 def _halt_during_replay(session: Connection, why: str) -> None:
-    """Stop the run, without a change, if a replayed script failed before it repeated its earlier calls.
+    """Stop the run unchanged if a replayed script failed before it repeated its earlier calls.
 
     The cause is a change in its environment (a package, a file, a variable) or in its text. Nothing
     of this end is journaled, so that a resume in the right environment finds everything.

@@ -63,9 +63,9 @@ class Pieces:
         self._no = 0  # number of the next piece of the run
         self._piece = 0  # number of the next piece of this launcher
         self._unsaved: deque[tuple[Link, int]] = deque()  # where these pieces were read
-        self._asked_at = 0  # output of the script at its last read
+        self._asked_at = 0  # length of the script's output at its last read
         self._known: stdin_rest.KnownInput | None = None  # what the journal holds
-        self._is_over: bool | None = None  # whether nothing is read any more; None: not known yet
+        self._is_over: bool | None = None  # whether no more is read; None: not known yet
 
     def next(self) -> InputPiece:
         """Wait for the next piece and return it; a new one is sent to the journal."""

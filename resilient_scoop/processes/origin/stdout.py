@@ -109,7 +109,7 @@ class ScriptOutput(io.RawIOBase):
         self._kept = 0
 
     def flushed(self) -> None:
-        """The script has asked for a flush."""
+        """Handle a flush by the script."""
         self._flushed = self._seen
         if self._kept:
             self.end_block()
@@ -180,7 +180,7 @@ class ScriptOutput(io.RawIOBase):
         self._seen = max(self._seen, position)
 
     def _diverge(self, before: bytes, text: bytes) -> None:
-        """The script writes something else than before: from this line on, show all of it.
+        """Show all output from this line on, because the script writes something else than before.
 
         From here on it is recorded, so that the next replay expects it.
         """
@@ -200,7 +200,7 @@ class ScriptOutput(io.RawIOBase):
         self._session.machine.output_at = len(self._recorded)
 
     def finish(self) -> bool:
-        """Take in unflushed output; if the reader has ended, report it and return False."""
+        """Send unflushed output; if the reader has ended, report it and return False."""
         if self.text is None or self.text.closed:
             return True
         try:
@@ -212,7 +212,7 @@ class ScriptOutput(io.RawIOBase):
         return True
 
     def check_end(self) -> None:
-        """The script has ended: report if it has written less than before."""
+        """Report, at the end of the script, if it has written less than before."""
         if self.refusal is not None:
             raise self.refusal  # the script has caught it
         left = self._recorded[self._seen :]

@@ -1,7 +1,8 @@
 """The calls of places: each may block for seconds, so it has a thread; its result is an event.
 
-The machine has one call under way for a host, and one stop beside it, which bounds the threads. Calls
-that log in have threads of their own, so that looks and stops do not wait behind hosts that do not answer.
+The machine has one call in progress for a host, and one stop beside it, which limits the number of
+threads. Calls that log in have threads of their own, so that looks and stops do not wait behind
+hosts that do not answer.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ Asked = places.StartUnit | places.Look | places.Find | places.StopUnits
 
 
 class Share(msgspec.Struct, frozen=True):
-    """A host, and the workers that it is to have."""
+    """A host, and its number of workers."""
 
     host: Host
     workers: int | None  # None: as many as its cores, at most `limit`
@@ -56,7 +57,7 @@ class PlaceOfHost(msgspec.Struct, frozen=True, eq=False):
 
 
 class PlaceCalls:
-    """Carries out what the machine asks of places."""
+    """Makes the calls of places that the machine requests."""
 
     def __init__(self, hosts: Mapping[str, PlaceOfHost], make_ticket: MakeTicket) -> None:
         self._hosts = hosts
@@ -69,7 +70,7 @@ class PlaceCalls:
         self._lock = threading.Lock()
         self._asked: dict[
             str, places.StartUnit
-        ] = {}  # starts that have not reached their place yet
+        ] = {}  # starts that were not passed to their place yet
         self._under_way: dict[Future[places.Event | None], str] = {}  # with the host
         self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._over: SimpleQueue[HostAgentOver] = SimpleQueue()
@@ -109,7 +110,7 @@ class PlaceCalls:
             self._others.submit(self._renew, each)
 
     def _renew(self, mine: PlaceOfHost) -> None:
-        with suppress(PlaceError, OSError):  # the next start makes a ticket, too
+        with suppress(PlaceError, OSError):  # the next start makes a ticket anyway
             mine.place.renew(self._make_ticket(mine.place, mine.share))
 
     def _is_done(self, future: Future[places.Event | None]) -> None:
@@ -124,7 +125,7 @@ class PlaceCalls:
             os.eventfd_write(self.wake, 1)
 
     def over(self) -> list[HostAgentOver]:
-        """Return the agents that are over since the last call."""
+        """Return the agents that have ended since the last call."""
         found = []
         while not self._over.empty():
             found.append(self._over.get())
@@ -191,7 +192,7 @@ class PlaceCalls:
                 assert_never(action)
 
     def _start(self, action: places.StartUnit) -> places.Event | None:
-        """Make a ticket, which needs a login, and start; None if that was called off."""
+        """Make a ticket, which needs a login, and start; None if the start was withdrawn."""
         mine = self._hosts[action.host]
         failed = ticket = None
         try:

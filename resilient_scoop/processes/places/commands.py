@@ -29,8 +29,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 def event_of(line: bytes, jitter: float) -> places.Event | None:  # noqa: PLR0911 - a command each
     """Return the event that a line means; None for `renew`, which does not concern the machine.
 
-    Raises:
-        msgspec.MsgspecError: it is no command.
+    Raises: msgspec.MsgspecError: it is not a command.
     """
     command = msgspec.json.decode(line, type=Command)
     match command.what:

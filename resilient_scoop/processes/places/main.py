@@ -123,7 +123,7 @@ class PlacesShell:
             self._step(event)
 
     def _hear(self) -> None:
-        """Take in commands."""
+        """Handle commands."""
         for event in self._commands():
             self._step(event)
 
@@ -218,11 +218,11 @@ class PlacesShell:
         except BlockingIOError:
             return
         except BrokenPipeError:
-            self.is_over = True  # the launcher is gone
+            self.is_over = True  # the launcher has ended
 
 
 def shares(settings: PlacesSettings) -> dict[str, Share]:
-    """Return what each host is to have of the run's workers."""
+    """Return the number of workers of each host."""
     split = split_total(settings.workers, settings.hosts)
     return {
         host.name: Share(host, split.workers[host.name], split.limit) for host in settings.hosts
@@ -230,7 +230,7 @@ def shares(settings: PlacesSettings) -> dict[str, Share]:
 
 
 def serve(settings: PlacesSettings, make_place: MakePlace, make_ticket: MakeTicket) -> NoReturn:
-    """Serve the places of a run, and end the process, whatever its threads still wait for."""
+    """Serve the places of a run; then end the process, even if threads still wait."""
     hosts = {
         name: PlaceOfHost(make_place(share.host), share) for name, share in shares(settings).items()
     }

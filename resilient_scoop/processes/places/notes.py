@@ -76,7 +76,7 @@ def _ended(note: places.NeverCame | places.UnitEnded) -> str:
 
 
 def reason_of(host: str, why: str) -> str:
-    """Return what a place says of a host, which is named before it."""
+    """Return the reason that a place reports for a host; the text follows the host's name."""
     return why.removeprefix(f"{host}: ") or _UNSAID
 
 

@@ -1,4 +1,4 @@
-"""What the machine and the shell of a run's places need to know."""
+"""The settings of the machine and the shell of a run's places."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Start of the process that holds a run's places: how hosts are reached, and what agents are given."""
+"""Start of the process of a run's places: how hosts are reached, and what agents get."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def ssh_options(spec: grid.GridSpec, info: RunInfo) -> SshOptions:
 
 
 class _Tickets:
-    """Makes what an agent needs to enter the run."""
+    """Makes the tickets with which agents join the run."""
 
     def __init__(
         self, settings: ChildSettings, run: RunDir, spec: grid.GridSpec, info: RunInfo
@@ -84,7 +84,7 @@ class _Tickets:
         )
 
     def _addresses(self, place: ReachablePlace, host: Host) -> list[str]:
-        """Return where a host finds the broker, the best first."""
+        """Return the addresses at which a host finds the broker, the best first."""
         spec = self._spec
         place.connect()
         door = tickets.door_of(self._run.path, wait_s=DOOR_S)

@@ -1,7 +1,7 @@
 """The tags of units that may live, on disk: `RUN/units`, lines of JSON, each synced before it counts.
 
-The last line of a host counts. A line without a tag says that its unit has ended; it need not reach the
-disk. A torn last line was never acted upon, so it is dropped.
+The last line of a host counts. A line without a tag means that its unit has ended; it need not be
+durable. An incomplete last line had no effect yet, so it is dropped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class UnitsFile:
     """The tags of one run; its only writer."""
 
     def __init__(self, folder: Path) -> None:
-        """Read and compact what processes before this one have written."""
+        """Read and compact the lines of earlier processes."""
         self._path = folder / NAME
         self._tags = _read(self._path)
         self.found = tuple(self._tags.values())
@@ -61,7 +61,7 @@ class UnitsFile:
             if sync:
                 os.fsync(self._fd)
         except OSError:
-            os.ftruncate(self._fd, start)  # no later line joins a torn one
+            os.ftruncate(self._fd, start)  # no later line is joined with an incomplete one
             raise
         self._lines += 1
 
@@ -92,7 +92,7 @@ def _read(path: Path) -> dict[str, WrittenTag]:
         try:
             each = msgspec.json.decode(line, type=WrittenTag)
         except msgspec.MsgspecError:
-            continue  # torn
+            continue  # incomplete
         tags.pop(each.host, None)
         if each.tag:
             tags[each.host] = each

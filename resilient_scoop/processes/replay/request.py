@@ -51,7 +51,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Played(msgspec.Struct, frozen=True):
-    """The replay of one parent."""
+    """The result of the replay of one parent."""
 
     path: str
     name: str

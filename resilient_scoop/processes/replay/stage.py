@@ -299,7 +299,7 @@ def _place(file: str, line: int, function: str) -> SourceLine:
 def asked_of(
     view: JournalView, run: bytes, path: str, defines: dict[bytes, wire.Define]
 ) -> RecordedCalls:
-    """Return the calls of a parent, as recorded in the journal."""
+    """Return the recorded calls of a parent."""
     asked, prefix, after = RecordedCalls(path, defines), ids.log_prefix(run, path), None
     while page := view.read(Table.LOG, prefix, after, _PAGE_BYTES):
         for key, raw in page:

@@ -65,7 +65,7 @@ class SliceExecutor:
         self.session = session
         self.functions = functions
         self.where = where
-        self._unused: Context | None = None  # of a slice that has left it as it was made
+        self._unused: Context | None = None  # callable of a slice that has not changed it
 
     def run(self, pick: Callable[[], Work | None]) -> None:
         """Run slices until there is none, or until an item had to wait (the body of a greenlet)."""
@@ -128,7 +128,7 @@ class SliceExecutor:
         return True
 
     def _is_over(self, work: Work, index: int, *, prints: bool) -> bool:
-        """End a slice of which no item is left; return whether that is so (W4)."""
+        """End a slice if no item of it is left; return whether it was ended (W4)."""
         session, machine = self.session, self.session.machine
         session.record.idle()
         if prints:
@@ -144,7 +144,7 @@ class SliceExecutor:
         return True
 
     def _rest(self, work: Work, *, prints: bool) -> None:
-        """No item of a slice runs any more; `prints`: its function may have printed."""
+        """Finish a slice of which no item runs any more; `prints`: its function may have printed."""
         session = self.session
         session.record.idle()
         if prints:
@@ -298,7 +298,7 @@ class SliceExecutor:
                 self._end(context, loaded)
         except GreenletExit:
             raise
-        except BaseException as error:  # user code: whatever it raises is its outcome
+        except BaseException as error:  # user code: any exception is its outcome
             forked_children.end_if_child(error)
             if value is _NOT_LOADED:
                 self._refuse_missing(loaded, error)
@@ -369,7 +369,7 @@ class SliceExecutor:
                 self._end(context, loaded)
         except GreenletExit:
             raise
-        except BaseException as error:  # user code: whatever it raises is its outcome
+        except BaseException as error:  # user code: any exception is its outcome
             forked_children.end_if_child(error)
             if value is _NOT_LOADED:
                 self._refuse_missing(loaded, error)
@@ -416,7 +416,7 @@ class SliceExecutor:
             except BaseException as error:  # user code: a child is not tried again
                 forked_children.end_if_child(error)
                 raise
-            finally:  # the time between two tries is not the call's
+            finally:  # the time between two tries does not count for the call
                 if os.getpid() == self.session.machine.pid:
                     context.until, self.session.record.words[DEADLINE] = None, 0  # T2
 

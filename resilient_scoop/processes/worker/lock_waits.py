@@ -73,7 +73,7 @@ _FUTURES: Final = os.path.join(PACKAGE, "futures", "")  # noqa: PTH118 - compare
 
 
 class SuspendedTask(Protocol):
-    """A waiting task, and what it waits for."""
+    """A waiting task, and its condition."""
 
     @property
     def context(self) -> Context:
@@ -81,7 +81,7 @@ class SuspendedTask(Protocol):
 
     @property
     def ready(self) -> Callable[[], bool]:
-        """Says whether it can continue."""
+        """Returns whether it can continue."""
 
     @property
     def yields(self) -> bool:
@@ -117,7 +117,7 @@ class LockWaits:
         self._seen: tuple[Any, ...] = ()
         self._seen_at = 0.0
         self._sent_at = 0.0
-        self._stuck_at: float | None = None  # since when no task has continued
+        self._stuck_at: float | None = None  # time since which no task has continued
         self._spent_s, self._free_s = 0.0, FREE_S
         self._proc = Path(f"/proc/self/task/{threading.get_native_id()}")
         self._main = threading.get_ident()
@@ -274,7 +274,7 @@ class LockWaits:
         session.record.words[DEADLINE] = deadline
 
     def went_on(self) -> None:
-        """Another task has continued, and may have released a lock."""
+        """Note that another task has continued, and may have released a lock."""
         self.progress += 1
         self._delay_s = FIRST_S
         self._stuck_at = None
@@ -282,7 +282,7 @@ class LockWaits:
 
 def _is_tasks(frame: FrameType | None) -> bool:
     """Return whether a frame is in the task's own code (L1)."""
-    is_first = True  # no user code yet: our code runs
+    is_first = True  # no user code yet: only our code runs
     while frame is not None:
         file = frame.f_code.co_filename
         if file.startswith("<frozen importlib"):

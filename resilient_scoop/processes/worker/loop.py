@@ -115,7 +115,7 @@ class WorkerLoop:
                 return in_time
 
     def _continue(self, context: Context) -> None:
-        """An item that waited is executing again."""
+        """Note that an item that waited executes again."""
         session, work = self.session, context.work
         session.context = context
         assert work is not None, "a waiting item belongs to a slice"
@@ -127,7 +127,7 @@ class WorkerLoop:
             session.record.limit(context.until, session.reporter.tries(context.path, work))
 
     def _park(self, context: Context) -> None:
-        """The item waits (WL2); another greenlet continues the rest of its slice."""
+        """Park an item that waits (WL2); another greenlet continues the rest of its slice."""
         session, work = self.session, context.work
         assert work is not None, "a waiting item belongs to a slice"
         if not context.parked:
@@ -202,7 +202,7 @@ class WorkerLoop:
             self.executor.run(self._pick)
 
     def _pick(self) -> Work | None:
-        """Return the next slice for a running greenlet; None sends it back to the hub."""
+        """Return the next slice for a running greenlet; None ends the greenlet's work."""
         session, machine = self.session, self.session.machine
         now = self.looped_at = time.monotonic()
         if self._is_plain() and now - session.pumped_at <= FLUSH_S:

@@ -39,7 +39,7 @@ _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENO
 
 
 def say(text: str) -> None:
-    """Say something in the worker's log."""
+    """Write a message to the worker's log."""
     sys.stderr.write(f"rscoop: {text}\n")
     sys.stderr.flush()
 
@@ -64,7 +64,7 @@ def import_script(session: Connection, functions: Functions) -> None:
         forked_children.end_if_child(error)
         functions.script_error = error
         say(f"the script called sys.exit({error.code!r}) while a worker imported it")
-    except BaseException as error:  # user code: the script's top level
+    except BaseException as error:  # user code: the top level of the script
         forked_children.end_if_child(error)
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NO_ROOM:
             raise  # a limit of the system is reached: `processes.entry` reports it
