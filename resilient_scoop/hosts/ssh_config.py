@@ -12,6 +12,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,14 @@ _GLOBAL_KNOWN_HOSTS: Final = "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2
 _USER_KNOWN_HOSTS: Final = "~/.ssh/known_hosts ~/.ssh/known_hosts2"
 _KEY_NAMES: Final = ("id_ed25519", "id_ecdsa", "id_rsa")
 _INCLUDES_MAX: Final = 16
+_COMMAND: Final = "RscoopProxyCommand"
+"""A name that paramiko does not know: it would neither keep the order of settings nor `none` and `%n`."""
+_CERTIFICATE: Final = "certificate\x1f"
+_SEPARATOR: Final = "\x1f"
+"""Between the words of a setting, which may have spaces."""
+_SETTING: Final = re.compile(r"\s*(\w+)(?:\s*=\s*|\s+)(\S.*)")
+_WITH_VALUE: Final = ("host", "originalhost", "user", "localuser", "exec")
+_WITHOUT_VALUE: Final = ("all", "canonical", "final")
 _FAMILIES: Final = ("any", "inet", "inet6")
 
 
@@ -47,6 +56,7 @@ class Target(msgspec.Struct, frozen=True):
     known_hosts: tuple[str, ...]  # the user's files first; new keys go to the first
     accept_new: bool
     family: str = "any"
+    certificate_files: tuple[str, ...] = ()
 
     @property
     def who(self) -> str:
@@ -117,26 +127,102 @@ class SshConfig:
         )
 
 
-def _lines(path: Path, folder: Path, depth: int = 0) -> Iterator[str]:
-    """Yield the lines of a file, with the lines of included files at their position."""
+def _lines(path: Path, folder: Path, outer: str = "", depth: int = 0) -> Iterator[str]:
+    """Yield the lines of a file, with the lines of included files at their position.
+
+    `outer` are the criteria, as `Match` takes them, under which the file is included.
+    """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return
-    block = "Host *"
+    block = outer
     for line in text.splitlines():
-        word, _, rest = line.strip().replace("=", " ", 1).partition(" ")
-        if word.lower() in ("host", "match"):
-            block = line
-        if word.lower() != "include":
-            yield line
-            continue
-        if depth == _INCLUDES_MAX:
-            raise UsageError(f"{path} includes itself, {_INCLUDES_MAX} files deep; correct it")
-        for pattern in rest.replace('"', " ").split():
-            for each in _matching(pattern, folder):
-                yield from _lines(each, folder, depth + 1)
-                yield block  # what follows belongs to it again
+        keyword, value = _setting(line)
+        match keyword:
+            case "host" | "match":
+                inner = _criteria(keyword, value, path)
+                block = f"{outer} {inner}".strip()
+                is_plain = not outer and "final" not in inner.lower()
+                yield f"{keyword} {value}" if is_plain else f"Match {block}"
+            case "include":
+                if depth == _INCLUDES_MAX:
+                    raise UsageError(
+                        f"{path} includes itself, {_INCLUDES_MAX} files deep; correct it"
+                    )
+                for pattern in _words(value):
+                    for each in _matching(pattern, folder):
+                        yield from _lines(each, folder, block, depth + 1)
+                        yield (
+                            f"Match {block}" if block else "Host *"
+                        )  # what follows belongs to it again
+            case _:
+                yield _translated(keyword, value) if value else line
+
+
+def _translated(keyword: str, value: str) -> str:
+    """Return a line that paramiko reads as OpenSSH reads this one."""
+    match keyword:
+        case "proxycommand":
+            return f"{_COMMAND} :{value}"  # paramiko would remove quotes at both ends
+        case "userknownhostsfile" | "globalknownhostsfile":
+            return f"{keyword} {_SEPARATOR.join(_words(value))}"
+        case "certificatefile":  # it may be repeated, which paramiko knows of IdentityFile only
+            return f"IdentityFile {_CERTIFICATE}{' '.join(_words(value))}"
+        case _:
+            return f"{keyword} {value}"
+
+
+def _setting(line: str) -> tuple[str, str]:
+    """Return keyword and value of a line; commands keep what looks like a comment, as in OpenSSH."""
+    found = _SETTING.fullmatch(line)
+    if found is None:
+        return "", ""
+    keyword, value = found[1].lower(), found[2].strip()
+    if not keyword.endswith("command"):
+        value = _without_comment(value)
+    return keyword, value
+
+
+def _without_comment(value: str) -> str:
+    """Return a value up to a word that begins with `#`, outside of quotes."""
+    quote = ""
+    for index, char in enumerate(value):
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "\"'":
+            quote = char
+        elif char == "#" and (index == 0 or value[index - 1].isspace()):
+            return value[:index].rstrip()
+    return value
+
+
+def _words(value: str) -> list[str]:
+    try:
+        return shlex.split(value)
+    except ValueError:
+        return value.replace('"', " ").split()
+
+
+def _criteria(keyword: str, value: str, path: Path) -> str:
+    """Return a `Host` or `Match` line as criteria that can stand beside others.
+
+    Raises:
+        UsageError: one of them is of a kind that paramiko takes for fulfilled.
+    """
+    if keyword == "host":
+        return f"originalhost {','.join(_words(value))}"
+    words = iter(_words(value))
+    for word in words:
+        kind = word.lstrip("!").lower()
+        if kind in _WITH_VALUE:
+            next(words, "")
+        elif kind not in _WITHOUT_VALUE:
+            raise UsageError(
+                f"{path}: paramiko does not understand `Match {kind}`; let OpenSSH read the file (--ssh "
+                "system), or use another one (--ssh-config FILE)"
+            )
+    return re.sub(r"(?i)(^|\s)all(\s|$)", r"\1originalhost *\2", value)
 
 
 def _matching(pattern: str, folder: Path) -> list[Path]:
@@ -157,10 +243,10 @@ def _target(name: str, found: dict[str, str]) -> Target:
             ("userknownhostsfile", _USER_KNOWN_HOSTS),
             ("globalknownhostsfile", _GLOBAL_KNOWN_HOSTS),
         )
-        for word in found.get(key, usual).split()
+        for word in found.get(key, usual).split(_SEPARATOR if key in found else None)
         if word != "none"
     ]
-    jumps = found.get("proxyjump", "none")
+    jumps, command = _proxies(found, tokens)
     return Target(
         name=name,
         hostname=hostname,
@@ -170,12 +256,26 @@ def _target(name: str, found: dict[str, str]) -> Target:
         identity_files=_identity_files(found, tokens),
         identities_only=found.get("identitiesonly", "no").lower() == "yes",
         agent=_agent(found.get("identityagent", "SSH_AUTH_SOCK"), tokens),
-        jumps=() if jumps.lower() == "none" else tuple(re.split(r"\s*,\s*", jumps.strip())),
-        proxy_command=found.get("proxycommand", ""),
+        jumps=jumps,
+        proxy_command=command,
         known_hosts=tuple(files),
         accept_new=found.get("stricthostkeychecking", "").lower() == "accept-new",
+        certificate_files=tuple(
+            _expanded(word, tokens) for word in _listed(found, is_certificate=True)
+        ),
         family=_family(found.get("addressfamily", "any").lower()),
     )
+
+
+def _proxies(found: dict[str, str], tokens: dict[str, str]) -> tuple[tuple[str, ...], str]:
+    """Return jump hosts and the proxy command: of the two settings, the first in the files counts."""
+    kinds = [key for key in found if key in ("proxyjump", _COMMAND.lower())]
+    value = found[kinds[0]].removeprefix(":").strip() if kinds else "none"
+    if value.lower() == "none":
+        return (), ""
+    if kinds[0] == "proxyjump":
+        return tuple(re.split(r"\s*,\s*", value)), ""
+    return (), re.sub(r"%[%hnpr]", lambda match: tokens[match[0]], value)
 
 
 def _family(word: str) -> str:
@@ -185,10 +285,19 @@ def _family(word: str) -> str:
 
 
 def _identity_files(found: dict[str, str], tokens: dict[str, str]) -> tuple[str, ...]:
-    listed = found.get("identityfile")  # paramiko collects these into a list
+    listed = _listed(found, is_certificate=False)
     if listed:
         return tuple(_expanded(word, tokens) for word in listed if word.lower() != "none")
     return tuple(_expanded(f"~/.ssh/{name}", tokens) for name in _KEY_NAMES)
+
+
+def _listed(found: dict[str, str], *, is_certificate: bool) -> list[str]:
+    """Return the files of `IdentityFile`, or of `CertificateFile`; paramiko collects them into a list."""
+    return [
+        each.removeprefix(_CERTIFICATE)
+        for each in found.get("identityfile", ())
+        if each.startswith(_CERTIFICATE) == is_certificate
+    ]
 
 
 def _agent(word: str, tokens: dict[str, str]) -> str:
@@ -196,11 +305,12 @@ def _agent(word: str, tokens: dict[str, str]) -> str:
         return ""
     if word == "SSH_AUTH_SOCK":
         return os.environ.get("SSH_AUTH_SOCK", "")
-    if word.startswith("$"):
+    if re.fullmatch(r"\$(\w+|\{\w+\})", word):
         return os.environ.get(word.strip("${}"), "")
     return _expanded(word, tokens)
 
 
 def _expanded(word: str, tokens: dict[str, str]) -> str:
     text = re.sub(r"%[%\w]", lambda match: tokens.get(match[0], match[0]), word)
+    text = re.sub(r"\$\{(\w+)\}", lambda match: os.environ.get(match[1], match[0]), text)
     return str(Path(text).expanduser())

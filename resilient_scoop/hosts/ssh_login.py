@@ -10,6 +10,7 @@ authenticated (MaxStartups), with a chance that grows, and a jump host meets all
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import logging
 import socket
@@ -40,6 +41,8 @@ DEAD_AFTER_S: Final = 15
 """TCP_USER_TIMEOUT: bytes unacknowledged for this long end the connection; a keepalive does not."""
 WAIT_MAX_S: Final = 4.0
 _JUMPS_MAX: Final = 8
+_OPENSSH_KEY: Final = b"openssh-key-v1\0"
+_PEM_PART: Final = 2
 _FAMILIES: Final = {
     "any": socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF_INET6,
 }  # fmt: skip
@@ -367,44 +370,84 @@ def _authenticate(transport: paramiko.Transport, to: Target) -> None:
 
 
 def _keys(to: Target, stack: contextlib.ExitStack) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Yield keys in the order of OpenSSH: the agent's that are listed, its others, then those of files."""
     files = [Path(name) for name in to.identity_files if Path(name).is_file()]
     if to.agent:
         with contextlib.suppress(OSError, paramiko.SSHException):
             agent = _Agent(to.agent, 5.0)
             stack.callback(agent.close)
-            keys = [
-                key for key in agent.get_keys() if not to.identities_only or _is_listed(key, to)
-            ]
+            listed = {public_part(Path(name)) for name in to.identity_files}
+            keys = sorted(agent.get_keys(), key=lambda key: key.get_base64() not in listed)
             for key in keys:
-                yield f"the agent's {key.comment or key.get_name()}", lambda key=key: key  # type: ignore[misc]  # mypy does not infer a default argument
+                if key.get_base64() in listed or not to.identities_only:
+                    label = f"the agent's {key.comment or key.get_name()}"
+                    yield label, lambda key=key: key  # type: ignore[misc]  # mypy does not infer a default argument
     for file in files:
+        if _public_text(file):
+            continue  # it names a key of the agent
+        for certificate in [*map(Path, to.certificate_files), Path(f"{file}-cert.pub")]:
+            if certificate.is_file() and _is_certificate_of(certificate, file):
+                label = f"{file} with {certificate}"
+                yield label, lambda file=file, more=certificate: load_key(file, more)  # type: ignore[misc]  # mypy does not infer a default argument
         yield str(file), lambda file=file: load_key(file)  # type: ignore[misc]  # mypy does not infer a default argument
 
 
-def _is_listed(key: Any, to: Target) -> bool:
-    """Return whether an agent's key belongs to a file that the configuration lists."""
-    for name in to.identity_files:
-        with contextlib.suppress(OSError):
-            fields = Path(f"{name}.pub").read_text(encoding="utf-8", errors="replace").split()
-            if len(fields) > 1 and fields[1] == key.get_base64():
-                return True
-    return False
+def _is_certificate_of(certificate: Path, file: Path) -> bool:
+    """Return whether a certificate is that of a key: it has the numbers of the key."""
+    key, text = (base64.b64decode(each) for each in (public_part(file), _public_text(certificate)))
+    kind_bytes = 4 + int.from_bytes(key[:4])
+    return bool(key[kind_bytes:]) and key[kind_bytes:] in text
 
 
-def load_key(file: Path) -> Any:
-    """Load a private key, with the certificate beside it.
+def public_part(file: Path) -> str:
+    """Return the public part of a key in a file, in base64; empty if it cannot be found out.
+
+    It is in the file `.pub` beside it, or in the file itself: in plain text, in the unencrypted head of
+    OpenSSH's format, or as part of a key that can be loaded.
+    """
+    found = _public_text(Path(f"{file}.pub")) or _public_text(file)
+    if found:
+        return found
+    with contextlib.suppress(OSError, ValueError, TypeError, paramiko.SSHException):
+        lines = file.read_text(encoding="ascii", errors="replace").split("-----")
+        data = base64.b64decode("".join(lines[2].split())) if len(lines) > _PEM_PART else b""
+        if not data.startswith(_OPENSSH_KEY):
+            return str(load_key(file).get_base64())
+        message = paramiko.Message(data.removeprefix(_OPENSSH_KEY))
+        for _ in range(3):  # cipher, key derivation, its options
+            message.get_binary()
+        message.get_int()  # keys in the file
+        return base64.b64encode(message.get_binary()).decode()
+    return ""
+
+
+def _public_text(file: Path) -> str:
+    """Return the base64 of a file with a public key or a certificate; empty if it is none."""
+    with contextlib.suppress(OSError):
+        fields = file.read_text(encoding="utf-8", errors="replace").split(maxsplit=2)
+        if len(fields) > 1 and fields[0].startswith(("ssh-", "ecdsa-", "sk-")):
+            return fields[1]
+    return ""
+
+
+def load_key(file: Path, certificate: Path | None = None) -> Any:
+    """Load a private key, with a certificate if one is given.
 
     Raises:
         paramiko.PasswordRequiredException: it is encrypted.
         paramiko.SSHException, OSError, ValueError, TypeError: it cannot be read.
     """
     try:
-        return paramiko.PKey.from_path(file)
+        key = paramiko.PKey.from_path(file)
     except (TypeError, ValueError) as error:
         text = str(error).lower()
         if "password" in text or "encrypted" in text:
             raise paramiko.PasswordRequiredException(str(file)) from error
         raise
+    key.public_blob = None  # `from_path` takes a certificate that lies beside the key
+    if certificate is not None:
+        key.load_certificate(str(certificate))
+    return key
 
 
 @contextlib.contextmanager

@@ -103,6 +103,77 @@ def test_the_agent_is_that_of_the_environment_unless_the_configuration_names_one
     assert target(home, "IdentityAgent none").agent == ""
 
 
+def test_a_comment_may_follow_a_value_as_in_openssh(home: Path) -> None:
+    text = 'Host alice # the first\n User ann # her\n Port=2200 #x\nIdentityFile "~/a # b" # c\n'
+    found = target(home, text)
+    assert (found.user, found.port) == ("ann", 2200)
+    assert found.identity_files == (f"{home}/a # b",)
+    assert target(home, "User a#b").user == "a#b"
+    assert target(home, "ProxyCommand nc '# %h' # %p").proxy_command == "nc '# alice' # 22"
+
+
+def test_of_jump_hosts_and_a_proxy_command_the_first_counts(home: Path) -> None:
+    jump, command = "ProxyJump gate", "ProxyCommand nc %h"
+    assert target(home, f"{jump}\n{command}").jumps == ("gate",)
+    assert target(home, f"{jump}\n{command}").proxy_command == ""
+    assert target(home, f"{command}\n{jump}").proxy_command == "nc alice"
+    assert target(home, f"{command}\n{jump}").jumps == ()
+    of_all = f"Host alice\n{jump}\nHost *\n{command}"
+    assert target(home, of_all).jumps == ("gate",)
+    assert target(home, f"Host alice\nProxyCommand none\nHost *\n{jump}").jumps == ()
+
+
+def test_a_proxy_command_is_kept_but_for_its_tokens(home: Path) -> None:
+    text = '"/opt/my nc" %n %h %p %r %%h "~"'
+    assert target(home, f"HostName ws\nPort 7\nUser u\nProxyCommand {text}").proxy_command == (
+        '"/opt/my nc" alice ws 7 u %h "~"'
+    )
+
+
+def test_names_of_files_may_have_spaces_and_variables(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEYS", "/keys")
+    known = 'UserKnownHostsFile "~/my hosts" ${KEYS}/h\nGlobalKnownHostsFile "/a b"\n'
+    found = target(home, known + "IdentityFile ${KEYS}/k\nIdentityAgent ${KEYS}/agent")
+    assert found.known_hosts == (f"{home}/my hosts", "/keys/h", "/a b")
+    assert found.identity_files == ("/keys/k",)
+    assert found.agent == "/keys/agent"
+
+
+def test_certificates_are_listed_beside_keys(home: Path) -> None:
+    text = 'CertificateFile ~/a\nIdentityFile k\nCertificateFile "%d/b c"\n'
+    found = target(home, text)
+    assert found.certificate_files == (f"{home}/a", f"{home}/b c")
+    assert found.identity_files == ("k",)
+    usual = target(home, "CertificateFile ~/a")
+    assert usual.identity_files == target(home, "").identity_files
+
+
+@pytest.mark.parametrize("word", ["tagged vpn", "localnetwork 10.0.0.0/8", "!version 9*"])
+def test_a_condition_that_paramiko_takes_for_fulfilled_is_refused(home: Path, word: str) -> None:
+    with pytest.raises(UsageError, match=r"does not understand `Match \w+`.*--ssh\s+system"):
+        target(home, f"Match host alice {word}\nPort 1")
+
+
+@pytest.mark.parametrize(
+    ("block", "is_read"),
+    [
+        ("Host alice", True), ("Host a* !bob", True), ("Host bob", False), ("Match host bob", False),
+        ("Match all", True), ("Match final", True), ("Match final all", True), ("Match user ann", False),
+    ],
+)  # fmt: skip
+def test_an_included_file_holds_under_the_conditions_of_its_place(
+    home: Path,
+    block: str,
+    is_read: bool,  # noqa: FBT001
+) -> None:
+    (home / "more").write_text("Host *\nPort 99\n")
+    found = target(home, f"{block}\nInclude {home}/more\nHost *\nUser late")
+    assert found.port == (99 if is_read else 22)
+    assert found.user == "late"
+
+
 def test_included_files_are_read_at_their_position(home: Path) -> None:
     (home / ".ssh" / "conf.d").mkdir()
     (home / ".ssh" / "conf.d" / "1").write_text("Host alice\nPort 2201\nUser first\n")

@@ -17,6 +17,7 @@ import paramiko
 import pytest
 
 from resilient_scoop.errors import PlaceBusyError, PlaceError, PlaceRefusedError, SilentServerError
+from resilient_scoop.hosts import ssh_login
 from resilient_scoop.hosts.hostfile import Host
 from resilient_scoop.hosts.known_hosts import fingerprint
 from resilient_scoop.hosts.ssh import SshDoor
@@ -229,6 +230,65 @@ def agent_with_the_key(lab: Lab) -> Iterator[Path]:
 def test_an_agent_holds_an_encrypted_key(lab: Lab) -> None:
     with agent_with_the_key(lab):
         lab.door().connect()
+
+
+def test_the_key_of_an_agent_may_be_listed_by_its_private_or_its_public_file(lab: Lab) -> None:
+    with agent_with_the_key(lab):
+        lab.more += "\nIdentitiesOnly yes"
+        words = ["ssh-keygen", "-q", "-p", "-P", "secret", "-N", "secret", "-f", f"{lab.folder}/id"]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)  # in OpenSSH's format
+        lab.door().connect()  # the public part is read from the encrypted file
+        (lab.folder / "id").unlink()
+        (lab.folder / "only.pub").write_text(f"{lab.key.get_name()} {lab.key.get_base64()} ann\n")
+        lab.more += f"\nIdentityFile {lab.folder}/only.pub"
+        lab.door().connect()
+
+
+def test_listed_keys_of_an_agent_are_offered_first(lab: Lab) -> None:
+    with agent_with_the_key(lab) as path:
+        for number in range(3):
+            file = lab.folder / f"more{number}"
+            make_key().write_private_key_file(str(file))
+            environment = {**os.environ, "SSH_AUTH_SOCK": str(path)}
+            subprocess.run(["ssh-add", "-q", str(file)], env=environment, check=True)
+        lab.more += f"\nIdentityFile {lab.folder}/more2"
+        to = lab.config().target(Host(name="ws1", address="127.0.0.1"))
+        with contextlib.ExitStack() as stack:
+            keys = [load() for label, load in ssh_login._keys(to, stack) if "the agent's" in label]
+            found = [key.get_base64() for key in keys]
+        assert found[0] == ssh_login.public_part(lab.folder / "more2")
+        assert len(found) == 4
+
+
+def test_a_key_is_offered_with_its_certificates_and_then_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("ssh-keygen is not installed")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def keygen(*words: str) -> None:
+        subprocess.run(
+            ["ssh-keygen", "-q", *words], cwd=tmp_path, check=True, stdin=subprocess.DEVNULL
+        )
+
+    for name, kind in [("ca", "ed25519"), ("id", "ecdsa"), ("other", "ecdsa")]:
+        keygen("-t", kind, "-N", "", "-f", name)
+    for name in ("id", "other"):
+        keygen("-s", "ca", "-I", name, "-n", "ann", f"{name}.pub")
+    (tmp_path / "elsewhere").write_bytes((tmp_path / "id-cert.pub").read_bytes())
+    (tmp_path / "config").write_text(
+        f"IdentityFile {tmp_path}/id\nIdentityAgent none\n"
+        f"CertificateFile {tmp_path}/elsewhere\nCertificateFile {tmp_path}/other-cert.pub\n"
+    )
+    to = SshConfig(str(tmp_path / "config")).target(Host(name="ws1"))
+    with contextlib.ExitStack() as stack:
+        keys = [(label, load()) for label, load in ssh_login._keys(to, stack)]
+    file = f"{tmp_path}/id"
+    assert [label for label, _ in keys] == [
+        f"{file} with {tmp_path}/elsewhere", f"{file} with {file}-cert.pub", file,
+    ]  # fmt: skip
+    assert [key.public_blob is not None for _, key in keys] == [True, True, False]
 
 
 def test_only_listed_keys_of_an_agent_are_offered_when_the_configuration_requires_it(
