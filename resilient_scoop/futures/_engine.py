@@ -18,6 +18,7 @@ import msgspec
 from resilient_scoop.adapters.greenlets import GreenletExit
 from resilient_scoop.core.parent.severed import sever
 from resilient_scoop.errors import ScriptGuardError, UsageError
+from resilient_scoop.futures import _shared_files
 from resilient_scoop.futures._options import PLAIN
 from resilient_scoop.hashing import blake2b
 from resilient_scoop.identity import imported_values, process_settings, script_changes
@@ -37,7 +38,7 @@ from resilient_scoop.identity.meaning import Meaning
 from resilient_scoop.identity.purity import draws_nothing
 from resilient_scoop.payload import payload as codec
 from resilient_scoop.payload.files import size_of
-from resilient_scoop.processes import program_end, user_signals
+from resilient_scoop.processes import imported_files, program_end, user_signals
 from resilient_scoop.processes.here import Process
 from resilient_scoop.task_state import overlay
 from resilient_scoop.values.user_code import describe
@@ -238,6 +239,8 @@ def _define(
 ) -> Define:
     name = describe(function)
     body = codec.dumps(function, f"callable {name}", name)
+    imported_files.script_is_imported()
+    _shared_files.share(name, meaning.objects)
     values = overlay.values_of(meaning.references, meaning.objects)
     mark = blake2b(body, digest_size=16)
     mark.update(meaning.fingerprint + bytes([style]) + msgspec.msgpack.encode(options))

@@ -25,6 +25,8 @@ _HINTS: Final = {
     "_io.TextIOWrapper": "send the path and open the file inside the function",
     "_io.BufferedReader": "send the path and open the file inside the function",
     "_io.BufferedWriter": "send the path and open the file inside the function",
+    "_io.BufferedRandom": "send what it contains, or the path of a file, and open it inside the function",
+    "_csv.reader": "send the rows that it gives",
     "socket.socket": "send the address and connect inside the function",
     "memoryview": "send bytes(...) of it",
     "sqlite3.Connection": "send the path and connect inside the function",

@@ -50,7 +50,7 @@ def main() -> int:
     random_streams.install(settings.streams, settings.seed, lambda: context, tasks=False)
     try:
         user_script.prepare(settings.script)
-        user_script.import_for_workers(settings.script)
+        user_script.import_for_workers(settings.script, survey=True)
         whole = True
     except BaseException:  # user code: what was defined before the error is compared
         whole = False

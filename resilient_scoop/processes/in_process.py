@@ -25,7 +25,7 @@ from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.errors import RunBusyError, RunStoppedError
 from resilient_scoop.identity import imported_values, process_settings
 from resilient_scoop.payload import payload
-from resilient_scoop.processes import ignored_signals, starting, user_script
+from resilient_scoop.processes import ignored_signals, imported_files, starting, user_script
 from resilient_scoop.processes.connection import Connection
 from resilient_scoop.runs import json_text
 from resilient_scoop.runs.folder import KEPT_SCRIPT, RunDir, RunInfo
@@ -120,6 +120,7 @@ class InProcess:
             self.connection = Connection("origin", settings, node=PROGRAM, pid=os.getpid())
             undo.callback(self._disconnect)
             self._seat(say)
+            imported_files.script_is_imported(settings.run_dir)
             undo.pop_all()
 
     def _start_launcher(self, options: RunOptions) -> subprocess.Popen[bytes]:

@@ -7,6 +7,7 @@ the script's process do.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import types
@@ -14,12 +15,13 @@ from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Final, cast
 
 from resilient_scoop.identity import imported_values, process_settings
-from resilient_scoop.processes import main_guard, program, scoop_names
+from resilient_scoop.processes import imported_files, main_guard, program, scoop_names
 from resilient_scoop.processes.here import Process
 from resilient_scoop.task_state import locks, thread_locals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
     from importlib.abc import Loader
 
     from resilient_scoop.processes.starting import ScriptSpec
@@ -48,9 +50,12 @@ def run_as_main(spec: ScriptSpec) -> None:
     _execute(spec, closed=False)
 
 
-def import_for_workers(spec: ScriptSpec) -> None:
-    """Import the program, to define its functions and classes; its exceptions propagate."""
-    _execute(spec, closed=True)
+def import_for_workers(spec: ScriptSpec, *, survey: bool = False) -> None:
+    """Import the program, to define its functions and classes; its exceptions propagate.
+
+    Files are left whole (`imported_files`); with `survey`, no task follows.
+    """
+    _execute(spec, closed=True, around=imported_files.left_whole(survey=survey))
 
 
 def names_under_guard(spec: ScriptSpec) -> frozenset[str]:
@@ -64,7 +69,12 @@ def names_under_guard(spec: ScriptSpec) -> frozenset[str]:
         return frozenset()  # running it will report the error
 
 
-def _execute(spec: ScriptSpec, *, closed: bool) -> None:
+def _execute(
+    spec: ScriptSpec,
+    *,
+    closed: bool,
+    around: AbstractContextManager[None] | None = None,
+) -> None:
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     if not any(isinstance(finder, _OldName) for finder in sys.meta_path):
@@ -84,8 +94,11 @@ def _execute(spec: ScriptSpec, *, closed: bool) -> None:
         module.__dict__[main_guard.NAME_OF_CODE] = main_guard.SEEN
     if spec.module is not None:
         sys.argv[0] = found.path
-    exec(found.code, module.__dict__)  # noqa: S102 - the user's program
+    with around or contextlib.nullcontext():
+        exec(found.code, module.__dict__)  # noqa: S102 - the user's program
     imported_values.note()
+    if not closed:
+        imported_files.script_is_imported()
     if found.rest is not None:
         exec(found.rest, module.__dict__)  # noqa: S102 - the user's program
 

@@ -5,7 +5,8 @@
         journal/     what happened; recovery uses only this; large payloads in journal/blobs/
         payloads/    files of large arguments and results, written by workers
         logs/        logs of workers, agents and the launcher
-        sock/        local sockets (`transport.sockets` reaches them even if the path is long)
+        sock/        local sockets (`transport.sockets` reaches them even if the path is long), and a mark
+                     of the script (`processes.imported_files`)
         input.json   where the script's standard input ends, if known (`runs.stdin_rest`)
         lock         locked (flock) by the run's launcher while it is alive
         shown        how much of the script's output has been displayed

@@ -26,6 +26,7 @@ from resilient_scoop.counts import sized
 from resilient_scoop.errors import MeaningError, PicklingFailedError
 from resilient_scoop.identity.meaning import ABSENT_DIGEST, here_of
 from resilient_scoop.payload import codec
+from resilient_scoop.values import open_files
 from resilient_scoop.values.containers import copy_of, fill, is_container
 from resilient_scoop.values.hidden_state import may_have_state
 from resilient_scoop.values.user_code import is_user_code, is_user_module
@@ -53,6 +54,8 @@ class Overlay:
 class _Active:
     overlay: Overlay | None = None
     before: list[tuple[Any, str, Any]] = []  # noqa: RUF012 - one per process
+    moved: list[tuple[Any, int]] = []  # noqa: RUF012 - one per process
+    """Files, and their positions before."""
 
 
 def active() -> Overlay | None:
@@ -64,18 +67,15 @@ def activate(overlay: Overlay | None) -> None:
     """Activate an overlay instead of the present one (M1); None for the values of the imports."""
     if overlay is _Active.overlay:
         return
-    while _Active.before:
-        owner, name, value = _Active.before.pop()
-        if owner is None:
-            fill(*value)
-        else:
-            _put(owner, name, value)
+    _restore()
     _Active.overlay = overlay
     for home, value in () if overlay is None else _users_first(overlay.values):
         owner, name = _owner(home)
         if owner is not None:
             held = vars(owner).get(name, MISSING)
-            if is_container(held) and type(held) is type(value) and not is_users(owner):
+            if isinstance(value, open_files.FilePosition):
+                _move(held, value.position)
+            elif is_container(held) and type(held) is type(value) and not is_users(owner):
                 _Active.before.append((None, name, (held, copy_of(held))))
                 fill(held, value)
             elif value is not ABSENT:
@@ -84,6 +84,23 @@ def activate(overlay: Overlay | None) -> None:
             elif held is not MISSING:
                 _Active.before.append((owner, name, held))
                 _put(owner, name, MISSING)
+
+
+def _restore() -> None:
+    while _Active.moved:
+        open_files.move(*_Active.moved.pop())
+    while _Active.before:
+        owner, name, value = _Active.before.pop()
+        if owner is None:
+            fill(*value)
+        else:
+            _put(owner, name, value)
+
+
+def _move(file: Any, position: int) -> None:
+    before = open_files.position_of(file)
+    if before is not None and open_files.move(file, position):
+        _Active.moved.append((file, before))
 
 
 def _users_first(values: dict[str, Any]) -> Iterable[tuple[str, Any]]:
@@ -303,17 +320,9 @@ def values_of(references: Iterable[Reference], objects: dict[str, Any]) -> bytes
         if not home or (is_imported and _is_definition(objects[home])):
             continue
         value = objects[home]
-        if isinstance(value, ModuleType):
-            sent[home] = _Imported(value.__name__)
-            continue
-        if isinstance(value, BuiltinFunctionType) and isinstance(value.__self__, ModuleType):
-            sent[home] = _Replaced(value.__self__.__name__, value.__name__)
-            continue
-        if type(value) is threading.Event and value.is_set():
-            sent[home] = events.setdefault(id(value), _SetEvent())
-            continue
-        if type(value) in _TINY:
-            sent[home] = value
+        found = _replaced(value, events)
+        if found is not None or type(value) in _TINY:
+            sent[home] = value if found is None else found
             continue
         limit = SMALL_BYTES if is_imported else LARGE_BYTES
         known = shallow_bytes(value)
@@ -330,6 +339,20 @@ def values_of(references: Iterable[Reference], objects: dict[str, Any]) -> bytes
         else:
             sent[home] = _Unsent(_too_large(each.label, home, length, is_imported=is_imported))
     return _dumped(sent) if sent else b""
+
+
+def _replaced(value: Any, events: dict[int, _SetEvent]) -> Any:
+    """Return what is sent for a value that is not pickled itself, else None."""
+    if isinstance(value, ModuleType):
+        return _Imported(value.__name__)
+    if isinstance(value, BuiltinFunctionType) and isinstance(value.__self__, ModuleType):
+        return _Replaced(value.__self__.__name__, value.__name__)
+    if type(value) is threading.Event and value.is_set():
+        return events.setdefault(id(value), _SetEvent())
+    if open_files.is_mapped(value):
+        return open_files.MappedFile(value)
+    position = open_files.position_of(value) if open_files.is_file(value) else None
+    return None if position is None else open_files.FilePosition(position)
 
 
 def _dumped(values: dict[str, Any]) -> bytes:

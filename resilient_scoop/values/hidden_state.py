@@ -13,6 +13,8 @@ import threading
 from types import GeneratorType
 from typing import Any, Final
 
+from resilient_scoop.values.open_files import is_file, state_of_file
+
 _QUEUES: Final = (queue.Queue, queue.SimpleQueue)
 _SHARED: Final = "multiprocessing."
 _HASHES: Final = (
@@ -26,6 +28,8 @@ _HASHES: Final = (
     "_md5",
     "hmac",
 )
+_POSITIONS: Final = {"_csv": "line_num", "csv": "line_num", "pandas.io.parsers.readers": "_currow"}
+"""Modules of readers, and the attribute of a reader that tells its position."""
 _CONSTANTS: Final = frozenset({int, float, str, bool, type(None)})
 _HASH_BYTES: Final = 32
 """How much is read of a hash that has no size of its own (SHAKE)."""
@@ -41,23 +45,39 @@ def is_shared(kind: type) -> bool:
 
 def may_have_state(value: object) -> bool:
     """Return whether `state_of` looks into an object."""
-    return isinstance(value, (threading.Event, *_QUEUES)) or is_shared(type(value))
+    kind = type(value)
+    return (
+        isinstance(value, (threading.Event, GeneratorType, *_QUEUES))
+        or kind.__module__ in _POSITIONS
+        or is_shared(kind)
+        or is_file(value)
+    )
 
 
 def state_of(value: Any) -> bytes:
     """Return the state of an object; empty if it is as it was made, or not of the kinds known here.
 
     The kinds: events, queues, values shared by `multiprocessing`, views of memory, hash objects,
-    futures of `concurrent.futures`, SQLite's databases in memory, and generators.
+    futures of `concurrent.futures`, SQLite's databases in memory, generators, readers of CSV, and
+    open files.
     """
     if isinstance(value, threading.Event):
         return b"set" if value.is_set() else b""
     if isinstance(value, _QUEUES):
         return _count(value.qsize())
+    if is_file(value):
+        return state_of_file(value)
     kind = type(value)
     if is_shared(kind):
         return _shared(value, kind.__module__)
-    for state_of_kind in (_of_buffer, _of_hash, _of_future, _of_database, _of_generator):
+    for state_of_kind in (
+        _of_buffer,
+        _of_hash,
+        _of_future,
+        _of_database,
+        _of_generator,
+        _of_reader,
+    ):
         found = state_of_kind(value)
         if found:
             return found
@@ -109,6 +129,13 @@ def _of_generator(value: Any) -> bytes:
         return b""
     held = sorted((name, each) for name, each in frame.f_locals.items() if type(each) in _CONSTANTS)
     return f"at {frame.f_lasti} {held}".encode("utf-8", "surrogatepass")
+
+
+def _of_reader(value: Any) -> bytes:
+    """Return how many lines a reader of CSV has read; `_currow` is that of pandas in chunks."""
+    name = _POSITIONS.get(type(value).__module__)
+    found = None if name is None else getattr(value, name, None)
+    return _count(found) if isinstance(found, int) else b""
 
 
 def _count(number: int) -> bytes:

@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from resilient_scoop.adapters.canonical import Canon, module_name
 from resilient_scoop.hashing import blake2b
-from resilient_scoop.values import hidden_state, source, source_text
+from resilient_scoop.values import hidden_state, open_files, source, source_text
 from resilient_scoop.values.user_code import describe, is_user_code, version
 from resilient_scoop.values.user_modules import scope_of
 
@@ -204,6 +204,8 @@ class Describer:
         """Return the digest of a value, or None if it cannot be compared."""
         if is_opaque(value):
             return opaque(value, self._state(value))
+        if open_files.is_mapped(value):
+            return digest_of(b"mapped", open_files.mapping_of(value))
         if isinstance(value, ModuleType):
             self.holds_module(value)
             return digest_of(b"module", value.__name__.encode())

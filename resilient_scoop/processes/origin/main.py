@@ -28,6 +28,7 @@ from resilient_scoop.processes import (
     UNWRITTEN,
     forked_children,
     ignored_signals,
+    imported_files,
     kept_code,
     own_imports,
     program_end,
@@ -301,6 +302,7 @@ def _script(settings: ChildSettings) -> ScriptEnd:
     kept_code.install(settings.run_dir)
     own_imports.install()
     try:
+        imported_files.script_begins(settings.run_dir)
         user_script.prepare(settings.script)
         keep_by_value(user_script.names_under_guard(settings.script))
         user_script.run_as_main(settings.script)

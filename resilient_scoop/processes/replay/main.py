@@ -168,7 +168,7 @@ class ReplayRunner:
         # User code may fail; its items report what is missing.
         with contextlib.suppress(Exception, SystemExit):
             user_script.prepare(self.settings.script)
-            user_script.import_for_workers(self.settings.script)
+            user_script.import_for_workers(self.settings.script, survey=True)
         Process.importing = None
         state = read_state(self.view, self.settings.run)
         return [self._nested(state, path) for path in self.wanted.nested]

@@ -24,7 +24,7 @@ from resilient_scoop.identity import script_changes
 from resilient_scoop.identity.purity import args_plain
 from resilient_scoop.payload import payload
 from resilient_scoop.payload.missing import is_missing_module
-from resilient_scoop.processes import forked_children, ignored_signals, task_output
+from resilient_scoop.processes import forked_children, ignored_signals, imported_files, task_output
 from resilient_scoop.processes.connection import FLUSH_S, Context
 from resilient_scoop.processes.here import Process
 from resilient_scoop.task_state import (
@@ -133,6 +133,7 @@ class SliceExecutor:
         session.record.idle()
         if prints:
             task_output.end_lines()
+            imported_files.flush(Process.say)
         with session.turn():
             if index < work.stop and machine.stopping is None:
                 session.record.words[INDEX] = index
@@ -149,6 +150,7 @@ class SliceExecutor:
         session.record.idle()
         if prints:
             task_output.end_lines()
+            imported_files.flush(Process.say)
         with session.turn():
             session.machine.settle(work, time.monotonic())
             session.running = None

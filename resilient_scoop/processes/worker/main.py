@@ -17,6 +17,7 @@ from resilient_scoop.payload.missing import in_a_line
 from resilient_scoop.processes import (
     forked_children,
     ignored_signals,
+    imported_files,
     kept_code,
     own_imports,
     program_end,
@@ -59,6 +60,8 @@ def import_script(session: Connection, functions: Functions) -> None:
     thread_locals.importing(begins=True)
     try:
         user_script.prepare(spec)
+        if not session.settings.is_remote:
+            imported_files.wait_for_script(session.settings.run_dir)
         user_script.import_for_workers(spec)
     except SystemExit as error:
         forked_children.end_if_child(error)
