@@ -72,6 +72,7 @@ class Host:
         made.setsockopt(zmq.RECONNECT_IVL_MAX, RETRY_MS_MAX)
         made.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         made.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
+        made.setsockopt(zmq.HEARTBEAT_TTL, SILENCE_MS)
         made.connect(f"tcp://127.0.0.1:{self.door.port}")
         return made
 

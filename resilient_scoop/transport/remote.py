@@ -8,7 +8,9 @@ guard's answer.
 
 A connection that does not finish its handshake in `HANDSHAKE_MS` is closed, so that silent ones do not keep
 others out. Signs of life of ZMTP close connections whose other end has vanished; what that loses, the
-links send again (`core.link`).
+links send again (`core.link`). Only agents send them, with the time after which the broker closes a silent
+connection: libzmq (4.3.5) aborts the process if its timer for signs of life ends on a connection that was
+replaced (`ROUTER_HANDOVER`), had received more, and was then reset.
 """
 
 from __future__ import annotations
@@ -104,8 +106,6 @@ class RemoteRouter(Socket):
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         router.setsockopt(zmq.ROUTER_HANDOVER, 1)
         router.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-        router.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-        router.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
         router.bind(_EVICTION)  # before the keys: connections inside of the process have none
         router.setsockopt(zmq.IPV6, 1)
         router.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
@@ -233,6 +233,7 @@ class RemoteDealer(DealerSocket):
         dealer.setsockopt(zmq.CONNECT_TIMEOUT, _CONNECT_MS)
         dealer.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         dealer.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
+        dealer.setsockopt(zmq.HEARTBEAT_TTL, SILENCE_MS)
         self._monitor = dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
         self._monitor.setsockopt(zmq.LINGER, 0)
         dealer.setsockopt(zmq.IMMEDIATE, int(not self._keeps))

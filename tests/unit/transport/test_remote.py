@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import struct
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -10,6 +15,8 @@ import pytest
 import zmq
 
 from resilient_scoop.transport.remote import (
+    HEARTBEAT_MS,
+    SILENCE_MS,
     KeyPair,
     Parcel,
     RemoteDealer,
@@ -161,6 +168,105 @@ def test_a_connection_that_is_cut_is_closed_and_cannot_come_back(server: Server)
     assert server.hear(SILENT_S, until=lambda _: False) == []
     assert not server.router.send(routing, [b"secret"])
     client.close()
+
+
+class Relay:
+    """A network between a client and the server, which may lose everything or reset the connection."""
+
+    def __init__(self, port: int) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._to = port
+        self.is_cut = False
+        self.server: socket.socket
+        self.threads = [threading.Thread(target=self._accept)]
+        self.threads[0].start()
+
+    def _accept(self) -> None:
+        self._client, _ = self._listener.accept()
+        self.server = socket.create_connection(("127.0.0.1", self._to))
+        for one, other in ((self._client, self.server), (self.server, self._client)):
+            self.threads.append(threading.Thread(target=self._pass_on, args=(one, other)))
+            self.threads[-1].start()
+
+    def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := one.recv(65536):
+                if not self.is_cut:
+                    other.sendall(data)
+
+    def reset(self) -> None:
+        """End both connections, that to the server by a reset."""
+        self.server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        for each in (self._client, self.server):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RD)
+        for thread in self.threads:
+            thread.join(HEARD_S)
+        for each in (self._client, self.server, self._listener):
+            each.close()
+
+
+def connected(server: Server, port: int, keys: KeyPair, routing: bytes) -> zmq.Socket[bytes]:
+    """Return a connection under a routing id, as an agent has it."""
+    made: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+    for option, value in (
+        (zmq.LINGER, 0), (zmq.IDENTITY, routing), (zmq.CURVE_PUBLICKEY, keys.public),
+        (zmq.CURVE_SECRETKEY, keys.secret), (zmq.CURVE_SERVERKEY, server.keys.public),
+        (zmq.HEARTBEAT_IVL, HEARTBEAT_MS), (zmq.HEARTBEAT_TTL, SILENCE_MS),
+    ):  # fmt: skip
+        made.setsockopt(option, value)
+    made.connect(f"tcp://127.0.0.1:{port}")
+    return made
+
+
+def replace_connections_and_reset_them() -> None:
+    """Let connections be replaced by another with their name, send more, and be reset."""
+    server, keys = Server(), make_keys()
+    server.admitted.add(keys.public.decode())
+    ends = []
+    for number in range(8):
+        routing = b"%016d" % number
+        relay = Relay(server.router.port)
+        for port in (relay.port, server.router.port):
+            end = connected(server, port, keys, routing)
+            end.send(b"hello")
+            assert server.hear(HEARD_S)
+            ends.append(end)
+        ends[-2].send(b"late")
+        time.sleep(0.05)
+        relay.reset()
+        ends[-2].close()
+    server.hear(2 * HEARTBEAT_MS / 1000, until=lambda _: False)
+    for end in ends:
+        end.close()
+    server.router.close()
+    sys.stdout.write("alive\n")
+
+
+def test_a_connection_that_was_replaced_and_is_reset_does_not_end_the_broker() -> None:
+    command = f"from {__name__} import *; replace_connections_and_reset_them()"
+    done = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.stdout, done.returncode) == ("alive\n", 0), done.stderr
+
+
+def test_a_connection_whose_other_end_has_vanished_is_closed(server: Server) -> None:
+    keys = make_keys()
+    server.admitted.add(keys.public.decode())
+    relay = Relay(server.router.port)
+    client = RemoteDealer(f"tcp://127.0.0.1:{relay.port}", keys, server.keys.public, keeps=True)
+    client.send([b"hello"])
+    assert server.hear(HEARD_S)
+    server.hear(1.5 * HEARTBEAT_MS / 1000, until=lambda _: False)
+    relay.is_cut = True
+    from_server = relay.threads[2]
+    assert from_server.is_alive()
+    server.hear(2 * SILENCE_MS / 1000, until=lambda _: not from_server.is_alive())
+    assert not from_server.is_alive()
+    client.close()
+    relay.reset()
 
 
 def test_a_message_to_an_unknown_connection_is_reported(server: Server) -> None:
