@@ -213,8 +213,9 @@ def test_every_parent_is_replayed_at_every_wait_on_request(place: Place) -> None
     again = place.run(text)
 
     assert again.expect() == plain.out
-    assert ledger(place).count("main") > 3
-    assert ledger(place).count("deep") > 3
+    # At each wait: a result that is there before the script asks for it needs none.
+    assert ledger(place).count("main") > 1
+    assert ledger(place).count("deep") > 1
     works = [line for line in ledger(place) if line.startswith("work")]
     assert len(works) == 16  # nothing was computed twice
     assert "died" not in again.err

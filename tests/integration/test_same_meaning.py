@@ -772,8 +772,7 @@ if __name__ == "__main__":
 
 def test_a_refusal_names_the_difference_the_reason_and_the_cure_once(place: Place) -> None:
     expected = {
-        "cells": "CELLS: CELLS is a generator and cannot be sent: send list(...) of it, or set it at the "
-        "top level of the script, so that each worker has its own",
+        "cells": "CELLS: CELLS is a generator and cannot be sent: send list(...) of it",
         "table": "TABLE: TABLE is too large to be sent with the function (9.0 MB, at most 8.4 MB): pass it "
         "as an argument, or share it with shared.setConst",
         "box": "BOX: BOX['lock'] is a _thread.lock and cannot be sent: make it inside the function, or "
