@@ -386,11 +386,11 @@ def _place_here() -> _Place | None:
     return in_task
 
 
-class _Hooks:
+class _ExecutorHooks:
     are_set = False
 
 
 def _watch_the_end() -> None:
-    if not _Hooks.are_set:
-        _Hooks.are_set = True
+    if not _ExecutorHooks.are_set:
+        _ExecutorHooks.are_set = True
         threading._register_atexit(_note_end)  # type: ignore[attr-defined]  # noqa: SLF001 - as `concurrent.futures` does; it is not public

@@ -196,11 +196,11 @@ class _Prepared:
         if not _prepared or _prepared[-1].call != call or not _prepared[-1].holds():
             _prepared.clear()
             self._initializer(*self._initargs)
-            _prepared.append(_Made(call, _globals_set_by(self._initializer)))
+            _prepared.append(_SetGlobals(call, _globals_set_by(self._initializer)))
         return self.function(*args, **kwargs)
 
 
-class _Made(NamedTuple):
+class _SetGlobals(NamedTuple):
     """The globals that the last call of an initializer has set in this process."""
 
     call: tuple[str, bytes]
@@ -211,7 +211,7 @@ class _Made(NamedTuple):
         return all(home.get(name) is value for home, name, value in self.globals)
 
 
-_prepared: list[_Made] = []
+_prepared: list[_SetGlobals] = []
 """The last one in this process; empty before."""
 
 

@@ -49,7 +49,7 @@ _open: weakref.WeakSet[Session] = weakref.WeakSet()
 _lock: Final = threading.RLock()
 
 
-def _say(text: str) -> None:
+def _tell_user(text: str) -> None:
     """Send a message to the user."""
     stream = sys.stderr
     with contextlib.suppress(AttributeError, OSError, ValueError):  # no stream, or a closed one
@@ -102,7 +102,7 @@ class Session:
         """Returns the error of its calls if its run ends by itself."""
         self._closing = threading.Lock()
         self._process, self._run = _start(
-            run, self.workers, drawn, state_dir, _say, retry_failed=retry_failed
+            run, self.workers, drawn, state_dir, _tell_user, retry_failed=retry_failed
         )
         from resilient_scoop.futures import _options
         from resilient_scoop.futures._shared import SharedCalls
@@ -325,7 +325,7 @@ def _start(
     workers: int,
     seed: int | None,
     folder: str | os.PathLike[str] | None,
-    say: Callable[[str], None],
+    tell_user: Callable[[str], None],
     *,
     retry_failed: bool,
 ) -> tuple[InProcess, RunDir]:
@@ -346,7 +346,7 @@ def _start(
     with contextlib.ExitStack() as undo:
         if name is None:
             undo.callback(_remove, run)
-        process = InProcess(run, info, options, say)
+        process = InProcess(run, info, options, tell_user)
         undo.pop_all()
     return process, run
 
@@ -424,8 +424,8 @@ def _create(state: Path, name: str | None, workers: int, seed: int | None) -> Ru
 def _register(session: Session) -> None:
     """Have the session closed when the interpreter ends, and left alone by forked children."""
     with _lock:
-        if not _Hooks.are_set:
-            _Hooks.are_set = True
+        if not _SessionHooks.are_set:
+            _SessionHooks.are_set = True
             # As the standard library's executors: before threads can no longer be started.
             threading._register_atexit(_end_all)  # type: ignore[attr-defined]  # noqa: SLF001 - as `concurrent.futures` does; it is not public
             atexit.register(_end_all)
@@ -433,7 +433,7 @@ def _register(session: Session) -> None:
         _open.add(session)
 
 
-class _Hooks:
+class _SessionHooks:
     are_set = False
 
 

@@ -111,7 +111,7 @@ class Canon:
 
     def digest(self, obj: object, pickled_bytes: int = 0) -> bytes | None:
         """Return the value's digest (SIZE_BYTES); `pickled_bytes` is the size of its pickle."""
-        encoder = self._idle.pop() if self._idle else _Encoder(_Rules(*self._keys), _Sink())
+        encoder = self._idle.pop() if self._idle else _Encoder(_Rules(*self._keys), _HashSink())
         encoder.sink.start(_OUTPUT_MAX_BYTES + 8 * pickled_bytes)
         try:
             encoder.dump(obj)
@@ -143,7 +143,7 @@ class Canon:
             return None
 
 
-class _Sink:
+class _HashSink:
     """Hashes what the pickler writes; small output is hashed at once."""
 
     __slots__ = ("_first", "_hasher", "_left", "suspicious")

@@ -35,7 +35,7 @@ def current(module: str, name: str) -> str:
     return _NOW.get(module, module)
 
 
-class _Unpickler(pickle.Unpickler):
+class _RenamingUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         return super().find_class(current(module, name), name)
 
@@ -47,4 +47,4 @@ def load(data: bytes | memoryview, buffers: Any = ()) -> Any:
     except ModuleNotFoundError as error:
         if error.name not in _NOW:
             raise
-    return _Unpickler(io.BytesIO(data), buffers=buffers).load()
+    return _RenamingUnpickler(io.BytesIO(data), buffers=buffers).load()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from pathlib import Path
 
-SAY_S: Final = 60.0
+REPORT_S: Final = 60.0
 _SIGNAL: Final = signal.SIGRTMIN + 4
 _ANSWER_S: Final = 0.5
 _TAIL_BYTES: Final = 8192
@@ -50,6 +50,7 @@ def place(pid: int, log: Path) -> str:
 def describe(name: str, pid: int, log: Path, run_id: str) -> str:
     """Return the message of the agent."""
     return (
-        f"worker {name} (process {pid}) has been importing the script for {SAY_S:.0f} s{place(pid, log)}. "
+        f"worker {name} (process {pid}) has been importing the script for {REPORT_S:.0f} s"
+        f"{place(pid, log)}. "
         f"If the import hangs: stop the run, correct it, then `rscoop resume {run_id}`"
     )

@@ -137,7 +137,7 @@ class Block:
             except CheckpointUnusableError as error:
                 failures.append(error)
                 continue
-            self._say_fallen(failures, f"falling back to checkpoint {record.gen}")
+            self._report_fallen(failures, f"falling back to checkpoint {record.gen}")
             self._continue_from(at, block, record, loading)
             return state
         if failures or durable.known.get(block.key):
@@ -149,7 +149,7 @@ class Block:
     ) -> None:
         """Begin without a checkpoint: replay everything, if all of it is in the journal."""
         if at.parent.durable.can_begin(block):
-            self._say_fallen(failures, "all of the block is replayed")
+            self._report_fallen(failures, "all of the block is replayed")
             return
         why = (
             "; ".join(f"{each.what} {each.reason}" for each in failures) or "the journal lacks them"
@@ -165,9 +165,9 @@ class Block:
         _engine.block(at, lambda: False)
         raise GreenletExit
 
-    def _say_fallen(self, failures: list[CheckpointUnusableError], so: str) -> None:
+    def _report_fallen(self, failures: list[CheckpointUnusableError], so: str) -> None:
         for error in failures:
-            Process.say(f"{error}; {so}")
+            Process.tell_user(f"{error}; {so}")
 
     def _continue_from(
         self, at: Here, block: OpenBlock, record: Checkpoint, loading: Loading
@@ -200,7 +200,7 @@ class Block:
             changed = "is surrounded by code that has changed since its checkpoint was made"
         else:
             return
-        Process.say(f"replay: {self._title()} {changed}; its state is used as it was saved")
+        Process.tell_user(f"replay: {self._title()} {changed}; its state is used as it was saved")
 
     def _title(self) -> str:
         path = "" if self._at is None else f" of {self._at.parent.path}"
@@ -238,7 +238,7 @@ class Block:
                 raise
             if str(error) not in self._reported:
                 self._reported.add(str(error))
-                Process.say(f"{error}; the run continues without this checkpoint")
+                Process.tell_user(f"{error}; the run continues without this checkpoint")
         self._asked = asked
         self._pace.wrote(now, time.monotonic())
 

@@ -74,7 +74,7 @@ def command(*, run: RunDir, go_on: bool, no_wait: bool, timeout_s: float) -> int
         report = _wait(run, pidfd, before, timeout_s, ends=not go_on)
     finally:
         os.close(pidfd)
-    return _say(run, report, go_on=go_on)
+    return _print_result(run, report, go_on=go_on)
 
 
 def _wait_until_heard(run: RunDir, pid: int, number: int) -> None:
@@ -123,7 +123,7 @@ def _wait(
             )
 
 
-def _say(run: RunDir, report: HandoverReport, *, go_on: bool) -> int:
+def _print_result(run: RunDir, report: HandoverReport, *, go_on: bool) -> int:
     resume = f"to continue: rscoop resume {run.id}"
     then = "it continues" if go_on else f"it has stopped; {resume}"
     if not report.whole and not report.left:

@@ -184,15 +184,15 @@ def _print(reports: list[CheckupReport], warnings: list[str]) -> None:
         click.echo(GAP.join(line).rstrip())
     for report in reports:
         for finding in report.findings:
-            _say(f"{report.name}: {finding.text}", _COLORS[finding.level])
+            _print_colored(f"{report.name}: {finding.text}", _COLORS[finding.level])
     for warning in warnings:
-        _say(warning, _COLORS[Level.WARNING])
+        _print_colored(warning, _COLORS[Level.WARNING])
     bad = sum(not report.is_usable for report in reports)
     if bad:
         click.echo(f"\n{counted(bad, 'host')} of {len(reports)} cannot be used")
 
 
-def _say(text: str, color: str) -> None:
+def _print_colored(text: str, color: str) -> None:
     click.echo()
     for line in folded(text):
         click.echo(click.style(line, fg=color))

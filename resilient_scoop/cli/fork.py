@@ -143,7 +143,7 @@ class _ForkPoint(NamedTuple):
     gen: int | None  # of the checkpoint
 
 
-class _Made(NamedTuple):
+class _NamedCheckpoint(NamedTuple):
     name: str
     kept: Generation
 
@@ -210,7 +210,7 @@ def _at_call(run: RunDir, root: ParentFacts, text: str) -> Point:
     return point
 
 
-def _checkpoint(run: RunDir, root: ParentFacts, text: str, block: str | None) -> _Made:
+def _checkpoint(run: RunDir, root: ParentFacts, text: str, block: str | None) -> _NamedCheckpoint:
     """Return the selected checkpoint.
 
     Raises:
@@ -243,7 +243,7 @@ def _checkpoint(run: RunDir, root: ParentFacts, text: str, block: str | None) ->
             f"checkpoint {kept.gen} of block {name!r} needs results that were removed when "
             f"later checkpoints were made; there are {_known(root)}"
         )
-    return _Made(name, kept)
+    return _NamedCheckpoint(name, kept)
 
 
 def _known(root: ParentFacts) -> str:

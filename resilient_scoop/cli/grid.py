@@ -157,7 +157,7 @@ def crew(
         spec = _with_hosts(spec, hosts or spec.hosts, workers)
     named_here = [each.name for each in spec.hosts if _is_here(each)]
     shares = split_total(spec.workers, spec.hosts, dict.fromkeys(named_here, cores))
-    _say_shares(spec, shares)
+    _report_shares(spec, shares)
     # The rest is for hosts whose number of cores is not known yet.
     used = [each for each in spec.hosts if (shares.workers[each.name] != 0 and shares.limit != 0)
             or shares.workers[each.name]]  # fmt: skip
@@ -173,7 +173,7 @@ def crew(
     return Crew(here, total, spec)
 
 
-def _say_shares(spec: GridSpec, shares: Shares) -> None:
+def _report_shares(spec: GridSpec, shares: Shares) -> None:
     """Report how much of a total has no place, and which hosts get no worker."""
     if shares.missing:
         room = (spec.workers or 0) - shares.missing

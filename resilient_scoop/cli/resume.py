@@ -125,7 +125,7 @@ def command(  # noqa: PLR0913 - one parameter per option
         raise run.busy_error()
     notes = _restore(run, info, env, new_limits=new_limits)
     if dry_run:
-        _say(notes)
+        _note_all(notes)
         from resilient_scoop.cli.forecast import dry_run as show_forecast
 
         return show_forecast(
@@ -137,7 +137,7 @@ def command(  # noqa: PLR0913 - one parameter per option
         _conclude(run)
         note(f"run {run.id} has finished; its output: rscoop logs {run.id}")
         return 0
-    _say(notes)
+    _note_all(notes)
     verdict = decide(run, survey, reuse_changed, recompute_changed)
     _continue_input(run, info)
     resources = crew(grid, workers, hosts_before(run), info.workers)
@@ -173,7 +173,7 @@ def _restore(run: RunDir, info: RunInfo, env: tuple[str, ...], *, new_limits: bo
     try:
         _enter(run, info)
     except (UsageError, click.ClickException):
-        _say(notes)  # the directory may be the reason
+        _note_all(notes)  # the directory may be the reason
         raise
     return notes + changed_interpreter(info) + changed_versions(info)
 
@@ -186,7 +186,7 @@ def _continue_input(run: RunDir, info: RunInfo) -> None:
             note(problem)
 
 
-def _say(notes: list[str]) -> None:
+def _note_all(notes: list[str]) -> None:
     for text in notes:
         note(text)
 

@@ -538,11 +538,11 @@ class Agent:
         slot.start_at = now + REFUSED_AGAIN_S
         if slot.refused_at is None:
             slot.refused_at = now
-            self._say(CannotStart(slot.name, why))
+            self._write_note(CannotStart(slot.name, why))
         if full or self._others(slot) or self.stopping is not None:
             return
         if now - slot.refused_at > REFUSED_S_MAX:
-            self._say(ProcessesRefused(slot.role, why))
+            self._write_note(ProcessesRefused(slot.role, why))
             self.status = STOPPED
             self.stop("no room", now)
 
@@ -571,18 +571,18 @@ class Agent:
         reason = slot.killed_for or ("asked" if orderly else died)
         self._end(slot, _lost(slot, event, reason), now)
         if reason in ("crash", "oom") and slot.role == "worker":
-            self._say(Died(slot.role, slot.name, code, reason == "oom"))
+            self._write_note(Died(slot.role, slot.name, code, reason == "oom"))
         if freed:
-            self._say(Freed(slot.name))
+            self._write_note(Freed(slot.name))
         is_hasty = now - slot.started_at < HASTY_S and not (again or unfit or gets_on)
         slot.hasty = slot.hasty + 1 if is_hasty else 0
         slot.stillborn = 0 if flight.is_ready or orderly else slot.stillborn + 1
         if slot.stillborn >= STILLBORN_MAX:
-            self._say(Stillborn(slot.name, slot.stillborn, code, died == "oom"))
+            self._write_note(Stillborn(slot.name, slot.stillborn, code, died == "oom"))
             self.status = HOPELESS
             self.stop("cannot start", now)
         elif slot.role == "origin" and reason in ("crash", "oom"):
-            self._say(Died(slot.role, slot.name, code, reason == "oom"))
+            self._write_note(Died(slot.role, slot.name, code, reason == "oom"))
         slot.unfit = slot.unfit + 1 if unfit else 0
         self._plan(slot, event, now, unfit=unfit)
 
@@ -606,7 +606,7 @@ class Agent:
             wait_s = float(2 ** (slot.unfit - 1))
             slot.start_at = now + wait_s
             if slot.unfit > 1:
-                self._say(ImportFails(event.why, wait_s))
+                self._write_note(ImportFails(event.why, wait_s))
 
     def _is_unfit(self, slot: Slot) -> bool:
         """Return whether a worker that could not import the script need not be tried again.
@@ -650,7 +650,7 @@ class Agent:
             if self._is_late(slot, now):
                 if self.stopping == ENDED and flight.has_ended and not slot.late:
                     slot.late = True
-                    self._say(EndsLate(slot.name))
+                    self._write_note(EndsLate(slot.name))
                 self._kill(slot)
             elif self.stopping == ENDED and slot.role == "worker" and flight.on_cpu is not None:
                 if now >= self.abandon_at:  # its result is not wanted
@@ -713,10 +713,10 @@ class Agent:
             self._tell(self.ends.pop(peer))
         self._actions += [Forward(peer, frames) for peer, frames in relay.due(now, self._known)]
         if relay.is_full and not self._is_full_reported:
-            self._say(NotKept())
+            self._write_note(NotKept())
         self._is_full_reported = relay.is_full
         if relay.torn > self._torn_reported:
-            self._say(DamagedCopies(relay.torn - self._torn_reported))
+            self._write_note(DamagedCopies(relay.torn - self._torn_reported))
             self._torn_reported = relay.torn
 
     # --- looking ------------------------------------------------------------------------------
@@ -735,7 +735,7 @@ class Agent:
             is_long = flights[slot.name].starts_s > IMPORT_S
             if slot.role == "worker" and is_long and not slot.import_reported:
                 slot.import_reported = True
-                self._say(ImportIsLong(slot.name, slot.pid))
+                self._write_note(ImportIsLong(slot.name, slot.pid))
         if self.greeted:
             self._tell(wire.Alive(seen, [] if self.relay is None else list(self.relay.unreported)))
             if self.relay is not None:
@@ -748,11 +748,11 @@ class Agent:
         if state not in "Tt":
             slot.paused_s = 0.0
             if before >= PAUSED_S:
-                self._say(Continued(slot.name, slot.pid))
+                self._write_note(Continued(slot.name, slot.pid))
             return state not in "ZX"
         slot.paused_s += passed_s
         if before < PAUSED_S <= slot.paused_s:
-            self._say(Paused(slot.role, slot.name, slot.pid))
+            self._write_note(Paused(slot.role, slot.name, slot.pid))
         return False
 
     def _mind_own_pause(self, now: float) -> None:
@@ -761,19 +761,19 @@ class Agent:
             self.heard_at = now
         elif now - self.stepped_at > self.lease_s:
             self.heard_at += now - self.stepped_at
-            self._say(Slept(now - self.stepped_at))
+            self._write_note(Slept(now - self.stepped_at))
         self.stepped_at = now
 
     def _mind_silence(self, now: float) -> None:
         """End if there has been no broker for too long (G8)."""
         limit_s = self.config.orphan_timeout_s
         if limit_s is not None and self.stopping is None and now >= self.heard_at + limit_s:
-            self._say(Orphaned(now - self.heard_at))
+            self._write_note(Orphaned(now - self.heard_at))
             self.stop(ORPHANED, now)
 
     # --- talking ------------------------------------------------------------------------------
 
-    def _say(self, note: Note) -> None:
+    def _write_note(self, note: Note) -> None:
         self._actions.append(WriteNote(note))
 
     def _tell(self, message: wire.Up) -> None:

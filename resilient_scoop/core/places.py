@@ -687,7 +687,7 @@ class Places:
         for each in event.tags:
             slot = self.slots.get(each.host)
             if slot is None:
-                self._say(Unnamed(each.host))
+                self._show_note(Unnamed(each.host))
                 continue
             slot.enter(UnitEvent.RETURNED)
             slot.tag, slot.starts = each.tag, 1  # it may have ended
@@ -912,7 +912,7 @@ class Places:
         if slot.claims_at is not None and now - slot.claims_at >= REACH_S:
             if not slot.unreached_reported:
                 slot.unreached_reported = True
-                self._say(Unreached(slot.host, slot.has_come))
+                self._show_note(Unreached(slot.host, slot.has_come))
             self._doubt(slot, now, 0.0)
         elif now - slot.started_at >= BEGIN_S_MAX:
             self._doubt(slot, now, 0.0)
@@ -983,17 +983,17 @@ class Places:
             return
         self._unsure(slot, now, max(wait_s, FIND_S))
         slot.is_searched = True
-        self._say_once(slot, event.why)
+        self._show_note_once(slot, event.why)
 
     def _find_failed(self, slot: HostSlot, why: str, now: float, wait_s: float) -> None:
         slot.find_at = now + (self._find_wait_s(slot, 0.0) if self.stopping else wait_s)
         if slot.state is not PlaceState.RUNNING:
-            self._say_once(slot, why)
+            self._show_note_once(slot, why)
 
-    def _say_once(self, slot: HostSlot, why: str) -> None:
+    def _show_note_once(self, slot: HostSlot, why: str) -> None:
         if why != slot.reported and not self._is_unwanted(slot):
             slot.reported = why
-            self._say(CannotTell(slot.host, why))
+            self._show_note(CannotTell(slot.host, why))
 
     # --- the link -----------------------------------------------------------------------------
 
@@ -1039,7 +1039,7 @@ class Places:
             slot.why = slot.log = ""
         if slot.reported:
             slot.reported = ""
-            self._say(Came(slot.host))
+            self._show_note(Came(slot.host))
 
     def _lost(self, slot: HostSlot, now: float, jitter: float) -> None:
         """Handle a lost link: the agent may live (PL2), and the host may flap (PL6)."""
@@ -1053,7 +1053,7 @@ class Places:
             slot.losses, slot.quarantines = (), slot.quarantines + 1
             slot.quarantine_until = now + seconds
             if not self._is_unwanted(slot):
-                self._say(Quarantined(slot.host, LOSSES_MAX, seconds))
+                self._show_note(Quarantined(slot.host, LOSSES_MAX, seconds))
         self._unlinked(slot, now)
 
     def _unlinked(self, slot: HostSlot, now: float) -> None:
@@ -1101,10 +1101,10 @@ class Places:
         again_s = max(0.0, max(slot.start_at, slot.quarantine_until, place.start_at) - now)
         again_s = inf if self._is_hopeless() else again_s
         if is_failure and slot.why != slot.reported:
-            self._say(NeverCame(slot.host, slot.why, slot.log, again_s))
+            self._show_note(NeverCame(slot.host, slot.why, slot.log, again_s))
             slot.reported = slot.why
         elif slot.has_come and not slot.has_left and slot.why:
-            self._say(UnitEnded(slot.host, slot.why, slot.log, again_s))
+            self._show_note(UnitEnded(slot.host, slot.why, slot.log, again_s))
             slot.reported = slot.why
 
     def _drop(self, slot: HostSlot) -> None:
@@ -1136,7 +1136,7 @@ class Places:
         if first is not None and now < self.stop_at:
             return
         if first is not None:
-            self._say(NotStopped((first, *rest)))
+            self._show_note(NotStopped((first, *rest)))
         self._actions.append(EndPlaces())
         self.left = True
 
@@ -1152,7 +1152,7 @@ class Places:
             self._actions.append(GiveUp(have, wanted, self._missing()))
         elif now >= self.too_few_at:
             self.too_few_at = now + TOO_FEW_AGAIN_S
-            self._say(TooFew(have, wanted, self._missing(), self.give_up_at - now))
+            self._show_note(TooFew(have, wanted, self._missing(), self.give_up_at - now))
         self._is_refusal_new = False
 
     def _is_hopeless(self) -> bool:
@@ -1168,7 +1168,7 @@ class Places:
     def _missing(self) -> tuple[str, ...]:
         return tuple(host for host in self.slots if host not in self.have_come)
 
-    def _say(self, note: Note) -> None:
+    def _show_note(self, note: Note) -> None:
         self._actions.append(ShowNote(note))
 
     def _view(self, slot: HostSlot, now: float) -> HostView:

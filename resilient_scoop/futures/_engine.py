@@ -224,7 +224,7 @@ def _advise(function: Callable[..., Any], meaning: Meaning, took_s: float) -> No
     }
     largest = max(sizes, key=lambda home: sizes[home], default="")
     what = f" (most of it {largest.partition(':')[2]})" if largest else ""
-    Process.say(
+    Process.tell_user(
         f"checking what {name} refers to for changes takes {took_s:.1f} s before each call{what}; to "
         f"avoid that, share large data with shared.setConst, or pass it as an argument"
     )

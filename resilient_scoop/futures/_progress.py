@@ -241,7 +241,7 @@ def progress(
     if resume is not _NOTHING:
         _check_is_leaf(context)
     if work is None:
-        _say(session, context, None, _of_script(session, done, total, _short(label)))
+        _send(session, context, None, _of_script(session, done, total, _short(label)))
         return
     if resume is _NOTHING:
         with session.turn():
@@ -258,13 +258,13 @@ def progress(
             cost_s = time.monotonic() - began
             session.reporter.hold_off(context.path, work, context.index, began + cost_s / _SHARE)
     message = _of_item(session, context, work, (done, total), kept, _short(label))
-    _say(session, context, work, message)
+    _send(session, context, work, message)
 
 
-def _say(session: Connection, context: Context, work: Work | None, message: Progress) -> None:
+def _send(session: Connection, context: Context, work: Work | None, message: Progress) -> None:
     with session.turn():
         now = time.monotonic()
-        if session.reporter.say(context.path, work, context.index, message, now):
+        if session.reporter.put(context.path, work, context.index, message, now):
             session.pump()
 
 

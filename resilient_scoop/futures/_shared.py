@@ -67,7 +67,7 @@ _STRICT: Final = (
 )
 
 
-class _Made(NamedTuple):
+class _SentCall(NamedTuple):
     """The values of a call that are sent."""
 
     define: Define
@@ -166,7 +166,7 @@ class SharedFuture(DeliveredFuture[T]):
     _own_condition: threading.Condition | None = None
     pending: dict[Any, None] | None = None
     """Futures of its executor that are not done: it is one of them until it is done."""
-    made: _Made | None = None  # if the outcome may come from the history
+    made: _SentCall | None = None  # if the outcome may come from the history
     is_given_up = False  # this process has asked to cancel it
     number = index = 0
 
@@ -299,7 +299,7 @@ class SharedCalls:
         self._closed: BaseException | None = None
         known = machine.callables.known
         self.parent = Parent(
-            ids.SHARED, machine.root, True, Process.policy, Process.say,  # noqa: FBT003 - positions, as `Parent` has them
+            ids.SHARED, machine.root, True, Process.policy, Process.tell_user,  # noqa: FBT003 - positions, as `Parent` has them
             lambda fn: known[fn].name if fn in known else fn.hex(),
         )  # fmt: skip
         self._at = _engine.Here(session, session.context, self.parent)
@@ -349,7 +349,7 @@ class SharedCalls:
             if pending is not None:
                 pending[future] = None
                 future.pending = pending
-            if not self._open(future, _Made(define, digests, payloads, files, arg)):
+            if not self._open(future, _SentCall(define, digests, payloads, files, arg)):
                 future.note_done()
                 self._check()
             self._made_count += 1
@@ -357,7 +357,7 @@ class SharedCalls:
             self.pumping.wait_for(lambda: self.refusal() is not None or not _engine.has_enough(at))
         return future
 
-    def _open(self, future: SharedFuture[Any], made: _Made) -> bool:
+    def _open(self, future: SharedFuture[Any], made: _SentCall) -> bool:
         """Make a call for a future; return False if another thread has closed this."""
         session, parent = self.session, self.parent
         with session.turn():
@@ -388,7 +388,7 @@ class SharedCalls:
         made = self._made_count
         return max(0, made - len(self._waiting)), made
 
-    def _open_again(self, future: SharedFuture[Any], made: _Made) -> None:
+    def _open_again(self, future: SharedFuture[Any], made: _SentCall) -> None:
         """Make a call that an earlier attempt canceled, as the next equal one (SH3)."""
         future.made = None
         error: BaseException | None = None
@@ -396,7 +396,7 @@ class SharedCalls:
             if made.files:  # which are removed with the canceled call
                 with self._lock:
                     digests, payloads, files = _engine.encode(self._at, made.define, [made.arg])
-                made = _Made(made.define, digests, payloads, files, made.arg)
+                made = _SentCall(made.define, digests, payloads, files, made.arg)
             if not self._open(future, made):
                 error = self._closed
         except Exception as failed:  # user code runs during pickling

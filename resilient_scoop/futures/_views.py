@@ -230,17 +230,17 @@ class Overdue:
             for future, _ in claimed:
                 listeners.discard(future)
         if late and is_strict:
-            self._say_strict()
+            self._report_strict()
         if claimed:
             calls = _shared.here()
             assert calls is not None, "this is the script's process"
             for _, run in claimed:
                 calls.run(run)
 
-    def _say_strict(self) -> None:
+    def _report_strict(self) -> None:
         if not self._is_reported:
             self._is_reported = True
-            Process.say(
+            Process.tell_user(
                 "callbacks of futures are due, and the main thread waits for something else: with "
                 "--strict they run only when it waits for futures; wait for the futures themselves, or "
                 "run without --strict"

@@ -56,17 +56,17 @@ class GuardianLine(msgspec.Struct, frozen=True):
     died: bool = False  # of "over": it did not end in order
 
 
-class AgentOver(msgspec.Struct, frozen=True):
+class EndedAgent(msgspec.Struct, frozen=True):
     """An agent and all its processes have ended, as its guardian has noticed."""
 
     agent: str  # hexadecimal
     died: bool
 
 
-HearOver = Callable[[AgentOver], None]
+HearOver = Callable[[EndedAgent], None]
 
 
-def ignored(_over: AgentOver) -> None:
+def ignored(_over: EndedAgent) -> None:
     """Ignore the report."""
 
 
@@ -113,7 +113,7 @@ class Conversation:
             if report is not None:
                 self._take(report)
         if report is not None and report.state == "over" and _is_hex(report.agent):
-            self._hear_over(AgentOver(report.agent, report.died))
+            self._hear_over(EndedAgent(report.agent, report.died))
 
     def _take(self, report: GuardianLine) -> None:
         if self._state is UnitState.STARTING and report.state == "running":

@@ -35,7 +35,7 @@ _MISSING: Final = object()
 
 def fingerprint(function: Callable[..., Any]) -> bytes:
     """Return the fingerprint (16 bytes) of a callable's code and of what it holds."""
-    return _Survey(function).digest()
+    return _SurveyV1(function).digest()
 
 
 def is_user_code(obj: Any) -> bool:
@@ -57,7 +57,7 @@ def _is_user_module(name: str) -> bool:
     return "site-packages" not in file and "dist-packages" not in file
 
 
-class _Survey:
+class _SurveyV1:
     """Everything that a callable's meaning depends on, numbered in order of first visit."""
 
     def __init__(self, root: object) -> None:

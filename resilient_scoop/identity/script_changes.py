@@ -47,7 +47,7 @@ def searching(setting: Setting | None) -> Iterator[None]:
         sys.path[:] = before
 
 
-class _Base:
+class _WorkerBase:
     environ: dict[bytes, bytes] = {}  # noqa: RUF012 - one per process
     search_path: list[str] = []  # noqa: RUF012 - one set for the process
     arguments: list[str] = []  # noqa: RUF012 - one set for the process
@@ -60,29 +60,29 @@ def note(variables: dict[str, ContextVar[Any]] | None = None) -> None:
 
     `variables` are the context variables of the user's modules, by home.
     """
-    _Base.environ, _Base.search_path = dict(os.environb), list(sys.path)
-    _Base.arguments = list(sys.argv)
+    _WorkerBase.environ, _WorkerBase.search_path = dict(os.environb), list(sys.path)
+    _WorkerBase.arguments = list(sys.argv)
     process_settings.note(variables or {})
 
 
 def changes() -> Setting | None:
     """Return the changes since `note`; None if there are none."""
-    base = _Base
+    base = _WorkerBase
     same = sys.path == base.search_path and sys.argv == base.arguments
     version = process_settings.version()
     if same and base.known_at == version:
         return base.known
-    if not _Base.search_path:
+    if not _WorkerBase.search_path:
         return None  # nothing was recorded: not a process of a run
-    now, then = dict(os.environb), _Base.environ
+    now, then = dict(os.environb), _WorkerBase.environ
     environ: dict[bytes, bytes | None] = {
         name: value for name, value in now.items() if then.get(name) != value
     }
     environ.update(dict.fromkeys(then.keys() - now.keys()))
-    moved = [] if sys.path == _Base.search_path else list(sys.path)
-    arguments = [] if sys.argv == _Base.arguments else [str(each) for each in sys.argv]
+    moved = [] if sys.path == _WorkerBase.search_path else list(sys.path)
+    arguments = [] if sys.argv == _WorkerBase.arguments else [str(each) for each in sys.argv]
     more = process_settings.pickled()
     changed = bool(environ or moved or arguments or more)
     found = Setting(dict(sorted(environ.items())), moved, arguments, more) if changed else None
-    _Base.known, _Base.known_at = found, version if same else -1
+    _WorkerBase.known, _WorkerBase.known_at = found, version if same else -1
     return found

@@ -265,7 +265,7 @@ def unpack_backup(source: Path, manifest: BackupManifest, folder: Path) -> None:
     journal.close(clean=True)
 
 
-class _Files(Protocol):
+class _BackupFiles(Protocol):
     def open(self, name: str) -> BinaryIO: ...
 
 
@@ -293,7 +293,7 @@ class _Tar:
 
 
 @contextmanager
-def _opened(source: Path) -> Iterator[_Files]:
+def _opened(source: Path) -> Iterator[_BackupFiles]:
     if source.is_dir():
         yield _Folder(source)
         return
@@ -307,7 +307,7 @@ def _opened(source: Path) -> Iterator[_Files]:
 
 
 @contextmanager
-def _member(source: Path, files: _Files, name: str) -> Iterator[BinaryIO]:
+def _member(source: Path, files: _BackupFiles, name: str) -> Iterator[BinaryIO]:
     try:
         file = files.open(name)
     except (KeyError, FileNotFoundError) as error:
@@ -318,7 +318,7 @@ def _member(source: Path, files: _Files, name: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def _small(source: Path, files: _Files, name: str) -> bytes:
+def _small(source: Path, files: _BackupFiles, name: str) -> bytes:
     with _member(source, files, name) as file:
         return file.read(_MANIFEST_BYTES_MAX)
 

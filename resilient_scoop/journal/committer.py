@@ -52,7 +52,7 @@ class CanCommit(Protocol):
         """Write all changes or none, durably."""
 
 
-class _Turn(NamedTuple):
+class _QueuedTurn(NamedTuple):
     number: int
     changes: list[Change]
     size_bytes: int
@@ -73,7 +73,7 @@ class Committer:
         self._wake = wake
         self._upkeep = upkeep
         self._upkeep_at = inf if upkeep is None else 0.0
-        self._turns: deque[_Turn] = deque()
+        self._turns: deque[_QueuedTurn] = deque()
         self._changed = threading.Condition()
         self._forced = 0  # waiting turns that must not be delayed
         self._changes = 0
@@ -124,7 +124,7 @@ class Committer:
                 raise self._error
             if self._closing or (self._turns and turn <= self._turns[-1].number):
                 raise InvariantError(f"turn {turn} was put out of order or after the end")
-            self._turns.append(_Turn(turn, changes, size_bytes, forced, time.monotonic()))
+            self._turns.append(_QueuedTurn(turn, changes, size_bytes, forced, time.monotonic()))
             self._forced += forced
             self._changes += len(changes)
             self._queued_bytes += size_bytes
@@ -142,7 +142,7 @@ class Committer:
         quick = self._mean_s <= HERE_S_MAX and self._queued_bytes <= HERE_BYTES_MAX
         return quick and not (self._busy or self._full or self._closing)
 
-    def _commit_here(self, group: list[_Turn]) -> None:
+    def _commit_here(self, group: list[_QueuedTurn]) -> None:
         try:
             self._commit(group)
         except JournalFullError:
@@ -223,14 +223,14 @@ class Committer:
             self._busy = False
             self._changed.notify_all()
 
-    def _commit(self, group: list[_Turn]) -> None:
+    def _commit(self, group: list[_QueuedTurn]) -> None:
         changes = [change for turn in group for change in turn.changes]
         if changes:
             began = time.monotonic()
             self._journal.commit(changes)
             self._mean_s += (time.monotonic() - began - self._mean_s) / 8
 
-    def _next_group(self) -> list[_Turn] | None:
+    def _next_group(self) -> list[_QueuedTurn] | None:
         """Wait until turns are due and return them, oldest first.
 
         Returns an empty list when it is time for the upkeep, and None at the end. The two
@@ -271,7 +271,7 @@ class Committer:
             or time.monotonic() - oldest.put_at >= HOLD_S
         )
 
-    def _take(self) -> list[_Turn]:
+    def _take(self) -> list[_QueuedTurn]:
         """Return the turns for one transaction; they stay queued until it is committed."""
         group = [self._turns[0]]
         if self._full:
@@ -286,7 +286,7 @@ class Committer:
             group.append(turn)
         return group
 
-    def _done(self, group: list[_Turn]) -> None:
+    def _done(self, group: list[_QueuedTurn]) -> None:
         with self._changed:
             for turn in group:
                 self._turns.popleft()

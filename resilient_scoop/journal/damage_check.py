@@ -221,7 +221,7 @@ def _check_records(
 
     results = blobs.parent / result_files.FOLDER
     kept = BlobStore(blobs.parent / STATES) if states else None
-    files = _Files(store.blobs, kept, results, depth >= Depth.CONTENTS)
+    files = _NamedFiles(store.blobs, kept, results, depth >= Depth.CONTENTS)
     for table in Table:
         try:
             for key, value in records(store, table):
@@ -230,7 +230,7 @@ def _check_records(
             report.problem(f"reading on is not possible: {error}", table)
 
 
-def _check_state(payload: bytes, files: _Files) -> None:
+def _check_state(payload: bytes, files: _NamedFiles) -> None:
     """Check the file of a checkpoint, if it has one."""
     if files.states is None:
         return
@@ -240,7 +240,7 @@ def _check_state(payload: bytes, files: _Files) -> None:
         (files.states.read if files.contents else files.states.look)(ref)
 
 
-class _Files(NamedTuple):
+class _NamedFiles(NamedTuple):
     """The folders of the files that records name."""
 
     blobs: BlobStore
@@ -250,7 +250,7 @@ class _Files(NamedTuple):
 
 
 def _check_record(
-    table: Table, key: bytes, value: memoryview, files: _Files, report: _Report
+    table: Table, key: bytes, value: memoryview, files: _NamedFiles, report: _Report
 ) -> None:
     report.records += 1
     try:

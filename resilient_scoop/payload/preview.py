@@ -74,7 +74,7 @@ class _Names(type):
         return cls.__name__
 
 
-class _Unpickler(pickle.Unpickler):
+class _StubUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Return a safe type, or a stub with this name."""
         if name in _SAFE.get(module, ()):
@@ -105,10 +105,10 @@ def peek(payload: bytes) -> Any:
         return Unshown("<travels by value>")
     try:
         if payload[0] == tags.PICKLE[0]:
-            return _Unpickler(io.BytesIO(payload)).load()
+            return _StubUnpickler(io.BytesIO(payload)).load()
         if payload[0] == tags.BUFFERS[0]:
             head, buffers = codec.take_apart(memoryview(payload))
-            return _Unpickler(io.BytesIO(bytes(head)), buffers=buffers).load()
+            return _StubUnpickler(io.BytesIO(bytes(head)), buffers=buffers).load()
     except Exception as error:  # noqa: BLE001 - stubs need not fit what a pickle of user code does
         return Unshown(f"<cannot be shown: {type(error).__name__}>")
     return Unshown("<large: kept in a file>")

@@ -146,7 +146,7 @@ class Connection:
         self.beat_at = 0.0
         self._files: dict[str, dict[tuple[int, int], bytes]] = {}  # files by parent, call and item
         self.on_stop: Callable[[], None] | None = None
-        self.say_stuck: Callable[[], None] | None = None  # called by the deputy, in its turn
+        self.report_stuck: Callable[[], None] | None = None  # called by the deputy, in its turn
         self.look_idle: Callable[[], None] | None = None  # called by the deputy, outside of turns
         self.is_waiting = False  # the script's main thread waits for outcomes
         self._closed = threading.Event()
@@ -307,8 +307,8 @@ class Connection:
                 running = self.running
                 if running is not None:
                     self.machine.settle(running, time.monotonic())
-                if self.say_stuck is not None:
-                    self.say_stuck()
+                if self.report_stuck is not None:
+                    self.report_stuck()
                 self.pump()
             finally:
                 self._lock.release()

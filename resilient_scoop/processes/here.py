@@ -35,7 +35,7 @@ class Process:
 
     session: Connection | None = None
     policy: Policy = Policy()
-    say: Callable[[str], None] = print
+    tell_user: Callable[[str], None] = print
     importing: str | None = None  # path of the script, while a worker imports it
     refusal: str | None = None  # why futures can no longer be used here
     audit: ItemWatch | None = None

@@ -99,7 +99,7 @@ class InProcess:
     """One open session."""
 
     def __init__(
-        self, run: RunDir, info: RunInfo, options: RunOptions, say: Callable[[str], None]
+        self, run: RunDir, info: RunInfo, options: RunOptions, tell_user: Callable[[str], None]
     ) -> None:
         self.run = run
         self.info = info
@@ -119,7 +119,7 @@ class InProcess:
             self._await_hold()
             self.connection = Connection("origin", settings, node=PROGRAM, pid=os.getpid())
             undo.callback(self._disconnect)
-            self._seat(say)
+            self._seat(tell_user)
             imported_files.script_is_imported(settings.run_dir)
             undo.pop_all()
 
@@ -164,7 +164,7 @@ class InProcess:
             raise self.run.busy_error()
         raise RunStoppedError(self.run.id, self._why(output))
 
-    def _seat(self, say: Callable[[str], None]) -> None:
+    def _seat(self, tell_user: Callable[[str], None]) -> None:
         """Wait until the broker has granted this process the script's calls."""
         connection = self.connection
         machine = connection.machine
@@ -184,7 +184,7 @@ class InProcess:
         root, task = machine.root, machine.root_task
         assert root is not None, "it was waited for"
         assert task is not None, "it comes with the root"
-        parent = Parent(ids.ROOT, root, task.replay, Policy(), say)
+        parent = Parent(ids.ROOT, root, task.replay, Policy(), tell_user)
         with connection.turn():
             machine.parents[ids.ROOT] = connection.context.parent = parent
 

@@ -42,14 +42,14 @@ _THEIRS: Final = (
 )
 
 
-def install(say: Callable[[str], None] | None = None, *, shadow: bool = False) -> None:
+def install(tell_user: Callable[[str], None] | None = None, *, shadow: bool = False) -> None:
     """Answer imports of `scoop` from now on; with `shadow`, even if SCOOP is installed."""
     found = next((each for each in sys.meta_path if isinstance(each, _ScoopNames)), None)
     if found is None:
-        found = _ScoopNames(say)
+        found = _ScoopNames(tell_user)
         sys.meta_path.insert(0, found)
-    elif say is not None:
-        found.say = say
+    elif tell_user is not None:
+        found.tell_user = tell_user
     found.shadow = shadow or found.shadow
 
 
@@ -62,8 +62,8 @@ def is_foreign() -> bool:
 class _ScoopNames:
     """Finds the modules that stand in for those of SCOOP."""
 
-    def __init__(self, say: Callable[[str], None] | None) -> None:
-        self.say = say
+    def __init__(self, tell_user: Callable[[str], None] | None) -> None:
+        self.tell_user = tell_user
         self._has_spoken = False
         self.shadow = os.environ.get(VARIABLE, "0") not in ("", "0")
 
@@ -113,9 +113,9 @@ class _ScoopNames:
             self._speak(_THEIRS.format(folders[0]))
 
     def _speak(self, text: str) -> None:
-        if self.say is not None and this_process.IS_ORIGIN and not self._has_spoken:
+        if self.tell_user is not None and this_process.IS_ORIGIN and not self._has_spoken:
             self._has_spoken = True
-            self.say(text)
+            self.tell_user(text)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """Return None: Python makes the module."""

@@ -35,7 +35,7 @@ def prepare(spec: ScriptSpec) -> None:
     locks.install()
     thread_locals.install()
     process_settings.install()
-    scoop_names.install(Process.say)
+    scoop_names.install(Process.tell_user)
     os.chdir(spec.cwd)
     if not sys.flags.safe_path:
         del sys.path[0]  # the entry that `-m` added for our own entry point

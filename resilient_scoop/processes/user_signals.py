@@ -55,7 +55,7 @@ _due: dict[int, Callable[..., Any]] = {}  # signals, and the handlers that user 
 _own: set[int] = set()  # SIGINT, if this process has sent it to itself
 
 
-class _State:
+class _SignalState:
     is_open = False  # the main thread waits, and the wait may be interrupted
     is_child = False
     was_interrupted: Callable[[], bool] = staticmethod(lambda: False)
@@ -71,7 +71,7 @@ def install(was_interrupted: Callable[[], bool]) -> None:
     `was_interrupted` is called before each SIGINT; it says whether the SIGINT is that of the run,
     and may prepare for it.
     """
-    _State.was_interrupted = staticmethod(was_interrupted)
+    _SignalState.was_interrupted = staticmethod(was_interrupted)
     for name, function in (("signal", _signal), ("getsignal", _getsignal)):
         setattr(signal, name, functools.wraps(getattr(signal, name))(function))
     _default_int_handler.__module__ = "_signal"  # it represents the present handler
@@ -94,12 +94,12 @@ class _Caught:
 
     def __call__(self, number: int, frame: types.FrameType | None) -> None:
         """Handle a signal that user code handles."""
-        if _State.is_child or not _is_ours(frame):
+        if _SignalState.is_child or not _is_ours(frame):
             _deliver(number, self.handler, frame)
             return
         _due[number] = self.handler
-        if _State.is_open:
-            _State.is_open = False
+        if _SignalState.is_open:
+            _SignalState.is_open = False
             raise _BrokenOffError
 
 
@@ -185,10 +185,10 @@ def _is_ours(frame: types.FrameType | None) -> bool:
 
 def _deliver(number: int, handler: Callable[..., Any], frame: types.FrameType | None) -> None:
     _due.pop(number, None)
-    if number == signal.SIGINT and not _State.is_child:
+    if number == signal.SIGINT and not _SignalState.is_child:
         own = number in _own
         _own.discard(number)
-        if not _State.was_interrupted() and not own:
+        if not _SignalState.was_interrupted() and not own:
             ignored_signals.note()
             return
     handler(number, frame)
@@ -226,8 +226,8 @@ def _look(_number: int, frame: types.FrameType | None) -> None:
     """Check whether due signals can be delivered now."""
     if not _is_ours(frame):
         deliver_due()
-    elif _due and _State.is_open:
-        _State.is_open = False
+    elif _due and _SignalState.is_open:
+        _SignalState.is_open = False
         raise _BrokenOffError
 
 
@@ -237,16 +237,16 @@ def breakable(wait: Callable[[], T]) -> T | None:
     Only for the main thread, and not nested.
     """
     try:
-        _State.is_open = True
+        _SignalState.is_open = True
         return wait()
     except _BrokenOffError:
         return None
     finally:
-        _State.is_open = False
+        _SignalState.is_open = False
 
 
 def become_child() -> None:
     """Deliver everything at once from now on: this process is a forked child."""
-    _State.is_child = True
-    _State.is_open = False
+    _SignalState.is_child = True
+    _SignalState.is_open = False
     _due.clear()

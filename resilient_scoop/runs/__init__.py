@@ -9,7 +9,7 @@
     print(run.outcome("0.3[17]").value())
 
 Nothing here changes a run. Live runs can be read as well as ended ones: each reading sees the
-journal at one moment, and does not block the run. Only `Outcome.value` runs code of yours, because
+journal at one moment, and does not block the run. Only `ItemOutcome.value` runs code of yours, because
 it unpickles a result; so read only runs that you trust, as with any pickle.
 """
 
@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from resilient_scoop.runs.events import Event
     from resilient_scoop.runs.items import Item
-    from resilient_scoop.runs.reading import Function, Outcome, Run, Status, list_runs, open_run
+    from resilient_scoop.runs.reading import Function, ItemOutcome, Run, Status, list_runs, open_run
 
-__all__ = ["Event", "Function", "Item", "Outcome", "Run", "Status", "list_runs", "open_run"]
+__all__ = ["Event", "Function", "Item", "ItemOutcome", "Run", "Status", "list_runs", "open_run"]
 
 _HOMES: Final = {"Event": "events", "Item": "items"}
 

@@ -96,7 +96,7 @@ class RemainingTime:
         return took_s * (1 - share) / seen
 
 
-class _Sink:
+class _ScreenStream:
     """One stream, written at once and completely, also if its descriptor is non-blocking."""
 
     def __init__(self, stream: BinaryIO | TextIO, *, keeps: bool) -> None:
@@ -188,9 +188,9 @@ class Display:
         quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._out = _Sink(stream_out, keeps=True)
-        self._err = _Sink(stream_err, keeps=False)
-        self._out.full = self._say_full
+        self._out = _ScreenStream(stream_out, keeps=True)
+        self._err = _ScreenStream(stream_err, keeps=False)
+        self._out.full = self._report_full
         self._run_id = run_id
         self._tty = tty
         self._quiet = quiet
@@ -215,7 +215,7 @@ class Display:
             self._hidden_until = self._clock() + DRAW_EVERY_S
         self._redraw()
 
-    def _say_full(self) -> None:
+    def _report_full(self) -> None:
         self.note(
             "no space left for the script's standard output: it waits until there is room; nothing is lost"
         )

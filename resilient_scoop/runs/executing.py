@@ -13,7 +13,7 @@ from typing import Final
 
 from resilient_scoop import ids
 from resilient_scoop.adapters.flight_record import FlightRecord
-from resilient_scoop.adapters.import_stack import SAY_S as IMPORT_SAY_S
+from resilient_scoop.adapters.import_stack import REPORT_S as IMPORT_REPORT_S
 from resilient_scoop.counts import sized
 
 _ENTRY: Final = "resilient_scoop.processes.entry"
@@ -51,7 +51,7 @@ class ExecutingProcess:
         if self.needed_bytes:
             need = "the journal" if self.name == "broker" else sized(self.needed_bytes)
             return f"{self.who} waits until the disk has space for {need}"
-        if self.imports_s > IMPORT_SAY_S:
+        if self.imports_s > IMPORT_REPORT_S:
             return (
                 f"{self.who} has been importing the script for {self.imports_s:.0f} s; where it is: "
                 f"`rscoop logs --worker {self.name}`; if it hangs: stop the run, correct the import, resume"

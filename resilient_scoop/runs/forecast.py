@@ -70,7 +70,7 @@ class ForecastReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(slots=True)
-class _Made:
+class _ResultRun:
     """Results of consecutive items of a batch, made by the same code."""
 
     start: int
@@ -81,8 +81,8 @@ class _Made:
 
 
 @dataclass(slots=True)
-class _Call:
-    made: list[_Made] = field(default_factory=list)
+class _ForecastCall:
+    made: list[_ResultRun] = field(default_factory=list)
     known: Intervals = field(default_factory=Intervals)  # items of `made`
     renewed: Intervals = field(default_factory=Intervals)
 
@@ -91,7 +91,7 @@ class _Call:
         self.drop(item.start, stop)
         failed = frozenset(item.start + at for at in item.failed)
         each_s = item.spent_s / len(item.values) if item.spent_s >= 0 and item.values else -1.0
-        self.made.append(_Made(item.start, stop, item.fingerprint, failed, each_s))
+        self.made.append(_ResultRun(item.start, stop, item.fingerprint, failed, each_s))
         self.known.add(item.start, stop)
 
     def drop(self, start: int, stop: int) -> None:
@@ -106,7 +106,7 @@ class _Call:
                 (max(each.start, stop), each.stop),
             ):
                 if low < high:
-                    kept.append(_Made(low, high, each.fingerprint, each.failed, each.each_s))
+                    kept.append(_ResultRun(low, high, each.fingerprint, each.failed, each.each_s))
         self.made = kept
 
 
@@ -137,7 +137,7 @@ class Forecast(LogVisitor):
         self.state = state
         self.changed = changed  # fingerprints whose results are not kept
         self.retry_failed = retry_failed
-        self.calls: dict[tuple[str, int], _Call] = {}
+        self.calls: dict[tuple[str, int], _ForecastCall] = {}
         self.functions: dict[str, _Function] = {}
         self.movable = 0
         self.over = {path: checkpoints.covered(parent) for path, parent in state.parents.items()}
@@ -156,7 +156,7 @@ class Forecast(LogVisitor):
         """Add results."""
         self.movable += (len(outcome.values) - len(outcome.failed)) if outcome.pure else 0
         if outcome.call >= 0:  # else from the source of a fork, not bound to a place here
-            self.calls.setdefault((parent, outcome.call), _Call()).add(outcome)
+            self.calls.setdefault((parent, outcome.call), _ForecastCall()).add(outcome)
 
     def cut_off(self, parent: str, call: int, stop: int) -> None:
         """Drop results beyond the end of a batch."""
@@ -166,7 +166,7 @@ class Forecast(LogVisitor):
 
     def renewed(self, parent: str, call: int, start: int, stop: int) -> None:
         """Drop results that are computed again."""
-        found = self.calls.setdefault((parent, call), _Call())
+        found = self.calls.setdefault((parent, call), _ForecastCall())
         found.drop(start, stop)
         found.renewed.add(start, stop)
 
@@ -197,7 +197,7 @@ class Forecast(LogVisitor):
         name = self.names.get(fingerprint, "?")
         return self.functions.setdefault(name, _Function(name))
 
-    def _count_made(self, made: _Made) -> None:
+    def _count_made(self, made: _ResultRun) -> None:
         function, items = self._function(made.fingerprint), made.stop - made.start
         failed = sum(made.start <= index < made.stop for index in made.failed)
         if made.each_s >= 0:
@@ -213,7 +213,7 @@ class Forecast(LogVisitor):
         function.count("reused", items - again)
         function.saved_s += (items - again) * max(0.0, made.each_s)
 
-    def _count_renewed(self, call: _Call, start: int, stop: int) -> None:
+    def _count_renewed(self, call: _ForecastCall, start: int, stop: int) -> None:
         for made in call.made:
             items = min(stop, made.stop) - max(start, made.start)
             if items > 0:

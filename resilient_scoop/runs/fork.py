@@ -61,7 +61,7 @@ _NOBODY: Final = wire.Attempt(0, 0)  # older than any attempt of the new run
 
 
 @dataclass(slots=True)
-class Taken:
+class ForkCounts:
     """What a fork has copied."""
 
     results: int = 0
@@ -179,7 +179,7 @@ class Fork:
         self.view = view
         self.run = run
         self.at = at
-        self.taken = Taken()
+        self.taken = ForkCounts()
         self._counts = _Counts()
         self._output_bytes = 0  # how much output was written, according to the checkpoints
         self._blocks: set[tuple[str, int]] = set()  # of the script, with a checkpoint
@@ -297,7 +297,7 @@ def moment(source: RunDir) -> Iterator[RunDir]:
         yield RunDir(folder)
 
 
-def fork(source: RunDir, target: RunDir, run: bytes, at: Point | None) -> Taken:
+def fork(source: RunDir, target: RunDir, run: bytes, at: Point | None) -> ForkCounts:
     """Fill the new run's journal from another's (`moment`); `run` is the new run's UUID.
 
     Raises:

@@ -33,7 +33,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     """
 
 
-class _Call:
+class _RecordedCall:
     """One batch, as recorded in the log, without values."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class _Task(LogVisitor):
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.calls: dict[int, _Call] = {}
+        self.calls: dict[int, _RecordedCall] = {}
 
     def asked(self, _parent: str, part: wire.Part, _offset: int) -> None:
         self._call(part.call).asked.append((part.start, part.start + part.count, part.fn))
@@ -89,8 +89,8 @@ class _Task(LogVisitor):
         for start, stop in record.spans:
             self._call(record.call).given_up.add(start, stop)
 
-    def _call(self, number: int) -> _Call:
-        return self.calls.setdefault(number, _Call())
+    def _call(self, number: int) -> _RecordedCall:
+        return self.calls.setdefault(number, _RecordedCall())
 
     def items(self, names: dict[bytes, str], wanted: str | None) -> Iterator[Item]:
         """Yield the items of all batches, or of one batch."""
@@ -115,7 +115,7 @@ def _latest(spans: list[tuple[int, int, T]]) -> list[tuple[int, int, T]]:
 
 
 def _items(
-    parent: str, number: int, call: _Call, function: str, start: int, stop: int
+    parent: str, number: int, call: _RecordedCall, function: str, start: int, stop: int
 ) -> Iterator[Item]:
     spent = iter([each for each in call.spent_once if each[1] > start])
     now = next(spent, None)

@@ -30,21 +30,21 @@ class Lives:
             self._fd = os.open(folder / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             size = os.fstat(self._fd).st_size
             self._at = size - size % _RECORD.size
-            self._say(now)
+            self._write(now)
 
     def live(self, now: float) -> None:
         """Record from time to time that the launcher is alive."""
         if now - self._reported_at >= EVERY_S:
-            self._say(now)
+            self._write(now)
 
     def end(self, now: float) -> None:
         """Record its end."""
         if self._fd >= 0:
-            self._say(now)
+            self._write(now)
             os.close(self._fd)
             self._fd = -1
 
-    def _say(self, now: float) -> None:
+    def _write(self, now: float) -> None:
         self._reported_at = now
         if self._fd >= 0:
             with suppress(OSError):

@@ -71,7 +71,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         return self.total - self.done
 
 
-class Outcome:
+class ItemOutcome:
     """The outcome of an item."""
 
     def __init__(self, run: Run, path: str, function: str, payload: bytes, *, failed: bool) -> None:
@@ -202,7 +202,7 @@ class Run:
             for task in tasks(view):
                 yield from task.items(names, path)
 
-    def outcome(self, path: str) -> Outcome:
+    def outcome(self, path: str) -> ItemOutcome:
         """Return the outcome of the item at a path.
 
         Raises:
@@ -224,7 +224,7 @@ class Run:
             )
         item, at = found
         name = names.get(item.fingerprint, OTHERS)
-        return Outcome(self, path, name, item.values[at], failed=at in item.failed)
+        return ItemOutcome(self, path, name, item.values[at], failed=at in item.failed)
 
     def events(self) -> Iterator[Event]:
         """Yield the records of the run's log as events, one for each item or other fact.

@@ -182,12 +182,12 @@ def loads(content: bytes | memoryview, what: str) -> Any:
     migration = Migration(table.fields, what)
     try:
         if payload[0] == tags.PICKLE[0]:
-            state = _Unpickler(_reader(payload), migration).load()
+            state = _StateUnpickler(_reader(payload), migration).load()
         elif payload[0] == tags.DILL[0]:
             state = by_value.loads_state(_reader(payload[1:]), migration.find)
         else:
             head, buffers = codec.take_apart(memoryview(payload))
-            state = _Unpickler(_reader(head), migration, buffers).load()
+            state = _StateUnpickler(_reader(head), migration, buffers).load()
         migration.finish()
     except CheckpointUnusableError:
         raise
@@ -220,7 +220,7 @@ def _reader(view: memoryview) -> io.BufferedReader:
     return io.BufferedReader(_View(view), _READ_BYTES)
 
 
-class _Unpickler(pickle.Unpickler):
+class _StateUnpickler(pickle.Unpickler):
     def __init__(self, data: IO[bytes], migration: Migration, buffers: Any = ()) -> None:
         super().__init__(data, buffers=buffers)
         self._find = migration.find

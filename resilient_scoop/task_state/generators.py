@@ -109,7 +109,7 @@ def _bytes_of(state: Any) -> bytes:
     return repr(state).encode()
 
 
-class _Known:
+class _KnownGenerators:
     """The generators of the user's modules in this process."""
 
     kept: dict[int, TrackedGenerator] = {}  # noqa: RUF012 - by identity, which `kept` keeps alive
@@ -119,60 +119,66 @@ class _Known:
 
 def follow(*, on: bool) -> None:
     """Start to look for generators, or, for a run of an earlier version, leave them alone."""
-    _Known.on = on
-    _Known.kept, _Known.sought = {}, 0
+    _KnownGenerators.on = on
+    _KnownGenerators.kept, _KnownGenerators.sought = {}, 0
 
 
 def look(modules: Iterable[types.ModuleType] | None = None) -> list[TrackedGenerator]:
     """Search modules for generators, by default all of the user's; return new ones."""
-    if not _Known.on:
+    if not _KnownGenerators.on:
         return []
     wanted = [module for _, module in loaded() if is_users(module)] if modules is None else modules
     new = [
         TrackedGenerator(each)
         for each in _found([vars(module) for module in wanted])
-        if id(each) not in _Known.kept
+        if id(each) not in _KnownGenerators.kept
     ]
-    _Known.kept.update((id(each.generator), each) for each in new)
+    _KnownGenerators.kept.update((id(each.generator), each) for each in new)
     return new
 
 
 def look_again() -> None:
     """Search all of the user's modules, if there are more modules than at the last search."""
-    if _Known.on and len(sys.modules) != _Known.sought:
-        _Known.sought = len(sys.modules)
+    if _KnownGenerators.on and len(sys.modules) != _KnownGenerators.sought:
+        _KnownGenerators.sought = len(sys.modules)
         look()
 
 
 def are_known() -> bool:
     """Return whether the user's modules hold any generators."""
-    return bool(_Known.kept)
+    return bool(_KnownGenerators.kept)
 
 
 def within(carried: list[Any]) -> list[TrackedGenerator]:
     """Return the generators that are pickled by value with a callable."""
-    if not _Known.on:
+    if not _KnownGenerators.on:
         return []
-    return [TrackedGenerator(each) for each in _found(carried) if id(each) not in _Known.kept]
+    return [
+        TrackedGenerator(each) for each in _found(carried) if id(each) not in _KnownGenerators.kept
+    ]
 
 
 def seed(path: str, more: Iterable[TrackedGenerator] = ()) -> None:
     """Seed all generators for the task at a path."""
-    if _Known.kept or more:
+    if _KnownGenerators.kept or more:
         mark = path.encode()
-        for each in (*_Known.kept.values(), *more):
+        for each in (*_KnownGenerators.kept.values(), *more):
             each.seed(mark)
 
 
 def rest() -> None:
     """Restore all generators to their state after import, to be compared with the script's."""
-    for each in _Known.kept.values():
+    for each in _KnownGenerators.kept.values():
         each.rest()
 
 
 def save() -> list[Any]:
     """Return the states of the generators of the user's modules."""
-    return [(each, each.save()) for each in _Known.kept.values()] if _Known.kept else []
+    return (
+        [(each, each.save()) for each in _KnownGenerators.kept.values()]
+        if _KnownGenerators.kept
+        else []
+    )
 
 
 def restore(states: list[Any]) -> None:

@@ -73,7 +73,7 @@ class SavedProcessState(NamedTuple):
         return None if alarm is None else float(alarm[0])
 
 
-class _Base:
+class _BaseState:
     values: list[Any] = []  # noqa: RUF012 - of the process, which there is one of
     tests: list[Any] = []  # noqa: RUF012 - one list for the process
     context: contextvars.Context | None = None
@@ -83,14 +83,14 @@ class _Base:
 def take_base() -> None:
     """Take the present state of the process as the base."""
     _DIRECTORY.hold()
-    _Base.values = snapshot()
-    _Base.tests = [aspect.is_at for aspect in ASPECTS]
-    _Base.context = contextvars.copy_context()
-    _Base.number = _get_context().copy()
+    _BaseState.values = snapshot()
+    _BaseState.tests = [aspect.is_at for aspect in ASPECTS]
+    _BaseState.context = contextvars.copy_context()
+    _BaseState.number = _get_context().copy()
 
 
 def _is_at_base() -> bool:
-    for is_at, value in zip(_Base.tests, _Base.values):  # noqa: B905, SIM110 - 2 µs for each task
+    for is_at, value in zip(_BaseState.tests, _BaseState.values):  # noqa: B905, SIM110 - 2 µs for each task
         if not is_at(value):
             return False
     return True
@@ -104,31 +104,31 @@ def _write(values: list[Any]) -> None:
 
 def fresh() -> None:
     """Set the base state for a new task (PS1)."""
-    if not _Base.values:
+    if not _BaseState.values:
         return
     if not _is_at_base():
-        _write(_Base.values)
-    assert _Base.context is not None, "the base has been taken"
-    assert _Base.number is not None, "the base has been taken"
-    getcurrent().gr_context = _Base.context.copy()
-    _set_context(_Base.number.copy())
+        _write(_BaseState.values)
+    assert _BaseState.context is not None, "the base has been taken"
+    assert _BaseState.number is not None, "the base has been taken"
+    getcurrent().gr_context = _BaseState.context.copy()
+    _set_context(_BaseState.number.copy())
 
 
 def save() -> SavedProcessState:
     """Return the state of the running task, which starts to wait, and set the base state."""
     streams, held, overlaid = rng.save(), generators.save(), overlay.active()
     generators.rest()
-    if not _Base.values or _is_at_base():
+    if not _BaseState.values or _is_at_base():
         return SavedProcessState(streams, held, overlaid, None)
     values = snapshot()
-    _write(_Base.values)
+    _write(_BaseState.values)
     return SavedProcessState(streams, held, overlaid, values)
 
 
 def restore(saved: SavedProcessState, *, ends: bool = False) -> None:
     """Restore what `save` returned (PS2). In a task that `ends`, alarms are no longer delivered."""
-    if _Base.values:
-        _write(_Base.values if saved.values is None else saved.values)
+    if _BaseState.values:
+        _write(_BaseState.values if saved.values is None else saved.values)
     overlay.activate(saved.overlay)
     rng.restore(saved.streams)
     generators.restore(saved.generators)
@@ -144,10 +144,10 @@ def snapshot() -> list[Any]:
 def imported(before: list[Any]) -> None:
     """Make the changes of an import since a `snapshot` part of the base (PS3)."""
     for at, aspect in enumerate(ASPECTS):
-        if not _Base.values or aspect.is_at(before[at]):
+        if not _BaseState.values or aspect.is_at(before[at]):
             continue
-        base, now = _Base.values[at], aspect.read()
+        base, now = _BaseState.values[at], aspect.read()
         if before[at] == base:
-            _Base.values[at] = now
+            _BaseState.values[at] = now
         elif isinstance(aspect, process_aspects.Environment | process_aspects.ListOf):
-            _Base.values[at] = aspect.with_change(base, before[at], now)
+            _BaseState.values[at] = aspect.with_change(base, before[at], now)

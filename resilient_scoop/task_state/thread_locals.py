@@ -27,7 +27,7 @@ Contents = list[tuple[Any, dict[str, Any]]]
 """The data of tasks in these objects."""
 
 
-class _Known(msgspec.Struct, eq=False):
+class _KnownLocal(msgspec.Struct, eq=False):
     """One such object, its arguments, and the data that imports left in it."""
 
     ref: weakref.ref[Any]
@@ -36,10 +36,10 @@ class _Known(msgspec.Struct, eq=False):
     base: dict[str, Any] | None = None
 
 
-class _State:
+class _LocalsState:
     is_importing = False  # in the script's process, which runs no tasks: only during imports
     main = 0
-    known: list[_Known] = []  # noqa: RUF012 - of the process, which there is one of
+    known: list[_KnownLocal] = []  # noqa: RUF012 - of the process, which there is one of
     idle: list[Contents] = []  # noqa: RUF012 - left by tasks that have ended
 
 
@@ -49,9 +49,9 @@ class local(_local):  # noqa: N801 - as it is named there
     def __new__(cls, /, *args: Any, **kwargs: Any) -> Self:
         """Make one, and register it if a module makes it."""
         made = super().__new__(cls, *args, **kwargs)
-        is_main = threading.get_ident() == _State.main
-        if _State.is_importing and is_main and not cls.__module__.startswith(_SEEN_TO):
-            _State.known.append(_Known(weakref.ref(made), args, kwargs))
+        is_main = threading.get_ident() == _LocalsState.main
+        if _LocalsState.is_importing and is_main and not cls.__module__.startswith(_SEEN_TO):
+            _LocalsState.known.append(_KnownLocal(weakref.ref(made), args, kwargs))
         return made
 
 
@@ -63,13 +63,13 @@ def install() -> None:
 
     Done in all processes that import the script, because functions are compared by what they refer to.
     """
-    _State.main = threading.get_ident()
+    _LocalsState.main = threading.get_ident()
     vars(threading)["local"] = local
 
 
 def importing(begins: bool) -> bool:  # noqa: FBT001 - a state that is set
     """Set whether modules are being imported; return the former value."""
-    before, _State.is_importing = _State.is_importing, begins
+    before, _LocalsState.is_importing = _LocalsState.is_importing, begins
     if not begins:
         _take_base()
     return before
@@ -77,8 +77,8 @@ def importing(begins: bool) -> bool:  # noqa: FBT001 - a state that is set
 
 def _take_base() -> None:
     """Take the present data as the base for every task."""
-    _State.known = [known for known in _State.known if known.ref() is not None]
-    for known in _State.known:
+    _LocalsState.known = [known for known in _LocalsState.known if known.ref() is not None]
+    for known in _LocalsState.known:
         if known.base is None:
             known.base = {name: _own(value) for name, value in vars(known.ref()).items()}
 
@@ -88,19 +88,19 @@ def _own(value: Any) -> Any:
 
 
 def _contents() -> Contents:
-    made = [known.ref() for known in _State.known]
+    made = [known.ref() for known in _LocalsState.known]
     return [(each, dict(vars(each))) for each in made if each is not None]
 
 
 def leave() -> Contents | None:
     """Return the data of the running task, and set the data for another one."""
-    if not _State.known:
+    if not _LocalsState.known:
         return None
     mine = _contents()
-    if _State.idle:
-        _put(_State.idle.pop())
+    if _LocalsState.idle:
+        _put(_LocalsState.idle.pop())
     else:
-        for known in _State.known:
+        for known in _LocalsState.known:
             _begin(known)
     return mine
 
@@ -108,20 +108,20 @@ def leave() -> Contents | None:
 def enter(contents: Contents | None) -> None:
     """Restore what `leave` returned; the present data belongs to no unfinished task."""
     if contents is not None:
-        _State.idle.append(_contents())
+        _LocalsState.idle.append(_contents())
         _put(contents)
 
 
 def drop() -> None:
     """Drop the data of a task that was ended during a wait."""
-    if _State.idle:
-        _put(_State.idle.pop())
+    if _LocalsState.idle:
+        _put(_LocalsState.idle.pop())
 
 
 def forget() -> None:
     """Drop all data kept for later tasks, because the process ends."""
-    _State.idle.clear()
-    _State.known.clear()
+    _LocalsState.idle.clear()
+    _LocalsState.known.clear()
 
 
 def _put(contents: Contents) -> None:
@@ -131,7 +131,7 @@ def _put(contents: Contents) -> None:
         now.update(values)
 
 
-def _begin(known: _Known) -> None:
+def _begin(known: _KnownLocal) -> None:
     """Set the data of a new thread, plus the data that imports have added."""
     made, base = known.ref(), known.base or {}
     if made is None:

@@ -6,7 +6,7 @@
         door.json         where it listens now, and its public key (`BrokerAddress`)
         enrolled          a line of JSON for each key that was enrolled or revoked
     <run>/tickets/        0700
-        <name>            a ticket that may still be used (`_Stub`); `<name>.used`: one that was
+        <name>            a ticket that may still be used (`_OpenTicket`); `<name>.used`: one that was
 
 A ticket holds a key pair of its own, which may send one message only: `wire.enrol.Enroll`, with a fresh
 key that its holder has made. So the key that an agent works under never leaves its host. Whoever may
@@ -61,7 +61,7 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     extra: dict[str, Any] = {}  # what the agent needs for its processes
 
 
-class _Stub(msgspec.Struct, frozen=True, kw_only=True):
+class _OpenTicket(msgspec.Struct, frozen=True, kw_only=True):
     """The broker's record of a ticket; it contains nothing that opens a connection."""
 
     id: str
@@ -102,7 +102,7 @@ def issue(  # noqa: PLR0913 - as a ticket
     public = keys.public.decode()
     folder = make_folder(run_dir / TICKETS)
     name = _name(public)
-    stub = _Stub(id=name, host=host, boot=_boot(), until_s=_since_boot() + valid_s, uses=uses)
+    stub = _OpenTicket(id=name, host=host, boot=_boot(), until_s=_since_boot() + valid_s, uses=uses)
     write_synced(folder / name, msgspec.json.encode(stub))
     ticket = Ticket(
         run_id=run_dir.name, run_key=run_key, id=name, host=host, server=door.key, public=public,
@@ -281,16 +281,18 @@ class KeyRing:
 
     # --- tickets ------------------------------------------------------------------------------
 
-    def ticket_of(self, key: str) -> _Stub | None:
+    def ticket_of(self, key: str) -> _OpenTicket | None:
         """Return the ticket that has a key, if it may be used now."""
         stub = self._stub(_name(key))
         if stub is None or stub.boot != _boot() or _since_boot() > stub.until_s:
             return None
         return stub
 
-    def _stub(self, name: str) -> _Stub | None:
+    def _stub(self, name: str) -> _OpenTicket | None:
         try:
-            return msgspec.json.decode((self._run_dir / TICKETS / name).read_bytes(), type=_Stub)
+            return msgspec.json.decode(
+                (self._run_dir / TICKETS / name).read_bytes(), type=_OpenTicket
+            )
         except (FileNotFoundError, msgspec.MsgspecError):
             return None
 
@@ -303,7 +305,7 @@ class KeyRing:
             return "its ticket has expired"
         return "its key is not known here"
 
-    def use(self, stub: _Stub) -> None:
+    def use(self, stub: _OpenTicket) -> None:
         """Record that a ticket was used once, durably."""
         folder = self._run_dir / TICKETS
         path = folder / stub.id

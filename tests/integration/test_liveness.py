@@ -35,7 +35,7 @@ QUICK = """
 import os, sys
 if "resilient_scoop" in sys.orig_argv:
     from resilient_scoop.processes.launcher import watchdog
-    watchdog.SAY_S, watchdog.KILL_S, watchdog.LOOK_S = 1.0, 3.0, 0.3
+    watchdog.REPORT_S, watchdog.KILL_S, watchdog.LOOK_S = 1.0, 3.0, 0.3
 
 def loop(name):
     def turn(self, *args, _turn=None):

@@ -62,7 +62,7 @@ class Operations:
     machine: Worker
 
     def make_parent(self, path: str, attempt: wire.Attempt, task: wire.Task) -> Parent:
-        made = Parent(path, attempt, task.replay, say=self._note)
+        made = Parent(path, attempt, task.replay, tell_user=self._note)
         self.machine.parents[path] = made
         return made
 
@@ -197,7 +197,7 @@ class Operations:
         shared = self.machine.parents.get(ids.SHARED)
         if shared is None:
             assert self.machine.root is not None
-            shared = Parent(ids.SHARED, self.machine.root, replaying=True, say=self._note)
+            shared = Parent(ids.SHARED, self.machine.root, replaying=True, tell_user=self._note)
             self.machine.parents[ids.SHARED] = shared
         return shared
 

@@ -222,7 +222,7 @@ def _a_failed_stop_is_not_repeated() -> Sequence[Patch]:
 
 
 def _what_was_not_stopped_is_not_named() -> Sequence[Patch]:
-    say = Places._say
+    say = Places._show_note
 
     def bug(self: Places, note: places.Note) -> None:
         if not isinstance(note, places.NotStopped):

@@ -424,7 +424,7 @@ class WorkerShell(Operations, Process):
             task.parent, work.attempt, task.call, index, fn.id, work.digests(index, index + 1),
             kept[2], fn.steps, programs.encode_arg(kept), task.tries,
         )  # fmt: skip
-        self.reporter.say(kept[0], work, index, message, self.world.now)
+        self.reporter.put(kept[0], work, index, message, self.world.now)
 
     def _end_leaf(
         self, work: Work, index: int, fn: Fn, raw: bytes, path: str, value: Any = None

@@ -65,7 +65,7 @@ class Mail(NamedTuple):
     frames: list[bytes]
 
 
-class _Turn(msgspec.Struct):
+class _UncommittedTurn(msgspec.Struct):
     number: int
     sends: list[Send | SendHistory | GrantStored | Sweep | Discard] = []
     acks: dict[PeerId, tuple[Link, int]] = {}
@@ -78,19 +78,19 @@ class Exchange:
         self,
         broker: Broker,
         run: bytes,
-        say: Callable[[str], None],
+        tell_user: Callable[[str], None],
         callables: CallableCache | None = None,
     ) -> None:
         self.broker = broker
         self.callables = callables
         self.run = run
-        self.say = say
+        self.tell_user = tell_user
         self.links: dict[PeerId, Link] = {}
         self.refused = 0
         self.garbage: list[bytes] = []  # files that no durable record names: removed by the shell
         self.cuts: list[CutHost] = []  # hosts whose connections are to be closed, by the shell
         self.hosts = broker.hosts
-        self._turns: deque[_Turn] = deque()
+        self._turns: deque[_UncommittedTurn] = deque()
         self._number = 0
         self._events: list[Event] = []
         self._answers: list[Mail] = []
@@ -170,7 +170,7 @@ class Exchange:
             self._events.append(Lied(peer, host, f"a message cannot be read: {why}"))
             return
         if self.refused <= REFUSALS_REPORTED_MAX:
-            self.say(f"refused a message of {peer.hex()}: {why}")
+            self.tell_user(f"refused a message of {peer.hex()}: {why}")
 
     def add(self, event: Event) -> None:
         """Add an event of the shell to the next turn."""
@@ -190,7 +190,7 @@ class Exchange:
     def turn(self, now: float) -> tuple[int, list[Change], list[Mail]]:
         """Step the machine; return (turn's number, its records, messages to send at once)."""
         self._number += 1
-        turn = _Turn(self._number, acks=self._acks)
+        turn = _UncommittedTurn(self._number, acks=self._acks)
         events, self._events, self._acks = self._events, [], {}
         mails, self._answers = self._answers, []
         changes: list[Change] = []
@@ -240,7 +240,7 @@ class Exchange:
         """Report changes of hosts, and send nothing more to processes that were cut off."""
         notes, self.hosts.notes = self.hosts.notes, []
         for note in notes:
-            self.say(note)
+            self.tell_user(note)
         if gone:
             self._forget(gone)
 

@@ -86,19 +86,19 @@ class Judge:
         "name_of",
         "policy",
         "refusal",
-        "say",
+        "tell_user",
     )  # fmt: skip
 
     def __init__(
         self,
         path: str,
         policy: Policy,
-        say: Callable[[str], None],
+        tell_user: Callable[[str], None],
         name_of: Callable[[bytes], str],
     ) -> None:
         self._path = path
         self.policy = policy
-        self.say = say
+        self.tell_user = tell_user
         self.name_of = name_of  # function id -> name
         self.refusal: ReplayDivergedError | None = None  # the refusal, which is final
         self.doubted: set[int] = set()  # calls with items that no outcome fits yet
@@ -166,7 +166,7 @@ class Judge:
             if (name, what) in self._reported:
                 continue  # reported for another call
             self._reported.add((name, what))
-            self.say(
+            self.tell_user(
                 f"replay: {where}: {what} from what is journaled; such calls are computed again, except "
                 f"those whose result is found at another place{_CURE}"
             )
@@ -223,13 +223,15 @@ class Judge:
                     expected = f"this call of {self._short_name(call)}"
                     self._refuse_begun(where, expected, f"it as {place}")
 
-    def say_moved(self, call: Call) -> None:
+    def report_moved(self, call: Call) -> None:
         """Report how many items of a call keep their results although they have moved."""
         where = f"{ids.batch_path(self._path, call.number)} ({self._short_name(call)})"
         many, call.moved = counted(call.moved, "result"), 0
         if call.count > 1 or not self._moved_reported:
             more = "" if call.count > 1 else "; more single calls may be, and are not named"
-            self.say(f"replay: {where}: {many} found by function and arguments, and reused{more}")
+            self.tell_user(
+                f"replay: {where}: {many} found by function and arguments, and reused{more}"
+            )
         self._moved_reported = self._moved_reported or call.count == 1
 
     # --- what is told -------------------------------------------------------------------------
@@ -241,14 +243,14 @@ class Judge:
             expected = f"`{first.kind}` at call {first.at_call}"
             self.refuse(ReplayDivergedError(where, expected, f"`{kind}`"))
         what = f"it asked `{first.kind}` at call {first.at_call} before, and asks `{kind}` now"
-        self.say(f"replay: {where}: {what}; from here on it gets new answers{_CURE}")
+        self.tell_user(f"replay: {where}: {what}; from here on it gets new answers{_CURE}")
 
     def other_once(self, then: str, now: str, at_call: int) -> None:
         """Report that another function of `once` is at the position of a known answer."""
         where = f"{self._path} at call {at_call}"
         if self.policy.strict:
             self.refuse(ReplayDivergedError(where, f"`once({then})`", f"`once({now})`"))
-        self.say(f"replay: {where}: `once({now})` takes the place of `once({then})`, and gets "
+        self.tell_user(f"replay: {where}: `once({now})` takes the place of `once({then})`, and gets "
                  "its value")  # fmt: skip
 
     def report_missing(self, call: Call) -> None:
@@ -259,7 +261,7 @@ class Judge:
             self.refuse(ReplayDivergedError(where, expected, "the call itself"))
         if not self._missing_reported:
             self._missing_reported = True
-            self.say(
+            self.tell_user(
                 f"replay: {where} and others are covered by a checkpoint that the code does not "
                 "reach any more; they are computed again"
             )

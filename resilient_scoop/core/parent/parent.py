@@ -58,13 +58,13 @@ class Parent:
         attempt: wire.Attempt,
         replaying: bool = False,  # noqa: FBT001, FBT002 - pages of the history are still to come
         policy: Policy | None = None,
-        say: Callable[[str], None] = print,
+        tell_user: Callable[[str], None] = print,
         name_of: Callable[[bytes], str] = bytes.hex,
     ) -> None:
         self.path = path
         self.attempt = attempt
         self.history = ParentHistory(replaying=replaying)
-        self.judge = Judge(path, policy or Policy(), say, name_of)
+        self.judge = Judge(path, policy or Policy(), tell_user, name_of)
         self.calls = ParentCalls(self.judge, ByContent() if path == ids.SHARED else None)
         self.once = Once()
         self.outgoing = Outgoing(path, attempt, self.once)
@@ -113,7 +113,7 @@ class Parent:
         if call.args is None:
             self._send(call, part, args, size)
             if last and call.moved:
-                self.judge.say_moved(call)
+                self.judge.report_moved(call)
         else:
             self._add_replayed(call, part, args)
         if last and not call.left:
@@ -141,7 +141,7 @@ class Parent:
             for piece, piece_args in with_fresh(part, args, call.fresh):
                 self._send(call, piece, piece_args, sum(map(len, piece_args)))
         if call is not None and call.moved and call.last:
-            self.judge.say_moved(call)
+            self.judge.report_moved(call)
 
     def _send(self, call: Call, part: wire.Part, args: list[bytes], args_bytes: int) -> None:
         """Send items, with the results of those that have one at another place (V4)."""

@@ -43,7 +43,7 @@ class Reporter:
     def __init__(self) -> None:
         self.items: dict[str, _Item] = {}
 
-    def say(
+    def put(
         self, path: str, work: Work | None, index: int, progress: wire.Progress, now: float
     ) -> bool:
         """Record a report; return whether it is due at once."""

@@ -24,7 +24,7 @@ def set_aside(work: Work, index: int, reason: str) -> bytes:
     return _unfit(work, reason)
 
 
-def say_again(works: Iterable[Work]) -> list[bytes]:
+def repeat(works: Iterable[Work]) -> list[bytes]:
     """Return the messages for a new broker."""
     return [
         _unfit(work, work.aside[1]) for work in works if work.aside is not None and not work.dropped

@@ -379,7 +379,7 @@ class Worker:
             waiting.append(wire.Waiting(parent.path, parent.attempt, left_s, tries))
         hello = wire.Hello(self.role, self.node, self.name, self.pid, held, waiting)
         works = self.works.values()
-        again = [*permission.ask_again(works), *set_aside.say_again(works)]
+        again = [*permission.ask_again(works), *set_aside.repeat(works)]
         return [wire.encode(hello), *self.callables.announcements(), *again]
 
     def _accept(self, task: wire.Task) -> None:

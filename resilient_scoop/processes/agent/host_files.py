@@ -359,7 +359,7 @@ class AgentFiles:
                 data = os.pread(file.fileno(), wire.CHUNK_BYTES, log.arrived)
             self._send(wire.encode(wire.Log(path.name, log.begins + log.arrived, data)))
 
-    def say(self, text: str) -> None:
+    def tell_user(self, text: str) -> None:
         """Send a message to the user of the run."""
         self._send(wire.encode(wire.Note(text)))
 

@@ -155,7 +155,7 @@ class AgentShell:
         if isinstance(note, agent.Died) and note.role == "origin":
             self.died = note
         else:
-            self._say(notes.text_of(note, self.logs, self.settings.run_id))
+            self._tell_user(notes.text_of(note, self.logs, self.settings.run_id))
 
     def _tick(self) -> None:
         states = None
@@ -205,7 +205,7 @@ class AgentShell:
     def _forward(self, peer: PeerId, frames: list[bytes]) -> None:
         """Send a message in the name of a process that has ended."""
 
-    def _say(self, text: str) -> None:
+    def _tell_user(self, text: str) -> None:
         """Send a message to the user."""
         write_note(text)
 
@@ -238,7 +238,7 @@ class AgentShell:
             full = error.errno in NO_SPACE  # for its log
             return agent.NotStarted(slot.name, limit_met(error) or str(error), full)
         if slot.role == "origin" and self.died is not None:
-            self._say(notes.text_of(self.died, self.logs, self.settings.run_id))
+            self._tell_user(notes.text_of(self.died, self.logs, self.settings.run_id))
             self.died = None
         child = Child(popen, os.pidfd_open(popen.pid), record, mark)
         self.children[slot.name] = child

@@ -108,7 +108,7 @@ class RemoteShell(AgentShell):
                 for action in self.machine.renew():
                     self._do(action)
         except PlaceRefusedError as error:
-            self._say(str(error))
+            self._tell_user(str(error))
             self.machine.stop("asked", time.monotonic())
         self.uplink.is_shut = False
         self.relay.hurry()  # what it has sent meanwhile did not pass
@@ -136,8 +136,8 @@ class RemoteShell(AgentShell):
     def _forward(self, peer: PeerId, frames: list[bytes]) -> None:
         self.uplink.forward(peer, frames)
 
-    def _say(self, text: str) -> None:
-        self.uplink.files.say(text)
+    def _tell_user(self, text: str) -> None:
+        self.uplink.files.tell_user(text)
 
     def _unmet_need(self) -> str:
         return "" if self.uplink.fetch_code() else "the run's code cannot be fetched from its host"
@@ -162,7 +162,7 @@ class RemoteShell(AgentShell):
             left = files.logs_missing()
             missing, at = left, now if left < missing else at
         if missing:
-            self._say(
+            self._tell_user(
                 f"{sized(missing)} of the logs of host {self.settings.node} did not arrive before its end, "
                 "and are lost: the last of what its tasks have printed"
             )
@@ -247,7 +247,7 @@ def main() -> int:
     shell = RemoteShell(settings, uplink, script, ships=ships)
     tell(state="running", host=admission.host, pid=os.getpid())
     for text in differing_packages(ticket.extra.get("packages", {})):
-        uplink.files.say(text)
+        uplink.files.tell_user(text)
     code = shell.serve()
     if shell.control_fd < 0:  # the guardian may be gone, too
         shutil.rmtree(settings.run_dir, ignore_errors=True)

@@ -59,7 +59,7 @@ class RemoteDoor:
     """The remote end of a broker."""
 
     def __init__(
-        self, settings: ChildSettings, socket: RouterSocket, say: Callable[[str], None],
+        self, settings: ChildSettings, socket: RouterSocket, tell_user: Callable[[str], None],
         wake: Callable[[], None], joined: Callable[[str], None],
     ) -> None:  # fmt: skip
         """Listen, on the port of the broker before if there was one; `joined` is told of enrolled hosts.
@@ -67,7 +67,7 @@ class RemoteDoor:
         Raises:
             RunStoppedError: no port can be had.
         """
-        self._say = say
+        self._tell_user = tell_user
         self._joined = joined
         self._local = socket
         self._run_id = settings.run_id
@@ -118,7 +118,7 @@ class RemoteDoor:
                 if self.refused[kind] == _REPORTED_MAX
                 else ""
             )
-            self._say(f"{text}{last}")
+            self._tell_user(f"{text}{last}")
 
     def receive(self) -> Iterator[tuple[PeerId, list[bytes], str]]:
         """Yield messages of processes: identity, frames, host."""
@@ -227,7 +227,7 @@ class RemoteDoor:
             self._report("failure", self.files.failed.popleft())
         while self.files.notes:
             host, text = self.files.notes.popleft()
-            self._say(text if text.startswith(host) else f"{host}: {text}")
+            self._tell_user(text if text.startswith(host) else f"{host}: {text}")
 
     # --- shutting out -------------------------------------------------------------------------
 
@@ -237,7 +237,7 @@ class RemoteDoor:
         try:
             self.ring.shut_out(host, why)
         except OSError as error:
-            self._say(
+            self._tell_user(
                 f"host {host} is cut off, but that could not be written down "
                 f"({error.strerror or error}): a new broker would let it in; free some space, then: "
                 f"rscoop revoke {self._run_id} {host}"

@@ -50,11 +50,11 @@ class Grid:
 
     def __init__(
         self, settings: ChildSettings, exchange: Exchange, socket: RouterSocket,
-        say: Callable[[str], None], wake: Callable[[], None],
+        tell_user: Callable[[str], None], wake: Callable[[], None],
     ) -> None:  # fmt: skip
         self._run_dir = Path(settings.run_dir)
         self._exchange = exchange
-        self.door = RemoteDoor(settings, socket, say, wake, self._joined)
+        self.door = RemoteDoor(settings, socket, tell_user, wake, self._joined)
         self._written_at = self._pruned_at = 0.0
         self._arrivals = 0  # that are written down
         self.renewals = 0

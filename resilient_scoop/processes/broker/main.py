@@ -219,7 +219,7 @@ class BrokerShell:
             self.broker.ledger.stopping = "ended"
             self.farewell_min_at = time.monotonic() + _FAREWELL_MIN_S
         defines = self.broker.callable_cache(self.journal)
-        self.exchange = Exchange(self.broker, settings.run[:8], self.say, defines)
+        self.exchange = Exchange(self.broker, settings.run[:8], self.tell_user, defines)
         self.disk = Disk(settings.run_dir)
         self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.committer = Committer(
@@ -263,11 +263,11 @@ class BrokerShell:
         from resilient_scoop.processes.broker.grid import Grid  # slow, and not for local runs
 
         self.grid = Grid(
-            self.settings, self.exchange, self.socket, self.say,
+            self.settings, self.exchange, self.socket, self.tell_user,
             lambda: os.eventfd_write(self.wake, 1),
         )  # fmt: skip
 
-    def say(self, text: str) -> None:
+    def tell_user(self, text: str) -> None:
         """Send a message for the user to the launcher."""
         self._report(Report(note=text))
 
@@ -320,7 +320,7 @@ class BrokerShell:
             return
         if self.broker.keeper.halted:
             self.halt_reported = True
-            self.say(self.broker.keeper.halted)
+            self.tell_user(self.broker.keeper.halted)
         elif fruitless.is_over:
             self.halt_reported = True
             self._report(
@@ -386,12 +386,12 @@ class BrokerShell:
     def _mind_disk(self) -> bool:
         """Assign no work while the disk is full; return whether that has changed."""
         while self.journal.notes:
-            self.say(self.journal.notes.popleft())
+            self.tell_user(self.journal.notes.popleft())
         full, before = self.committer.full, self.broker.busy_disk
         self.broker.busy_disk = full
         reports = self.broker.membership.roomless.reported.values()
         if text := self.disk.look(reports, journal=full, reason=self.committer.full_reason):
-            self.say(text)
+            self.tell_user(text)
         return full != before
 
     def _send(self, mails: list[Mail]) -> None:

@@ -108,9 +108,9 @@ class PlacesPart:
         self._missing_at = {host: at for host, at in self._missing_at.items() if host not in states}
         self._states = {**self._states, **states}
         if not is_ending:
-            self._say_none_left()
+            self._report_none_left()
 
-    def _say_none_left(self) -> None:
+    def _report_none_left(self) -> None:
         """Report once that the run has no host left, and again if hosts came and left in between."""
         if self._computes_here or not self.hosts or self._ending:
             return

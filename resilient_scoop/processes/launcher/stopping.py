@@ -121,18 +121,18 @@ def _file(run: RunDir) -> Path:
 class Stopping:
     """The requests to one launcher, and the deadlines of its waits.
 
-    `tell` sends a line to the broker, `say` a message to the user.
+    `tell` sends a line to the broker, `tell_user` a message to the user.
     """
 
     def __init__(
         self,
         run: RunDir,
-        say: Callable[[str], None],
+        tell_user: Callable[[str], None],
         tell: Callable[[str], None],
         limit: Limit | None,
     ) -> None:
         self.run = run
-        self.say = say
+        self.tell_user = tell_user
         self.tell = tell
         self.limit = limit
         self.limit_at = inf if limit is None else time.monotonic() + limit.after_s
@@ -184,7 +184,9 @@ class Stopping:
         if number == signal.SIGTERM:
             self._ask(request, "SIGTERM", PRESSED_GRACE_S)
         else:
-            self.say("stopping: running calls have a few seconds to end; once more to stop at once")
+            self.tell_user(
+                "stopping: running calls have a few seconds to end; once more to stop at once"
+            )
             self.word = CTRL_C if number == signal.SIGINT else self.word
             self.stop()
 
@@ -202,7 +204,7 @@ class Stopping:
         if level >= StopLevel.HAND_OVER:
             self.kill_at = self.until + FAREWELL_S
             once_more = "once more" if level == StopLevel.HURRY else "Ctrl-C"
-            self.say(
+            self.tell_user(
                 f"{why}: asking for checkpoints; stops when they are made, after {duration(grace_s)} "
                 f"at most; {once_more} to stop at once"
             )
@@ -240,26 +242,28 @@ class Stopping:
         )  # fmt: skip
         if report.all_named and report.named and not self.named_reported:
             self.named_reported = True
-            self.say(f"{counted(report.named, 'parent')} asked for a checkpoint")
+            self.tell_user(f"{counted(report.named, 'parent')} asked for a checkpoint")
         if latest.over:
             self.whole = latest.hands_over and latest.named > 0 and latest.whole
-            self._say_over(latest)
+            self._report_over(latest)
             self.level = _NEXT[self.level][StopRequest.SAVED]
         if latest != self.written:
             self._write(latest)
 
-    def _say_over(self, report: HandoverReport) -> None:
+    def _report_over(self, report: HandoverReport) -> None:
         if report.left:
-            self.say(
+            self.tell_user(
                 f"{report.left} of {counted(report.named, 'parent')} did not commit in time: a resume "
                 "replays them from their last checkpoint"
             )
         elif not report.whole:
-            self.say("not every process answered in time; a resume replays what was not saved")
+            self.tell_user(
+                "not every process answered in time; a resume replays what was not saved"
+            )
         elif not report.named:
-            self.say("no checkpoint block is open: nothing to wait for")
+            self.tell_user("no checkpoint block is open: nothing to wait for")
         elif not self.ends:
-            self.say(f"{counted(report.saved, 'parent')} saved; the run continues")
+            self.tell_user(f"{counted(report.saved, 'parent')} saved; the run continues")
 
     def end(self) -> None:
         """End all waits for checkpoints: the run ends."""

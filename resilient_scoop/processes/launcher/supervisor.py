@@ -36,7 +36,7 @@ from resilient_scoop.processes.launcher.shown_output import ShownOutput
 from resilient_scoop.processes.launcher.signals import SignalReceiver
 from resilient_scoop.processes.launcher.stdin_feeder import Feeder
 from resilient_scoop.processes.launcher.stopping import Stopping
-from resilient_scoop.processes.launcher.watchdog import KILLS_MAX, SAY_S, Watchdog
+from resilient_scoop.processes.launcher.watchdog import KILLS_MAX, REPORT_S, Watchdog
 from resilient_scoop.processes.options import RunOptions
 from resilient_scoop.processes.stderr import LOG as ERRORS_LOG
 from resilient_scoop.processes.stderr import ErrorStream
@@ -92,7 +92,7 @@ def launch(
     options: RunOptions,
     made: Sequence[decisions.Decision] = (),
     owner_fd: int = -1,
-    say_held: Callable[[], None] = lambda: None,
+    report_held: Callable[[], None] = lambda: None,
 ) -> int:
     """Run a run to its end; return the exit code for the shell.
 
@@ -107,7 +107,7 @@ def launch(
     """
     try:
         with run.hold() as lock:
-            say_held()
+            report_held()
             decisions.save(run.path, made)
             run.limit_met.unlink(missing_ok=True)
             launcher = Launcher(run, options, lock)
@@ -465,7 +465,7 @@ class Launcher:
             broker.kill()
         elif not self.report.agent_quiet_s:
             self.agent_watch.heard()
-        elif agent is None or self.broker_watch.silent_s >= SAY_S:
+        elif agent is None or self.broker_watch.silent_s >= REPORT_S:
             return
         elif self.agent_watch.tick(agent.pid, ran_s):
             agent.kill()
@@ -551,7 +551,7 @@ class Launcher:
                 self.report = report = self._since_start(report)
                 if self.computed_s < 0:
                     self.computed_s = report.computed_s
-                self._say_recovered(report)
+                self._report_recovered(report)
                 self.most_workers = max(self.most_workers, report.workers)
                 if self.places is not None:
                     is_ending = bool(report.ended or self.handover.ends)
@@ -572,7 +572,7 @@ class Launcher:
             self.reused = report.reused if self.options.resume else 0
         return msgspec.structs.replace(report, recovered=self.recovered, reused=self.reused)
 
-    def _say_recovered(self, report: Report) -> None:
+    def _report_recovered(self, report: Report) -> None:
         """Report, once per resume, what was found in the journal."""
         if not self.options.resume or self.recovered_reported or self.options.in_process:
             return
@@ -585,7 +585,7 @@ class Launcher:
         if self.report.output_bytes > self.shown.count:
             self._show_direct()
             self._show_output()
-        self._say_audit()
+        self._report_audit()
         report, now = self.report, time.monotonic()
         total = None if report.batch_total < 0 else report.batch_total
         running = min(report.running, report.workers)  # the others wait in the queue of a worker
@@ -606,7 +606,7 @@ class Launcher:
             )
         )  # fmt: skip
 
-    def _say_audit(self) -> None:
+    def _report_audit(self) -> None:
         for finding in () if self.audit is None else self.audit.new():
             self.display.note(finding.message)
 
@@ -626,7 +626,7 @@ class Launcher:
             return self.fatal_code or JournalGoneError.exit_code
         if self.report.output_bytes > self.shown.count:
             self._show_output()
-        self._say_audit()
+        self._report_audit()
         show_last_lines(self.run, self.display)
         if self.view is not None:
             self.view.close()

@@ -6,7 +6,8 @@ launcher. The state of a silent process is read from /proc:
 
   stopped (SIGSTOP, a debugger)   reported; never killed: whoever stopped it will continue it
   waits for a disk (state D)      reported; never killed: that would not help, and it may recover
-  computes                        reported after `SAY_S`; killed after `KILL_S` if it had the CPU meanwhile
+  computes                        reported after `REPORT_S`; killed after `KILL_S` if it had the
+                                  CPU meanwhile
   sleeps                          the same, but the agent is only reported: it may wait for a
                                   blocked terminal
 
@@ -25,12 +26,12 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SAY_S: Final = 10.0
+REPORT_S: Final = 10.0
 KILL_S: Final = 60.0
 OPENING_S: Final = 60.0
 LOOK_S: Final = 1.5
 _BURNT: Final = 0.4
-"""Share of the time from `SAY_S` to `KILL_S` on a CPU from which a process counts as in a loop."""
+"""Share of the time from `REPORT_S` to `KILL_S` on a CPU from which a process counts as in a loop."""
 KILLS_MAX: Final = 3
 WELL_S: Final = 600.0
 """Kills further apart than this are unrelated."""
@@ -62,7 +63,7 @@ class Watchdog:
     """The silence of one process."""
 
     role: str
-    say: Callable[[str], None]
+    tell_user: Callable[[str], None]
     look: Callable[[int], Picture] = look_at
     kills_sleepers: bool = True
     silent_s: float = 0.0
@@ -81,7 +82,7 @@ class Watchdog:
     def heard(self) -> None:
         """Note that it has reported."""
         if self._seen:
-            self.say(f"the {self.role} reports again")
+            self.tell_user(f"the {self.role} reports again")
         self.started()
         self.spoke = True
 
@@ -91,46 +92,48 @@ class Watchdog:
         self._well_s += min(ran_s, LOOK_S)
         if self._well_s > WELL_S:
             self.kills = 0
-        if self.silent_s < max(SAY_S, self._look_at_s):
+        if self.silent_s < max(REPORT_S, self._look_at_s):
             return False
         picture, self._look_at_s = self.look(pid), self.silent_s + 1.0
         if picture.state in "TDZ":
-            self.silent_s, self._look_at_s, self._cpu_s = SAY_S, SAY_S + 1.0, -1.0
-            self._say(picture.state, pid)
+            self.silent_s, self._look_at_s, self._cpu_s = REPORT_S, REPORT_S + 1.0, -1.0
+            self._report_state(picture.state, pid)
             return False
         if self._cpu_s < 0:
             self._cpu_s = picture.cpu_s
         if not self.spoke:
             if self.silent_s >= OPENING_S:
-                self._say("opening", pid)
+                self._report_state("opening", pid)
             return False
-        self._say("R" if picture.state == "R" else "S", pid)
+        self._report_state("R" if picture.state == "R" else "S", pid)
         return self.silent_s >= KILL_S and self._is_to_die(picture)
 
     def _is_to_die(self, picture: Picture) -> bool:
-        looping = picture.cpu_s - self._cpu_s >= _BURNT * (KILL_S - SAY_S)
+        looping = picture.cpu_s - self._cpu_s >= _BURNT * (KILL_S - REPORT_S)
         if not (looping or (self.kills_sleepers and picture.state == "S")):
             return False
         self.kills, self._well_s, self._seen = self.kills + 1, 0.0, ""
-        self.say(f"the {self.role} has not reported for {KILL_S:.0f} s; it is killed and restarted")
+        self.tell_user(
+            f"the {self.role} has not reported for {KILL_S:.0f} s; it is killed and restarted"
+        )
         return True
 
-    def _say(self, what: str, pid: int) -> None:
+    def _report_state(self, what: str, pid: int) -> None:
         if what == self._seen or (what in "RS" and self._seen in ("R", "S")) or what == "Z":
             return
         self._seen = what
         who = f"the {self.role} (process {pid})"
         if what == "T":
-            self.say(
+            self.tell_user(
                 f"{who} is stopped (SIGSTOP): nothing is lost; to let it continue: kill -CONT {pid}"
             )
         elif what == "D":
-            self.say(
+            self.tell_user(
                 f"{who} waits for a disk that does not answer; the run continues when the disk does; "
                 f"if it never does: stop with Ctrl-C, repair the disk, and resume"
             )
         elif what == "opening":
-            self.say(
+            self.tell_user(
                 f"{who} has not reported {OPENING_S:.0f} s after starting (reading a long journal "
                 f"can take that long); to force a safe restart: kill -9 {pid}"
             )
@@ -138,4 +141,4 @@ class Watchdog:
             then = f"after {KILL_S:.0f} s it is killed and restarted, which loses nothing"
             if what == "S" and not self.kills_sleepers:
                 then = f"if it does not continue, force a safe restart: kill -9 {pid}"
-            self.say(f"{who} has not reported for {SAY_S:.0f} s; {then}")
+            self.tell_user(f"{who} has not reported for {REPORT_S:.0f} s; {then}")

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from resilient_scoop.processes.starting import ChildSettings
 
 
-def say(text: str) -> None:
+def tell_user(text: str) -> None:
     """Send a message to the user."""
     errors = sys.stderr
     if isinstance(errors, Errors):
@@ -162,7 +162,7 @@ def main() -> int:
     forked_children.watch(session)
     program_end.begin()
     program_end.load()
-    Process.say = say
+    Process.tell_user = tell_user
     root = Root(session)
     session.waiter = root
     session.on_stop = root.heed_stop
@@ -215,7 +215,7 @@ def _begin(session: Connection) -> Parent:
     assert machine.root is not None, "the root is granted"
     assert task is not None, "the root is granted"
     parent = Parent(
-        ids.ROOT, machine.root, task.replay, Process.policy, say,
+        ids.ROOT, machine.root, task.replay, Process.policy, tell_user,
         lambda fn: machine.callables.known[fn].name if fn in machine.callables.known else fn.hex(),
     )  # fmt: skip
     machine.parents[ids.ROOT] = session.context.parent = parent
@@ -292,7 +292,7 @@ def _run(session: Connection, settings: ChildSettings, output: ScriptOutput) -> 
             output.check_end()
             _refuse(session)
     except (ReplayDivergedError, CheckpointUnusableError) as error:
-        say(str(error))
+        tell_user(str(error))
         return ScriptEnd(error.exit_code, failed=True, message=str(error))
     return end
 
@@ -318,7 +318,7 @@ def _script(settings: ChildSettings) -> ScriptEnd:
         with contextlib.suppress(AttributeError, OSError, ValueError, ReplayDivergedError):
             sys.stdout.flush()  # its output is shown before its error
         if Process.session is not None and Process.session.is_cut and program_end.is_plain(error):
-            say(f"Ctrl-C: the script was {program_end.place(error)}")
+            tell_user(f"Ctrl-C: the script was {program_end.place(error)}")
             return ScriptEnd(program_end.INTERRUPTED, failed=True)
         session = Process.session
         at = -1 if session is None or session.output is None else session.output.position()

@@ -86,8 +86,8 @@ class Pieces:
             return InputPiece(b"", 0)
         cut = self._cut_at()
         if cut is not None:
-            self._say_cut(cut)
-        self._say_other()
+            self._report_cut(cut)
+        self._report_other()
         piece = self._live()
         if cut is not None and not (piece.data or piece.error or os.isatty(0)):
             self._stop(cut)
@@ -120,13 +120,13 @@ class Pieces:
 
             self._is_over = stdin_rest.was_interrupted(Path(settings.run_dir))
             if self._is_over and not stdin_rest.is_at_end(0):
-                Process.say(
+                Process.tell_user(
                     f"the script's standard input had ended after {known.size} bytes: the standard input "
                     "of this resume is not read"
                 )
         return self._is_over
 
-    def _say_other(self) -> None:
+    def _report_other(self) -> None:
         """Report where a script continues to read in a new file, after the end of its former input."""
         settings, known = self._settings, self._known
         if known is None or not known.size or not known.is_whole or self._piece:
@@ -135,7 +135,7 @@ class Pieces:
 
         file = stdin_rest.file_of(0) if settings.resumed else None
         if file is not None and not stdin_rest.is_at_end(0):
-            Process.say(
+            Process.tell_user(
                 f"the script's standard input had ended after {known.size} bytes; now it continues "
                 f"from {json_text.printable(file)}"
             )
@@ -147,15 +147,15 @@ class Pieces:
             return None
         return known.size if settings.resumed and not settings.options.end_of_input else None
 
-    def _say_cut(self, size: int) -> None:
+    def _report_cut(self, size: int) -> None:
         if os.isatty(0):
             output = self._session.output
             asked = "" if output is None else output.open_line(self._asked_at)
-            Process.say(
+            Process.tell_user(
                 f"the script continues to read from this terminal{f' ({asked})' if asked else ''}"
             )
             return
-        Process.say(
+        Process.tell_user(
             f"the script continues to read: its standard input was cut short after {size} bytes; "
             "the rest is read from this resume's standard input"
         )

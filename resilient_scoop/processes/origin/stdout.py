@@ -192,7 +192,7 @@ class ScriptOutput(io.RawIOBase):
         if Process.policy.strict:
             self.refusal = ReplayDivergedError("the script's output", then, now)
             raise self.refusal
-        Process.say(
+        Process.tell_user(
             f"replay: the script now writes {now} where it wrote {then} before; from here on "
             "all output is shown"
         )
@@ -219,7 +219,7 @@ class ScriptOutput(io.RawIOBase):
         if left and Process.policy.strict:
             raise ReplayDivergedError("the script's output", repr(_line(left)), "the end")
         if left:
-            Process.say(f"replay: the script now ends where it wrote {_line(left)!r} before")
+            Process.tell_user(f"replay: the script now ends where it wrote {_line(left)!r} before")
 
 
 class ScriptStdout(io.TextIOWrapper):

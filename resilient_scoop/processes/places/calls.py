@@ -22,7 +22,7 @@ import msgspec
 from resilient_scoop.core import places
 from resilient_scoop.core.places import PlaceCall, PlaceState, Sight
 from resilient_scoop.errors import PlaceBusyError, PlaceError, PlaceRefusedError
-from resilient_scoop.hosts.conversation import AgentOver
+from resilient_scoop.hosts.conversation import EndedAgent
 from resilient_scoop.hosts.hostfile import Host
 from resilient_scoop.processes.places.reports import HostAgentOver
 
@@ -119,7 +119,7 @@ class PlaceCalls:
         self._done.put(future)
         os.eventfd_write(self.wake, 1)
 
-    def _is_over(self, host: str, over: AgentOver) -> None:
+    def _is_over(self, host: str, over: EndedAgent) -> None:
         self._over.put(HostAgentOver(host, over.agent, over.died))
         with suppress(OSError):  # this process ends
             os.eventfd_write(self.wake, 1)

@@ -108,9 +108,9 @@ class Tasks(Protocol):
 class LockWaits:
     """Detects that the main thread is blocked in a lock, and makes the task yield."""
 
-    def __init__(self, loop: Tasks, say: Callable[[str], None]) -> None:
+    def __init__(self, loop: Tasks, tell_user: Callable[[str], None]) -> None:
         self.loop = loop
-        self.say = say
+        self.tell_user = tell_user
         self.waiting = 0  # tasks that yielded
         self.progress = 0  # how often another task has continued
         self._delay_s = FIRST_S
@@ -235,12 +235,12 @@ class LockWaits:
         works = [parked.context.work for parked in loop.parked.values()]
         works.append(loop.session.context.work)
         if not all(work is None or work.callable.options.idempotent for work in works):
-            self.say(
+            self.tell_user(
                 f"{why}; the worker is not restarted, because it has idempotent=False calls: "
                 "`rscoop cancel` ends them"
             )
             return
-        self.say(f"{why}: the worker is restarted")
+        self.tell_user(f"{why}: the worker is restarted")
         loop.session.record.idle()
         sys.stderr.flush()
         os._exit(START_AGAIN)

@@ -61,12 +61,12 @@ class WorkerLoop:
     """Decides what the worker's one thread does next."""
 
     def __init__(
-        self, session: Connection, executor: SliceExecutor, say: Callable[[str], None]
+        self, session: Connection, executor: SliceExecutor, tell_user: Callable[[str], None]
     ) -> None:
         self.session = session
         self.executor = executor
         self.settings = session.settings
-        self.lock_waits = LockWaits(self, say)
+        self.lock_waits = LockWaits(self, tell_user)
         self.parked: dict[str, ParkedTask] = {}
         self.open: list[Work] = []  # slices with a waiting item and items that have not started
         self.green = getcurrent()
@@ -74,7 +74,7 @@ class WorkerLoop:
         self.stuck_at = 0.0
         self.has_fenced = False  # a task ended in this way may have left a lock held
         session.waiter = self
-        session.say_stuck = self.say_stuck
+        session.report_stuck = self.report_stuck
 
     # --- called by items ----------------------------------------------------------------------
 
@@ -149,7 +149,7 @@ class WorkerLoop:
             if frame is not None:
                 self.session.send(frame)
 
-    def say_stuck(self) -> None:
+    def report_stuck(self) -> None:
         """Tell the broker of parents that could continue while one item keeps the worker (WL4)."""
         now = time.monotonic()
         if self.lock_waits.look(now):

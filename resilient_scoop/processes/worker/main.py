@@ -39,7 +39,7 @@ from resilient_scoop.wire.messages import Bye, encode
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
 
 
-def say(text: str) -> None:
+def tell_user(text: str) -> None:
     """Write a message to the worker's log."""
     sys.stderr.write(f"rscoop: {text}\n")
     sys.stderr.flush()
@@ -66,7 +66,7 @@ def import_script(session: Connection, functions: Functions) -> None:
     except SystemExit as error:
         forked_children.end_if_child(error)
         functions.script_error = error
-        say(f"the script called sys.exit({error.code!r}) while a worker imported it")
+        tell_user(f"the script called sys.exit({error.code!r}) while a worker imported it")
     except BaseException as error:  # user code: the top level of the script
         forked_children.end_if_child(error)
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NO_ROOM:
@@ -81,7 +81,7 @@ def import_script(session: Connection, functions: Functions) -> None:
                 "resume"
             )
         sys.stdout.flush()
-        say(reason)
+        tell_user(reason)
         session.close()
         os._exit(CANNOT_IMPORT)
     finally:
@@ -105,11 +105,11 @@ def main() -> NoReturn:
     executor = SliceExecutor(session, functions, f"worker {settings.name}")
 
     def parent_here() -> Parent:
-        return make_parent(session, Process.policy, say)
+        return make_parent(session, Process.policy, tell_user)
 
-    Process.say, Process.make_parent = say, parent_here
+    Process.tell_user, Process.make_parent = tell_user, parent_here
     random_streams.install(settings.streams, settings.seed, lambda: session.context, tasks=True)
-    loop = WorkerLoop(session, executor, say)
+    loop = WorkerLoop(session, executor, tell_user)
     loop.lock_waits.install()
     import_script(session, functions)
     process_state.take_base()

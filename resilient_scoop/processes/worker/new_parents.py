@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from resilient_scoop.processes.connection import Connection
 
 
-def make_parent(session: Connection, policy: Policy, say: Callable[[str], None]) -> Parent:
+def make_parent(session: Connection, policy: Policy, tell_user: Callable[[str], None]) -> Parent:
     """Make the running item a parent (it has made its first call)."""
     context = session.context
     work = context.work
@@ -23,7 +23,7 @@ def make_parent(session: Connection, policy: Policy, say: Callable[[str], None])
     if work.dropped:
         raise GreenletExit  # another attempt is the item's one writer
     parent = Parent(
-        context.path, work.attempt, work.task.replay or context.again, policy, say,
+        context.path, work.attempt, work.task.replay or context.again, policy, tell_user,
         lambda fn: name_of(session, fn),
     )  # fmt: skip
     context.parent = machine.parents[context.path] = parent

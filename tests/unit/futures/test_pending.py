@@ -23,7 +23,7 @@ class Scene:
     """A parent in this process, whose outcomes the test provides."""
 
     def __init__(self) -> None:
-        self.parent = Parent(ROOT, NOW, say=lambda _: None)
+        self.parent = Parent(ROOT, NOW, tell_user=lambda _: None)
         context = SimpleNamespace(
             path=ROOT, parent=self.parent, fenced=False, listeners=None, learned=0
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from resilient_scoop.hosts.base import UnitState
-from resilient_scoop.hosts.conversation import NOISE_LINES, PREFIX, AgentOver, Conversation
+from resilient_scoop.hosts.conversation import NOISE_LINES, PREFIX, Conversation, EndedAgent
 
 STARTING, RUNNING, GONE = UnitState.STARTING, UnitState.RUNNING, UnitState.GONE
 NEVER_CAME, UNKNOWN = UnitState.NEVER_CAME, UnitState.UNKNOWN
@@ -134,7 +134,7 @@ def test_noise_without_a_line_end_before_a_message_is_split_from_it() -> None:
 
 @pytest.mark.parametrize("before", [[], ['{"state": "running"}'], ['{"state": "ended"}']])
 def test_the_end_of_an_agent_is_passed_on_in_any_state(before: list[str]) -> None:
-    heard: list[AgentOver] = []
+    heard: list[EndedAgent] = []
     talk = Conversation("ws1", start_s=60.0, now=0.0, hear_over=heard.append)
     for text in before:
         talk.line(PREFIX + text)
@@ -142,13 +142,13 @@ def test_the_end_of_an_agent_is_passed_on_in_any_state(before: list[str]) -> Non
 
     talk.line(PREFIX + '{"state": "over", "agent": "61ff", "died": true}')
 
-    assert heard == [AgentOver("61ff", died=True)]
+    assert heard == [EndedAgent("61ff", died=True)]
     assert talk.seen() == state
 
 
 @pytest.mark.parametrize("agent", ["", "61 62", "6g", "a" * 65, "../x"])
 def test_the_end_of_an_agent_without_a_proper_name_is_not_passed_on(agent: str) -> None:
-    heard: list[AgentOver] = []
+    heard: list[EndedAgent] = []
     talk = Conversation("ws1", start_s=60.0, now=0.0, hear_over=heard.append)
     talk.line(PREFIX + json.dumps({"state": "over", "agent": agent}))
     assert heard == []

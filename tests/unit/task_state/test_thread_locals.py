@@ -14,7 +14,7 @@ from resilient_scoop.task_state import thread_locals
 
 @pytest.fixture
 def importing(monkeypatch: pytest.MonkeyPatch) -> None:
-    state: Any = thread_locals._State
+    state: Any = thread_locals._LocalsState
     for name, value in (("known", []), ("idle", []), ("is_importing", True), ("main", 0)):
         monkeypatch.setattr(state, name, value)
     monkeypatch.setattr(threading, "local", threading.local)
@@ -85,6 +85,6 @@ from resilient_scoop.task_state import thread_locals
 thread_locals.install()
 for _ in range(3):
     threading.local()
-assert not thread_locals._State.known, thread_locals._State.known
+assert not thread_locals._LocalsState.known, thread_locals._LocalsState.known
 """
     subprocess.run([sys.executable, "-c", text], check=True)

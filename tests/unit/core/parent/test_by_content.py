@@ -91,7 +91,7 @@ def test_a_different_call_with_the_same_number_is_computed_again() -> None:
     said: list[str] = []
     first = Parent(ids.SHARED, ATTEMPT)
     number = call(first, 1)
-    replayed = Parent(ids.SHARED, ATTEMPT, replaying=True, say=said.append)
+    replayed = Parent(ids.SHARED, ATTEMPT, replaying=True, tell_user=said.append)
     assert replayed.page_wanted() is not None
     replayed.page(*last_page(9, outcome(number, 2)))
     assert call(replayed, 1) == number

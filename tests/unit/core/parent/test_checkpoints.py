@@ -20,7 +20,7 @@ NOW = wire.Attempt(2, 1)
 
 
 def going_on(**more: Any) -> Parent:
-    return Parent(ROOT, NOW, True, say=lambda _: None, **more)
+    return Parent(ROOT, NOW, True, tell_user=lambda _: None, **more)
 
 
 def page(of: Parent, *records: Any, last: bool = True, **more: Any) -> None:
@@ -74,7 +74,7 @@ def test_a_parent_continues_with_the_counters_of_its_checkpoint() -> None:
 
 
 def test_counters_never_decrease() -> None:
-    of = Parent(ROOT, NOW, say=lambda _: None)
+    of = Parent(ROOT, NOW, tell_user=lambda _: None)
     for _ in range(8):
         of.add(of.begin(FN, FN), digests(0), [b"arg"], last=True)
     block = entered(of)
@@ -110,7 +110,7 @@ def checkpoint_made(of: Parent, block: OpenBlock) -> wire.Checkpoint:
 
 
 def test_a_generation_names_unfinished_calls_and_those_with_unread_files() -> None:
-    of = Parent(ROOT, NOW, say=lambda _: None)
+    of = Parent(ROOT, NOW, tell_user=lambda _: None)
     before = of.begin(FN, FN)
     of.add(before, digests(0), [b"arg"], last=True)
     block = entered(of)
@@ -180,7 +180,7 @@ def test_a_future_whose_call_the_code_has_replaced_is_refused_when_the_history_l
     None
 ):
     notes: list[str] = []
-    of = Parent(ROOT, NOW, replaying=True, say=notes.append)
+    of = Parent(ROOT, NOW, replaying=True, tell_user=notes.append)
     other = wire.Outcomes(ROOT, [wire.Outcome(0, 0, FN, digests(0), [b"other"], [], 0.0, NOW)])
     of.add(of.begin(FN, FN), digests(0), [b"arg"], last=True)
     block = entered(of)
@@ -239,7 +239,7 @@ def test_a_future_waits_for_a_running_call_only_if_it_is_the_same_call(
 
 
 def test_a_checkpoint_is_sent_after_calls_and_observations() -> None:
-    of = Parent(ROOT, NOW, say=lambda _: None)
+    of = Parent(ROOT, NOW, tell_user=lambda _: None)
     of.observe("k", b"")
     of.add(of.begin(FN, FN), digests(0), [b"arg"], last=True)
     block = entered(of)
@@ -262,7 +262,7 @@ def test_a_block_cannot_restart_from_its_beginning_after_it_has_trimmed() -> Non
 
 def test_calls_whose_outcomes_were_dropped_are_reported() -> None:
     notes: list[str] = []
-    of = Parent(ROOT, NOW, True, say=notes.append)
+    of = Parent(ROOT, NOW, True, tell_user=notes.append)
     page(of, dropped=[(0, 3)])
     of.begin(FN, FN)
     of.begin(FN, FN)

@@ -13,7 +13,7 @@ NOW = wire.Attempt(2, 1)
 
 
 def parent(**more: object) -> Parent:
-    return Parent(ROOT, NOW, say=lambda _: None, **more)  # type: ignore[arg-type]
+    return Parent(ROOT, NOW, tell_user=lambda _: None, **more)  # type: ignore[arg-type]
 
 
 def call(of: Parent, count: int, *, last: bool = True) -> Call:

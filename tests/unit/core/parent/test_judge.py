@@ -124,7 +124,7 @@ def test_single_calls_that_keep_their_results_are_reported_once_and_maps_each_ti
     for count in (1, 1, 4, 4):
         call = scene.call(count)
         call.moved = count
-        scene.judge.say_moved(call)
+        scene.judge.report_moved(call)
 
     assert ["1 result" in text for text in scene.notes] == [True, False, False]
     assert all(call.moved == 0 for call in scene.calls.values())

@@ -29,7 +29,7 @@ def outcome(call: int, args: Sequence[int], start: int = 0, **more: Any) -> wire
 def replay(calls: int = 9) -> tuple[Parent, list[str]]:
     """Return a parent that replays a history, and its reports."""
     notes: list[str] = []
-    of = Parent(ROOT, ATTEMPT, replaying=True, say=notes.append)
+    of = Parent(ROOT, ATTEMPT, replaying=True, tell_user=notes.append)
     of.history.known_calls = calls
     assert of.page_wanted() is not None
     return of, notes

@@ -17,7 +17,7 @@ NOW = wire.Attempt(2, 1)
 
 
 def parent(**more: object) -> Parent:
-    return Parent(ROOT, NOW, say=lambda _: None, **more)  # type: ignore[arg-type]
+    return Parent(ROOT, NOW, tell_user=lambda _: None, **more)  # type: ignore[arg-type]
 
 
 def call(of: Parent, start: int, stop: int, *, salt: int = 0, last: bool = True) -> Call:
@@ -236,7 +236,7 @@ def test_observations_are_repeated_in_order() -> None:
 def test_an_answer_for_another_position_ends_the_use_of_the_history() -> None:
     # Given a history that continues with another question
     notes: list[str] = []
-    of = Parent(ROOT, NOW, replaying=True, say=notes.append)
+    of = Parent(ROOT, NOW, replaying=True, tell_user=notes.append)
     page(of, observed(0, "done", 4), observed(1, "done", 5))
 
     # When the parent asks another question, then it gets new answers, and this is reported and
@@ -419,7 +419,7 @@ def test_a_question_that_a_broker_did_not_answer_is_repeated_to_the_next_one() -
 
 def doubtful(*, strict: bool = False) -> tuple[Parent, list[str]]:
     notes: list[str] = []
-    of = Parent(ROOT, NOW, replaying=True, policy=Policy(strict=strict), say=notes.append)
+    of = Parent(ROOT, NOW, replaying=True, policy=Policy(strict=strict), tell_user=notes.append)
     return of, notes
 
 

@@ -24,8 +24,8 @@ def progress(done: int) -> wire.Progress:
     return wire.Progress(ROOT, ATTEMPT, 0, 0, FN, digests(0), done, 10, b"at %d" % done)
 
 
-def say(reporter: Reporter, work: Work, done: int, now: float) -> bool:
-    return reporter.say(PATH, work, 0, progress(done), now)
+def put(reporter: Reporter, work: Work, done: int, now: float) -> bool:
+    return reporter.put(PATH, work, 0, progress(done), now)
 
 
 def heard(frames: list[bytes]) -> list[float]:
@@ -35,11 +35,11 @@ def heard(frames: list[bytes]) -> list[float]:
 
 def test_the_first_progress_report_is_due_at_once_and_the_next_after_an_interval() -> None:
     reporter, work = Reporter(), make_work()
-    assert say(reporter, work, 1, 10.0)
+    assert put(reporter, work, 1, 10.0)
     assert heard(reporter.due(10.0)) == [1]
 
-    assert not say(reporter, work, 2, 10.1)
-    assert not say(reporter, work, 3, 10.2)
+    assert not put(reporter, work, 2, 10.1)
+    assert not put(reporter, work, 3, 10.2)
     assert heard(reporter.due(10.3)) == []
     assert heard(reporter.due(10.0 + KEEP_S)) == [3]
     assert heard(reporter.due(20.0)) == []
@@ -47,9 +47,9 @@ def test_the_first_progress_report_is_due_at_once_and_the_next_after_an_interval
 
 def test_the_last_progress_report_is_sent_at_once_at_a_stop() -> None:
     reporter, work = Reporter(), make_work()
-    say(reporter, work, 1, 10.0)
+    put(reporter, work, 1, 10.0)
     reporter.due(10.0)
-    say(reporter, work, 2, 10.1)
+    put(reporter, work, 2, 10.1)
 
     assert heard(reporter.due(10.2, everything=True)) == [2]
 
@@ -57,7 +57,7 @@ def test_the_last_progress_report_is_sent_at_once_at_a_stop() -> None:
 def test_no_progress_is_sent_for_an_item_that_has_ended_or_was_dropped() -> None:
     for end in ("done", "dropped"):
         reporter, work = Reporter(), make_work()
-        say(reporter, work, 1, 10.0)
+        put(reporter, work, 1, 10.0)
         if end == "done":
             work.left.discard(0, 1)
         else:
@@ -73,7 +73,7 @@ def test_a_retry_in_the_same_worker_finds_the_state_of_the_try_before() -> None:
     assert reporter.resume(PATH, work, 0)
     assert not reporter.resume(PATH, work, 0)
 
-    say(reporter, work, 4, 10.0)
+    put(reporter, work, 4, 10.0)
     assert reporter.given(PATH, work) == b"from the journal"
     reporter.try_again(PATH, work, 0)
 
@@ -91,7 +91,7 @@ def test_a_try_that_saved_nothing_leaves_the_state_as_it_was() -> None:
 
 def test_another_attempt_of_the_same_item_begins_with_the_state_of_its_own_task() -> None:
     reporter, first = Reporter(), make_work()
-    say(reporter, first, 4, 10.0)
+    put(reporter, first, 4, 10.0)
 
     second = make_work(resume=b"at 3")
 

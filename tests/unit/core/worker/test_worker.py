@@ -424,7 +424,7 @@ def test_a_later_attempt_replaces_an_earlier_one(others: int) -> None:
 
 def elsewhere(call: int) -> Parent:
     path = item_path(ROOT, call + 7, 0)
-    return Parent(path, wire.Attempt(1, 90 + call), say=lambda _: None)
+    return Parent(path, wire.Attempt(1, 90 + call), tell_user=lambda _: None)
 
 
 def test_each_new_broker_learns_what_the_worker_lacks_until_the_items_are_dropped() -> None:

@@ -9,7 +9,7 @@ import pytest
 from resilient_scoop.processes.launcher.watchdog import (
     KILL_S,
     OPENING_S,
-    SAY_S,
+    REPORT_S,
     WELL_S,
     Picture,
     Watchdog,
@@ -55,7 +55,7 @@ def test_a_process_that_reports_is_never_checked() -> None:
 
 def test_a_loop_is_reported_and_then_killed() -> None:
     bench = Bench()
-    assert not bench.run(SAY_S + 2)
+    assert not bench.run(REPORT_S + 2)
     assert len(bench.notes) == 1
     assert str(PID) in bench.notes[0]
     assert bench.run(KILL_S)
@@ -93,13 +93,13 @@ def test_time_in_which_the_process_was_stopped_does_not_count() -> None:
     bench.state, bench.cpu = "T", 0.0
     bench.run(KILL_S)
     bench.state, bench.cpu = "R", 1.0
-    assert not bench.run(KILL_S - SAY_S - 5), "it has not had its time since"
+    assert not bench.run(KILL_S - REPORT_S - 5), "it has not had its time since"
     assert bench.run(10)
 
 
 def test_time_in_which_the_launcher_did_not_run_does_not_count() -> None:
     bench = Bench()
-    bench.run(SAY_S - 1)
+    bench.run(REPORT_S - 1)
     for _ in range(5):  # a laptop that sleeps, wakes, and sleeps again immediately
         assert not bench.dog.tick(PID, 3600.0)
     assert bench.dog.silent_s < KILL_S

@@ -11,7 +11,7 @@ import pytest
 from resilient_scoop.core import places as core
 from resilient_scoop.errors import PlaceBusyError, PlaceRefusedError
 from resilient_scoop.hosts.base import UnitState
-from resilient_scoop.hosts.conversation import AgentOver
+from resilient_scoop.hosts.conversation import EndedAgent
 from resilient_scoop.processes.places import calls
 from resilient_scoop.processes.places.reports import HostAgentOver
 from resilient_scoop.processes.places.units_file import UnitsFile
@@ -62,7 +62,7 @@ def test_places_end_with_the_launcher_and_agents_continue(alice: Launcher) -> No
 def test_an_ended_agent_is_reported_at_once(alice: Launcher) -> None:
     alice.wait(lambda: alice.states() == {"alice": "starting"})
 
-    place(alice).says_over(AgentOver("61ff", died=True))
+    place(alice).says_over(EndedAgent("61ff", died=True))
 
     over = HostAgentOver("alice", "61ff", died=True)
     alice.wait(lambda: over in [report.over for report in alice.reports])
