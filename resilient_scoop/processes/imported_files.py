@@ -124,7 +124,7 @@ def left_whole(*, survey: bool = False) -> Iterator[None]:
         _State.made.clear()
 
 
-def flush(say: Callable[[str], None]) -> None:
+def flush(tell_user: Callable[[str], None]) -> None:
     """Write what an item has written to files that the import keeps open: its result is sent next."""
     if not _State.kept:
         return
@@ -138,7 +138,7 @@ def flush(say: Callable[[str], None]) -> None:
         except ValueError:  # its buffer was taken away
             _State.kept.remove(each)
         except OSError as error:
-            say(f"{file.name}: what a task has written could not be saved: {error.strerror}")
+            tell_user(f"{file.name}: what a task has written could not be saved: {error.strerror}")
 
 
 def _give_back(ours: dict[int, Any]) -> None:

@@ -133,7 +133,7 @@ class SliceExecutor:
         session.record.idle()
         if prints:
             task_output.end_lines()
-            imported_files.flush(Process.say)
+            imported_files.flush(Process.tell_user)
         with session.turn():
             if index < work.stop and machine.stopping is None:
                 session.record.words[INDEX] = index
@@ -150,7 +150,7 @@ class SliceExecutor:
         session.record.idle()
         if prints:
             task_output.end_lines()
-            imported_files.flush(Process.say)
+            imported_files.flush(Process.tell_user)
         with session.turn():
             session.machine.settle(work, time.monotonic())
             session.running = None
