@@ -19,7 +19,7 @@ from resilient_scoop.cli.base import (
 )
 from resilient_scoop.cli.changed import ALL, check_flags, decide
 from resilient_scoop.cli.environment import enter_surroundings, env_option
-from resilient_scoop.cli.grid import GridWish, crew, grid_options, hosts_before, save_hosts
+from resilient_scoop.cli.grid import Crew, GridWish, crew, grid_options, hosts_before, save_hosts
 from resilient_scoop.cli.script import check_program
 from resilient_scoop.cli.start import start
 from resilient_scoop.cli.timelimit import TimeLimit, limit_of, time_limit_option
@@ -140,31 +140,23 @@ def command(  # noqa: PLR0913 - one parameter per option
     _note_all(notes)
     verdict = decide(run, survey, reuse_changed, recompute_changed)
     _continue_input(run, info)
+    resources = _resources(run, info, grid, workers)
+    options = RunOptions(
+        workers=resources.here, total=resources.total, grid=resources.spec is not None,
+        hosts=resources.hosts, resume=True, reuse_changed=verdict.reuse,
+        recompute_changed=verdict.recompute, retry_failed=retry_failed, end_of_input=end_of_input,
+        strict=strict or info.strict, quiet=quiet, detach=detach, audit=audit,
+        task_output=task_output, always_replay=always_replay, limit=limit_of(time_limit),
+    )  # fmt: skip
+    return start(run, options, verdict.decisions)
+
+
+def _resources(run: RunDir, info: RunInfo, grid: GridWish, workers: int | None) -> Crew:
+    """Return the workers of this launch, after its other hosts are saved with the run."""
     resources = crew(grid, workers, hosts_before(run), info.workers)
     if resources.spec is not None:
         save_hosts(run, resources.spec, info.script, info.cwd)
-    return start(
-        run,
-        RunOptions(
-            workers=resources.here,
-            total=resources.total,
-            grid=resources.spec is not None,
-            hosts=resources.hosts,
-            resume=True,
-            reuse_changed=verdict.reuse,
-            recompute_changed=verdict.recompute,
-            retry_failed=retry_failed,
-            end_of_input=end_of_input,
-            strict=strict or info.strict,
-            quiet=quiet,
-            detach=detach,
-            audit=audit,
-            task_output=task_output,
-            always_replay=always_replay,
-            limit=limit_of(time_limit),
-        ),
-        verdict.decisions,
-    )
+    return resources
 
 
 def _restore(run: RunDir, info: RunInfo, env: tuple[str, ...], *, new_limits: bool) -> list[str]:

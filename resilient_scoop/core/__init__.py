@@ -1,1 +1,1 @@
-"""The machines that decide: pure, without I/O, clock or randomness."""
+"""The machines that decide: pure, without I/O, clock or random numbers."""

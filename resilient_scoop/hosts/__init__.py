@@ -1,1 +1,1 @@
-"""Places: where agents of a run can be started, and whether they run."""
+"""Places: where agents of a run are started on other hosts (SSH, hostfiles), and checks of hosts."""

@@ -1,1 +1,1 @@
-"""The parts of the broker's machine: durable facts, peers, scheduling."""
+"""The parts of the broker's machine: facts, processes and hosts, leases and scheduling, checkpoints."""

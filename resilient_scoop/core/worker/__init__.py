@@ -1,1 +1,1 @@
-"""The machine of a worker."""
+"""The machine of a worker: what it holds, what it runs next, and what it reports."""
