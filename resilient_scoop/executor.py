@@ -161,8 +161,8 @@ class Executor(cf.Executor):
     ) -> Iterator[T]:
         """Return an iterator over `fn(*row)` for the rows of the zipped iterables, in their order.
 
-        All calls are submitted at once; with `buffersize`, at most so many are under way. `chunksize`
-        has no effect: slices are sized by measured time.
+        All calls are submitted at once; with `buffersize`, at most this number are in progress.
+        `chunksize` has no effect: slices are sized by measured time.
 
         Raises:
             TimeoutError: at an item without a result `timeout` seconds after the call. ValueError:

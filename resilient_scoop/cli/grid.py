@@ -200,7 +200,7 @@ def hosts_before(run: RunDir) -> GridSpec | None:
 
 
 def save_hosts(run: RunDir, spec: GridSpec, script: str | None, cwd: str) -> None:
-    """Write down the hosts of a launch, and pack what is shipped to them.
+    """Save the hosts of a launch, and pack the files that are shipped to them.
 
     Raises:
         UsageError: the script's folder cannot be shipped.

@@ -56,7 +56,7 @@ _SIZES: Final = ((64, 1), (512, 4))
 """Sizes of batches until so many tasks were dispatched; then 16. Time has no part in it."""
 
 _given: list[pool.PoolCalls] = []
-"""Where calls of this process go, if the user has said where."""
+"""The executor for calls of this process, if the user has given one."""
 _opened: list[pool.PoolCalls] = []
 """Where they go otherwise, once this process has made some."""
 

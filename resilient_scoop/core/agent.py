@@ -19,7 +19,7 @@ of a worker that cannot import the script, where no further try is of any use: t
 one, is told so, and stops the run when a call waits for a worker.
 RESUMED is a new broker of a run that had told the processes of another host to end, but not their agent.
 
-  G1  A slot has one process at most: its successor is started after its end was learnt.
+  G1  A slot has one process at most: its successor is started after its end is known.
   G2  The broker is told of the end of every process, in order, and what cannot be sent is kept until
       there is a broker. On another host it is told when what the process had finished has arrived there
       (`core.relay`), or the agent leaves. Only when the launcher is gone nothing is told: the broker ends
@@ -33,9 +33,9 @@ RESUMED is a new broker of a run that had told the processes of another host to 
   G6  What fails repeatedly is tried ever later, or a limited number of times, or for a limited time,
       but for a full disk; then the run is given up.
   G7  Only processes that the host lets run are vouched for.
-  G8  The agent of another host outlives its launcher, once a broker has greeted it. It ends, in order, when
-      it has heard no broker for `orphan_timeout_s`; time in which it did not run itself is not counted, and
-      it says so.
+  G8  The agent of another host outlives its launcher, once a broker has greeted it. It ends normally when
+      it has received nothing from a broker for `orphan_timeout_s`; time in which it did not run itself is
+      not counted, and it says so.
 
 Times at a stop (G4): what runs has `stop_grace_s`, an interrupted script `LAST_S` more. After the script's
 end a process has `EXIT_S` for its exit handlers, but a worker that still computes has the grace only.
@@ -120,7 +120,7 @@ class SlotState(Enum):
     """The states of a slot."""
 
     WAITING = auto()  # no process; the next is started at `Slot.start_at`
-    STARTING = auto()  # the shell was told to start one
+    STARTING = auto()  # the shell was asked to start one
     RUNNING = auto()
     DYING = auto()  # killed by the agent; its end is not known yet
     HELD = auto()  # no process: a start would be useless, and this was reported to the broker
@@ -337,7 +337,7 @@ class DamagedCopies(msgspec.Struct, frozen=True):
 
 
 class Orphaned(msgspec.Struct, frozen=True):
-    """The agent ends because it has heard no broker for `orphan_timeout_s`."""
+    """The agent ends because it has received nothing from a broker for `orphan_timeout_s`."""
 
     seconds: float
 
@@ -451,7 +451,7 @@ class Agent:
         self._is_full_reported, self._torn_reported = False, 0
 
     def step(self, event: Event, now: float) -> list[Action]:
-        """Take in an event and return actions, in order."""
+        """Handle an event; return actions, in order."""
         assert not self.left, "nothing happens to an agent that has left"
         if self.config.orphan_timeout_s is not None:
             self._mind_own_pause(now)

@@ -120,7 +120,7 @@ class Sweep(msgspec.Struct, frozen=True):
 
 
 class CutHost(msgspec.Struct, frozen=True):
-    """Close the connections of a host and accept none of it, at once; `peers` are its processes."""
+    """Close the connections of a host at once, and accept no new ones; `peers` are its processes."""
 
     host: str
     why: str

@@ -67,7 +67,7 @@ class Link:
         return [self._head(BEAT, self.sent)]
 
     def take(self, header: Header, now: float) -> tuple[bool, list[list[bytes]]]:
-        """Take in a header; return (whether its bundle is to be handled, messages to send back).
+        """Handle a header; return (whether its bundle must be handled, messages to send back).
 
         The messages are repetitions that the other end requested, or our own request.
         """

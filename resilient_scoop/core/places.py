@@ -20,7 +20,7 @@ CAME is the agent's link to the broker. UNSURE is its loss, a place that cannot 
 that failed. ENDED leads to GONE if the agent had come, else to NEVER_CAME. RUNNING ends only at a stop, a
 drain or a revocation: until then the link decides. RETURNED is a tag that a former process had written.
 
-  PL1  A tag is written down before the place is asked to start a unit of it.
+  PL1  A tag is written to disk before the place is asked to start a unit of it.
   PL2  A new tag is drawn for a host only after the unit of the former one is known to have ended: its place
        said so of the one start that it had, or searched the tag and found nothing. So a host has one unit.
        UNKNOWN is not an end: the tag is searched, and what is found is started again under the same tag.
@@ -30,12 +30,13 @@ drain or a revocation: until then the link decides. RETURNED is a tag that a for
   PL4  A unit is stopped only when the run stops, its host is drained or revoked, or its place had started
        two: a tag whose starts were not all answered is searched for a second one when its agent has come.
        An agent of a drained host that has its link leaves by itself.
-  PL5  Until an agent of a place has come, one unit of it at most is under way, and so after each failure.
+  PL5  Until an agent of a place has connected, at most one of its units is being started; the same holds
+       after each failure.
   PL6  After failures a place waits 1, 15, 30, 60 s, up to half of it more; after a refusal five minutes.
        A host whose agent was lost `LOSSES_MAX` times within `FLAP_S` is in quarantine, ever longer, up to
        `QUARANTINE_S_MAX`. None of them is given up.
   PL7  After a stop nothing is started, and the machine leaves at its deadline at the latest.
-  PL8  A host has one call of its place under way at most, and one stop beside a look or a search.
+  PL8  A host has at most one call of its place in progress, and one stop beside a look or a search.
 
 Failures are the place's: no item of the run is blamed. Chance (the end of a tag, jitter) comes with events.
 Calls of a place have deadlines of their own (`hosts.base`), and each is answered.
@@ -517,7 +518,7 @@ class Look(msgspec.Struct, frozen=True):
 
 
 class Find(msgspec.Struct, frozen=True):
-    """Have the place search the units of a tag: `UnitsFound`, `Failed`."""
+    """Let the place search for the units of a tag: `UnitsFound`, `Failed`."""
 
     host: str
     tag: str
@@ -594,7 +595,7 @@ class Places:
         self._actions: list[Action] = []
 
     def step(self, event: Event, now: float) -> list[Action]:
-        """Take in an event and return actions, in order."""
+        """Handle an event; return actions, in order."""
         assert not self.left, "nothing happens to a machine that has left"
         assert (self.began_at is None) == isinstance(event, Began), "the first event is Began"
         affected = self._affected(event, now)
@@ -695,7 +696,7 @@ class Places:
             slot.find_at, slot.sure_at = now, now + FIND_S
 
     def _start_due(self, slots: Sequence[HostSlot], random: str, now: float) -> None:
-        """Draw tags for what is due, and have them written down (PL1)."""
+        """Draw tags for due starts, and request that they are written (PL1)."""
         for slot in slots:
             if self._start_due_at(slot) > now:
                 continue
@@ -1205,7 +1206,7 @@ def _liveliest(units: tuple[str, ...], seen: Sequence[Sight]) -> Sight:
 
 
 def _wait_s(failures: int, jitter: float) -> float:
-    """Return the wait after so many failures in a row (PL6)."""
+    """Return the wait after this number of consecutive failures (PL6)."""
     return _longer(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)], jitter)
 
 

@@ -372,7 +372,7 @@ class Relay:
         return [wire.encode(hello), *(line.more or ())]
 
     def deadline(self, known: Container[PeerId]) -> float:
-        """Return when there is something to do, if nothing is heard."""
+        """Return the time of the next action, if no message arrives."""
         due = inf
         for line in self.lines.values():
             if line.state is LineState.CLOSING:
@@ -404,7 +404,7 @@ def _decoded(frame: bytes) -> wire.Up | None:
 
 
 def _left(frames: Sequence[bytes]) -> _Left:
-    """Return what an ended process leaves in a bundle, for a broker that has not heard the process."""
+    """Return what an ended process leaves in a bundle, for a broker that did not know the process."""
     held, more = list[wire.Held](), list[bytes]()
     for frame in frames:
         message = _decoded(frame)

@@ -20,7 +20,7 @@ and drops the transfer. What is not listed is an error.
 
   TR1  What is written to a file is its content from the beginning, without gaps.
   TR2  At most `window` chunks are on their way, so that a slow network holds few of them.
-  TR3  What is not answered within `PATIENCE_S` of the last answer is asked for again.
+  TR3  What is not answered within `PATIENCE_S` of the last answer is requested again.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class Download(Transfer):
             self.enter(TransferEvent.FAIL)
             return b""
         self.total, self.digest = chunk.total, chunk.digest
-        # Otherwise it is a repetition, or it would leave a gap, which is asked for again in time.
+        # Otherwise it is a repetition, or it would leave a gap, which is requested again in time.
         fits = chunk.offset == self.size and self.size + len(chunk.data) <= chunk.total
         data = chunk.data if fits else b""
         self.size += len(data)

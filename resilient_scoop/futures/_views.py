@@ -8,7 +8,7 @@ order of what it learns is recorded. Other code waits in its own ways. For it, a
   in a task       the parent waits for the outcome when the view is asked for, and the view is made with
                   it; a callback of an asyncio loop is called in a later step of that loop
 
-  VW1  A future has at most one view. Both have the same outcome, the same object in both.
+  VW1 A future has at most one view. Both have the same outcome, the same object in both.
   VW2  Functions of `concurrent.futures` that wait for a view get the future itself.
   VW3  A callback runs once: in the main thread when it waits for futures, or in a thread if the main
        thread waits for something else.

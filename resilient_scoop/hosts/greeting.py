@@ -44,7 +44,7 @@ class Greeting:
 
 
 def is_ssh(heard: bytes) -> bool:
-    """Return whether a server has said the line of an SSH server."""
+    """Return whether a server has sent the line of an SSH server."""
     return any(line.startswith(_MARK) for line in heard.split(b"\n"))
 
 

@@ -1,8 +1,8 @@
 """One host as a place: an agent is started by a command, and reports its state by lines.
 
-The command gets the ticket as one line on its standard input, which then stays open: its end means that the
-launcher is gone. A line `stop SECONDS` asks for an end in order. The same program answers `--find` and
-`--stop` for agents whose launcher, or whose connection, is gone.
+The command gets the ticket as one line on its standard input, which then stays open: its end means
+that the launcher is gone. A line `stop SECONDS` requests a normal end. The same program answers
+`--find` and `--stop` for agents whose launcher, or whose connection, is gone.
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ The forms of Open MPI, MPICH and SCOOP are all read:
     node[01-16]  node[1-3,7]:8
     bob address=10.0.0.7 port=2222 python=/opt/py/bin/python prolog="module load python" tunnel=yes
 
-A `#` at the beginning of a word starts a comment. Lines for the same host add up: numbers are added, and a
-line without a number beside others counts as one worker, as in the node files of batch systems.
-The name of a host in the run is what stands in the hostfile. The same address and user under two names
-is one host, with the first name.
+A `#` at the beginning of a word starts a comment. Lines for the same host add up: numbers are
+added, and a line without a number beside others counts as one worker, as in the node files of batch
+systems. The name of a host in the run is its name in the hostfile. The same address and user under
+two names is one host, with the first name.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ def split_total(
     """Split a total of workers over hosts; without a total, each host gets its own number.
 
     Hosts with a number are served first, in order, each with at most this number, then hosts whose
-    `cores` are known. What is then left is a limit for the others, and otherwise goes beyond the
-    numbers of hosts up to their `max_workers`.
+    `cores` are known. The rest is a limit for the others; if there are none, hosts get more than
+    their numbers, up to their `max_workers`.
     """
     known = {
         host.name: number

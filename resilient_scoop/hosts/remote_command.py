@@ -86,7 +86,7 @@ class FoundPython(msgspec.Struct, frozen=True):
 def candidates(host: Host, settings: RemoteSettings) -> list[str]:
     """Return the Pythons that are searched on a host, the preferred one first.
 
-    A Python that the user named is the only one.
+    If the user has named a Python, it is the only candidate.
     """
     named = host.python or settings.python
     if named:

@@ -1,7 +1,7 @@
 """Which other hosts a run uses, and how they are reached: `grid.json` in its folder.
 
-It is written when a run is started or resumed with options of this kind, and read by the processes that
-need it. A resume without such options uses the hosts of before.
+It is written when a run is started or resumed with options of this kind, and read by the processes
+that need it. A resume without such options uses the earlier hosts.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ def _translated(keyword: str, value: str) -> str:
             return f"{_COMMAND} :{value}"  # paramiko would remove quotes at both ends
         case "userknownhostsfile" | "globalknownhostsfile":
             return f"{keyword} {_SEPARATOR.join(_words(value))}"
-        case "certificatefile":  # it may be repeated, which paramiko knows of IdentityFile only
+        case "certificatefile":  # it may be repeated, which paramiko supports only for IdentityFile
             return f"IdentityFile {_CERTIFICATE}{' '.join(_words(value))}"
         case _:
             return f"{keyword} {value}"

@@ -155,7 +155,8 @@ def _jumped(
 class _QuietChannel:
     """A channel of a jump host, as the socket of a connection.
 
-    paramiko's thread closes it at its end, and would die with a traceback if the jump host is gone by then.
+    paramiko's thread closes it at its end, and would die with a traceback if the jump host has
+    vanished.
     """
 
     def __init__(self, channel: Any) -> None:

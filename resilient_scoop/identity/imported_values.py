@@ -48,8 +48,8 @@ _made: dict[int, ModuleType] = {}
 def note(typed: str = "") -> None:
     """Record what the user's modules hold now; replaces the earlier record.
 
-    Of the module `typed`, which has been typed and not imported, workers have nothing. Of a module
-    whose `assert` statements pytest has rewritten they have other code.
+    Workers have nothing of the module `typed`, which was typed at a prompt. They have other code of
+    a module whose `assert` statements pytest has rewritten.
     """
     forget()
     _entries.update(sys.modules)

@@ -6,9 +6,9 @@ Undamaged records may still be inconsistent. In this order:
    file is lost or damaged cannot be continued from.
 2. A checkpoint that waits for a call of which the journal has neither the outcome nor the arguments
    would wait forever.
-3. What was trimmed (`core.facts.checkpoints`) must be covered by a checkpoint that is there. Else it is
-   asked for again, and the parent continues from the first call that is missing: checkpoints after that
-   depend on calls whose results may differ now, and are removed too.
+3. Trimmed calls (`core.facts.checkpoints`) must be covered by a checkpoint in the journal. Otherwise they
+   are called again, and the parent continues from the first missing call: later checkpoints depend on
+   calls whose results may differ now, and are removed too.
 4. After a gap in a parent's observations, in the script's input or in its output, the rest cannot be
    used. But what stands before a checkpoint is not written again: a gap in that output is filled.
 """

@@ -1,4 +1,4 @@
-"""A run's folder as it is at one moment, for backups and forks of live runs.
+"""A consistent copy of a run's folder at one moment, for backups and forks of live runs.
 
 The database is copied at one moment. Files that its records name are linked before and after that,
 so that the run may drop them in between. A file that appears after the first look and is dropped

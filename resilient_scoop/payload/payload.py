@@ -2,9 +2,9 @@
 
 `wire.payload_tags` lists what the first byte can be.
 
-Loaded arrays are writable (unless they were read-only at the sender): from a store whose `get`
-returns a writable view (a private mapping, `mmap.ACCESS_COPY`) they are used in place, copied on
-write; from any other store they are copied once.
+Loaded arrays are writable (unless they were read-only at the sender): if the `get` of a store
+returns a writable view (a private mapping, `mmap.ACCESS_COPY`), they are used in place and copied
+on write; otherwise they are copied once.
 
 Invariant: no value, however broken, ends a sender or a receiver; it becomes an error that names it.
 """

@@ -72,7 +72,7 @@ def reduce(obj: Any) -> Any:
 
 
 def find(module: str, name: str, kind: type) -> Any:
-    """Return the sentinel of this name; if there is none here, always the same other object.
+    """Return the sentinel of this name; if this process has none, return one substitute for the name.
 
     One that a task has given a state is none.
     """

@@ -213,7 +213,7 @@ def _discard(made: dict[bytes, Intervals], start: int, stop: int) -> None:
 
 
 def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> tuple[list[Comparison], bool]:
-    """Have a child compare what callables refer to now with their definitions.
+    """Let a child compare what callables refer to now with their definitions.
 
     The second value says whether the script can be imported.
     """

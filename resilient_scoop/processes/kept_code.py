@@ -208,7 +208,7 @@ class KeptCode:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find a module as the later finders do; a module of the user's gets a loader of copies."""
+        """Find a module as the later finders do; a module of the user gets a loader of copies."""
         passed = False
         for finder in list(sys.meta_path):
             if passed and hasattr(finder, "find_spec"):

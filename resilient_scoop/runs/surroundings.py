@@ -2,7 +2,7 @@
 
 | what | at a resume |
 | --- | --- |
-| environment | the run's, but for the two kinds below; `--env NAME=VALUE` changes it |
+| environment | the run's, except the two kinds below; `--env NAME=VALUE` changes it |
 | of it: a terminal's, a login's, a batch job's (`TERM`, `SSH_*`, `SLURM_*`, `TMPDIR`, …) | this shell's |
 | of it: secrets by their names (`*TOKEN*`, `*SECRET*`, `*KEY*`, …) | this shell's: they are not stored |
 | umask | the run's |

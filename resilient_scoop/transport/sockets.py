@@ -24,7 +24,7 @@ LINGER_MS: Final = 300
 _RETRY_MS_MAX: Final = 100
 """A new broker is ready 0.4 s after the old one died; a later retry would keep it waiting."""
 _MESSAGE_BYTES_MAX: Final = 1 << 31
-# Plain numbers: pyzmq's are enums, and `|` on those takes as long as the sending itself.
+# Plain numbers instead of pyzmq's enums: `|` on enums takes as long as sending a message.
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _MORE: Final = int(zmq.SNDMORE)
 _THREADS: Final = 4

@@ -1,8 +1,8 @@
 """Find out what is the user's own code, its names, and where it is found.
 
-The user's code is every module whose file is not in the standard library, in an installed package or in
-this one; also modules without a file that are not built in. A module of the user's may have the name of
-one of the standard library: the file decides.
+The user's code is every module whose file is not in the standard library, in an installed package
+or in this one; also modules without a file that are not built in. A module of the user may have the
+name of one of the standard library: the file decides.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def is_users_file(file: str | None) -> bool:
 
 
 def is_users(module: object) -> bool:
-    """Return whether something is a module of the user's own."""
+    """Return whether an object is a module of the user."""
     return isinstance(module, ModuleType) and is_users_file(vars(module).get("__file__"))
 
 

@@ -6,8 +6,8 @@ questions (requested cancellations), the handover (requested checkpoints), the r
 callables). They share the `Members` and the `Outbox` of a turn. `check` asserts, besides theirs:
 
   B1  Every known undone item is ready or in exactly one lease.
-  B2  Nothing that rests on a record is an `Offer`: outcomes, answers, greetings and permissions to
-      begin wait for the commit; grants and retractions do not.
+  B2  Nothing that depends on a record is an `Offer`: outcomes, answers, greetings and permissions to begin
+      wait for the commit; grants and retractions do not.
 
 It never unpickles, runs user code, or reads a clock.
 """
@@ -100,7 +100,7 @@ class Broker:
         self._enqueue_all()
 
     def step(self, event: Event, now: float, *, more: bool = False) -> list[Action]:
-        """Take in one event at time `now` (monotonic seconds); return what to do, in order.
+        """Handle one event at time `now` (monotonic seconds); return actions, in order.
 
         `more`: another event of the same turn follows at once, and work is assigned after it.
         """
@@ -253,7 +253,7 @@ class Broker:
         )  # fmt: skip
 
     def take_dead(self) -> list[PeerId]:
-        """Return, once, the processes that will never be heard again."""
+        """Return, once, the processes that will never send again."""
         dead, self.membership.dead = self.membership.dead, []
         return dead
 

@@ -23,7 +23,7 @@ found, so no round begins meanwhile. What is not listed is an error.
        - it was asked, and has answered. The answer comes after all its calls, and after the callables that
          it announced again; a link keeps the order.
        - it has said Hello since. After a Hello it announces everything: its broker may be a new one.
-       - it was considered lost, and is asked when it is heard again: the attempts of its parents are
+       - it was considered lost, and is asked when it sends again: the attempts of its parents are
          fenced, and grants to it come after the question. A silent origin that has kept its role
          continues, so it is waited for.
        - it is dead, and its calls do not count.

@@ -14,8 +14,8 @@ The state of the item of an open question, and the answer:
   CN2  An item is canceled only while no worker holds it, so no worker starts it afterwards; right
        after a restart, this is unknown until the workers have arrived. A host that counts as lost or was
        cut off may still start what it had, and nothing of that counts.
-  CN3  Questions are volatile. A parent asks a new broker again what is not answered; the answer goes
-       to the process that runs the parent by then.
+  CN3  Questions are volatile. A parent asks a new broker again what is not answered; the answer is sent to
+       the process that then runs the parent.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The rules for messages of processes of other hosts, which come through the remote door.
 
-A host is let in by its key, and each of its messages is judged before the machine sees it. A guest is an
-agent or a worker of such a host; its identity is bound to the host that used it first. What is judged:
+A host is admitted by its key, and each of its messages is checked before the machine handles it. A
+guest is an agent or a worker of such a host; its identity is bound to the host that used it first.
+What is judged:
 
   agent   its own arrival, the processes of its own host that live and die, its end
   worker  its own arrival, what concerns attempts that it was given, callables and constants
@@ -11,8 +12,8 @@ agent or a worker of such a host; its identity is bound to the host that used it
   GU2  A guest names only attempts that this broker has given it, for the items that it was given; or, of
        an earlier epoch, what it named when it arrived, and what came with that message.
   GU3  An identity belongs to one host; a process of this host loses none to a guest.
-  GU4  A message that breaks a rule changes nothing. Its sender is dropped, and is not heard again; the
-       third such message revokes its host.
+  GU4  A message that breaks a rule changes nothing. Its sender is dropped, and its later messages are
+       ignored; the third such message revokes its host.
   GU5  The record of a guest is bounded: it has what the guest holds, and of what it held before at least
        the last `OVER_MIN` attempts and twice the most that it ever held. A host that slept names no others.
 
@@ -169,7 +170,7 @@ class Guests:
     def judge(self, peer: PeerId, messages: Sequence[wire.Up]) -> str:
         """Return what is wrong with a bundle of a guest; empty: nothing.
 
-        A Hello that is accepted is noted at once.
+        An accepted Hello is recorded at once.
         """
         guest = self.of[peer]
         arrives = isinstance(messages[0], wire.Hello)
@@ -217,7 +218,10 @@ class Guests:
         return ""
 
     def _lost(self, agent: Guest, lost: wire.ProcessLost) -> str:
-        """Judge the report of a death; of a process never heard, only earlier epochs are not checked."""
+        """Judge the report of a death.
+
+        If the process has sent nothing yet, attempts of earlier epochs are not checked.
+        """
         if wrong := self._not_its_own(agent, [lost.incarnation]):
             return wrong
         attempt = lost.on_cpu

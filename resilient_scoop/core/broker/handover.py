@@ -1,4 +1,4 @@
-"""Requests for checkpoints to all processes: which were asked, which to wait for, when it is over.
+"""Requests for checkpoints to all processes: which are asked and awaited, and when the request is over.
 
 `Stage` says how far it is, and `_NEXT` what leads from one stage to another.
 
@@ -187,7 +187,7 @@ class Handover:
         return False
 
     def _forget(self) -> None:
-        """The request is over: drop the records of single parents and processes."""
+        """Drop the records of single parents and processes, because the request is over."""
         for noted in (
             self.awaited.waiting,
             self.awaited.through,

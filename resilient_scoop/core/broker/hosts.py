@@ -11,8 +11,9 @@
        empty host is told to end. What a worker must not do twice stays until it is done.
   HO5  A quarantine ends by itself. It never takes the last workers of a run.
   HO6  A host that is revoked has no peers, and none of its messages counts until it is enrolled again.
-  HO7  An agent is over before its host is silent only if the host has said so of this very agent: then all
-       its processes have ended, and nothing waits for their silence. What they had sent still counts.
+  HO7  An agent counts as ended before its host is silent only if the host has reported the end of this
+       agent: then all its processes have ended, and nothing waits for their silence. Messages that they had
+       sent still count.
 
 The host of the broker is none of these: its agent is a child of the launcher. All of this is volatile; the
 shell repeats drains and revocations to a new broker.
@@ -232,7 +233,7 @@ class Hosts:
         """Handle a host's report that its agent, and all its processes, have ended (HO7)."""
         host = self.by_name.get(name)
         if host is None or host.agent is None or host.agent.id != agent:
-            return  # it has left, or counts as lost, or was not let in; or another one is there
+            return  # it has left, or counts as lost, or was not admitted; or there is another one
         if died:
             self._lost(host, "its agent has died", now, is_seen=True)
         else:

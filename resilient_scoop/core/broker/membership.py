@@ -1,12 +1,11 @@
 """The peers of the broker: arrivals, adoption after a restart, deaths, blame, expired leases.
 
-M1  A live lease is on a live peer, and both know it.
-M2  A death is blamed on the item that was on the CPU and on nothing else; prefetched items and
-waiting parents are innocent. A process that was told to end blames no item (BLAST-RADIUS).
-M3  An item of an `idempotent=False` call that has begun and whose worker is lost is never ready again
-(AT-MOST-ONCE; `core.broker.permission`).
-M4  A parent's attempt is not adopted if a later one has written: it lacks what that one was told. So
-there is one writer over restarts, too (LE1).
+M1 A live lease is on a live peer, and both know it. M2 A death is blamed on the item that was on
+the CPU and on nothing else; prefetched items and waiting parents are innocent. A process that was
+told to end blames no item (BLAST-RADIUS). M3 An item of an `idempotent=False` call that has begun
+and whose worker is lost is never ready again (AT-MOST-ONCE; `core.broker.permission`). M4 A
+parent's attempt is not adopted if a later one has written: it lacks answers that the later one got.
+So there is one writer over restarts, too (LE1).
 """
 
 from __future__ import annotations
@@ -264,8 +263,8 @@ class Membership:
     def process_lost(self, lost: wire.ProcessLost, agent: Peer) -> None:
         """Handle the death of a process, reported by its agent.
 
-        One of another host is believed only for identities that its host has used: it might invent the
-        death of a process of another host that this broker has not heard yet.
+        One of another host is believed only for identities that its host has used: it might invent
+        the death of a process of another host from which this broker has received nothing yet.
         """
         if agent.host is None or self.hosts.guests.has_used(
             agent.host, ids.PeerId(lost.incarnation)

@@ -11,7 +11,7 @@ and the one before finds what was done between the two.
       Those of a block inside of another go with what that one's base covers.
   C3  `Trimmed` is absolute and goes with the turn that decides it; the records are erased later, in
       bounded steps. With any of them there or not, the fold gives the same state.
-  C4  A trimmed call that is asked for again (a script that was changed) is a new call.
+  C4  A trimmed call that is made again (by a changed script) is a new call.
   C5  Of a call that is trimmed, the parent had read everything when it made each generation that is
       kept: no item was without an outcome there, and no result in a file was unread by a future that
       user code could reach. So neither the end of this broker nor the removal of files can take a

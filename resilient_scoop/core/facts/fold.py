@@ -208,7 +208,7 @@ def _begin_whole(
 def _open_batch(
     state: DurableState, parent: ParentFacts, part: Part, place: _Place
 ) -> Batch | None:
-    """Open a batch that is not open; None if it has ended, and the part asks for nothing more."""
+    """Open a batch that is not open; None if it has ended, and the part has no new items."""
     call, stop = part.call, part.start + part.count
     if parent.dropped:
         checkpoints.ask_again(parent, call)
@@ -230,7 +230,7 @@ def _open_batch(
 def _ask(
     state: DurableState, parent: ParentFacts, part: Part, place: _Place, spent: list[bytes]
 ) -> tuple[PartChange | None, bool]:
-    """Take in any part of a call (S1); return what it changes, and whether it is new."""
+    """Apply any part of a call (S1); return what it changes, and whether it is new."""
     call, stop = part.call, part.start + part.count
     batch = parent.batches.get(call)
     is_known = batch is not None or (call in parent.finished and call not in parent.dropped)

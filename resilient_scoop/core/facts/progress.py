@@ -1,8 +1,8 @@
 """Progress of running items: figures for display, and the places of payloads in the journal.
 
   K1  Progress counts only for the call that reported it: same place, same function, same arguments
-      (NO-WRONG). It is forgotten, and its record erased in the same commit, when the
-      item is done or another call stands in its place.
+      (NO-WRONG). It is forgotten, and its record erased in the same commit, when the item is done or
+      another call is at its position.
   K2  Of two attempts, the progress of the later one counts; of one attempt, its last report.
   K3  Payloads are not kept in memory. A grant that carries one waits for its turn's commit and
       reads it back then: an attempt is given what is durable, and nothing older than what was

@@ -139,9 +139,8 @@ def forget_without_args(state: DurableState, has_args: Callable[[bytes], bool]) 
 def forget_items(state: DurableState, record: int, indexes: set[int]) -> int:
     """Forget undone items whose arguments, at these places of an ARGS record, are lost.
 
-    Their parents replay and ask for them again, as for new ones. Return how many there were.
-    Those that a checkpoint waits for are kept: they are not called again, and their arguments were
-    synced.
+    Their parents replay and make them again, like new ones. Return how many there were. Those that
+    a checkpoint waits for are kept: they are not called again, and their arguments were synced.
     """
     forgotten = 0
     for parent in state.parents.values():

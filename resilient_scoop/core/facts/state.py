@@ -79,7 +79,7 @@ class DurableState(msgspec.Struct):
         return sorted(index for index in kids if low <= index < high)
 
     def fingerprint(self, fn: bytes) -> bytes:
-        """Return a function's fingerprint; an unknown id stands for itself."""
+        """Return a function's fingerprint; for an unknown id, return the id itself."""
         define = self.defines.get(fn)
         return fn if define is None else define.fingerprint
 
@@ -141,7 +141,7 @@ class DurableState(msgspec.Struct):
     # --- what goes with its records -----------------------------------------------------------
 
     def forget_item(self, batch: Batch, index: int) -> None:
-        """Forget an undone item whose arguments are lost: its parent asks for it again."""
+        """Forget an undone item whose arguments are lost: its parent makes it again."""
         batch.undone.discard(index, index + 1)
         batch.cut_away(index, index + 1)
         batch.last = False  # the parent that makes the item again also sends the batch's end again

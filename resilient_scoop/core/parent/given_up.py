@@ -4,9 +4,9 @@ What no worker has begun of them is not computed. Begun items end as usual, and 
 until then, or until the broker says that nothing more will come, the call stays in
 `Calls.open`, so that the end of a script waits for running items.
 
-  U1  Giving up a call is no observation: the parent gets no answer that could be different, and
-      the items are not settled by it. A replay may give the call up earlier or later (the garbage
-      collector decides when), or not at all: then its items are asked for and computed as new ones.
+  U1  Giving up a call is no observation: the parent gets no answer that could be different, and the items
+      are not settled by it. A replay may give the call up earlier or later (the garbage collector decides
+      when), or not at all: then its items are made and computed as new ones.
   U2  A finalizer only calls `GivenUp.name`, which is safe anywhere; the rest is done by code
       that has the turn, and begins a call or sends.
   U3  While the history is read nothing is sent; calls that were given up are told to the broker after

@@ -132,7 +132,7 @@ class ParentHistory:
         return self.pages_asked
 
     def begin_page(self, head: wire.History) -> bool:
-        """Take in a page's head; return False if another one was requested since."""
+        """Handle the head of a page; return False if another page was requested since."""
         if head.no != self.pages_asked:
             return False
         self.page_asked = False

@@ -52,7 +52,7 @@ class Policy(msgspec.Struct):
     discard_s_max: float = 0.0  # seconds of computing that may be discarded without asking; 0: any
 
     def discards(self, name: str, seconds: float) -> bool:
-        """Return whether so many seconds of computing may be discarded, the last of them a function's."""
+        """Return whether `seconds` of computing, the last of them of a function, may be discarded."""
         if not self.discard_s_max or seconds <= self.discard_s_max:
             return True
         return "*" in self.recompute or name in self.recompute

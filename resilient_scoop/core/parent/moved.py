@@ -12,9 +12,9 @@ on its function and arguments. (See decision 0042.)
   V3  Nothing is looked for as long as every outcome of the history fits its place: an ordinary replay
       pays nothing. Otherwise the outcomes of calls that the script has not made yet are searched too,
       once.
-  V4  A result that is found is sent to the broker after the call that asks for it, as if a worker had
-      just made it. The broker counts it as any outcome, and the parent is told when it is durable.
-      So the journal has it under its new place, and the next replay finds it there.
+  V4  A found result is sent to the broker after the call that needs it, as if a worker had just computed
+      it. The broker counts it as any outcome, and the parent is told when it is durable. So the journal has
+      it under its new place, and the next replay finds it there.
 """
 
 from __future__ import annotations

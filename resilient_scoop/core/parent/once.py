@@ -91,7 +91,7 @@ class Once(msgspec.Struct):
         return self.noted >= self.wanted
 
     def asks(self, observations: list[wire.Observation]) -> bool:
-        """Return whether `Noted` is asked for with these observations: the wanted one is among them."""
+        """Return whether `Noted` is requested with these observations: the wanted one is among them."""
         asks = not self.is_durable and observations[-1].no >= self.wanted
         if asks:
             self.sent = observations

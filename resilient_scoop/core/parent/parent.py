@@ -261,7 +261,7 @@ class Parent:
         return wire.encode(wire.HistoryWanted(self.path, self.attempt, history.after, first, no))
 
     def page(self, head: wire.History, records: list[HistoryRecord]) -> None:
-        """Take in a page, unless another one was requested since (after a broken connection)."""
+        """Handle a page, unless another one was requested since (after a broken connection)."""
         history = self.history
         if not history.begin_page(head):
             return

@@ -67,7 +67,7 @@ class RecordedCalls(LogVisitor):
     calls: dict[int, Batch] = field(default_factory=dict)
     sizes: dict[int, int] = field(default_factory=dict)  # of calls whose last item is known
     abandoned: dict[int, Intervals] = field(default_factory=dict)  # items that were not read
-    seq: int = 0  # of the record that is taken in
+    seq: int = 0  # of the record that is being added
     upto: int = 0
     checkpoints: list[Mark] = field(default_factory=list)
     covered: int = 0  # the number above every call that a checkpoint covers
@@ -81,7 +81,7 @@ class RecordedCalls(LogVisitor):
 
     def asked(self, _parent: str, part: wire.Part, offset: int) -> None:
         """Remember items of a call."""
-        self.dropped.discard(part.call, part.call + 1)  # it was asked for again
+        self.dropped.discard(part.call, part.call + 1)  # it was called again
         batch = self.calls.get(part.call)
         if batch is None:
             batch = self.calls[part.call] = Batch(part.call)
@@ -178,7 +178,7 @@ class Replayed(Parent):
     # --- calls (RP1) ---------------------------------------------------------------------------
 
     def begin(self, fn: bytes, fingerprint: bytes) -> Call:
-        """Open the next call, if a checkpoint does not stand in its place."""
+        """Open the next call, unless a checkpoint covers it."""
         number = self.calls.next
         try:
             return super().begin(fn, fingerprint)
@@ -269,7 +269,7 @@ class Replayed(Parent):
     # --- the history --------------------------------------------------------------------------
 
     def page(self, head: wire.History, records: list[HistoryRecord]) -> None:
-        """Take in a page."""
+        """Handle a page."""
         try:
             super().page(head, records)
         except ReplayDivergedError as error:

@@ -6,8 +6,8 @@ WC2  The slice of the lowest rank goes first. Of equal ones an open one (with a 
      that have not started) goes before those in the queue, and the latest of the open ones first: most
      likely it was opened below the others.
 WC3  While a task waits for a lock, none of the script's own calls is begun. A careful worker begins none
-    while any task waits, and only what the deepest one has asked for, unless it has begun nothing for
-    `BARRED_S`: another worker may wait for what is barred here.
+     while any task waits, except calls that the deepest waiting task has made. If the worker has begun
+     nothing for `BARRED_S`, it may begin any: another worker may wait for what is barred here.
 WC4  After a stop nothing is begun.
 """
 

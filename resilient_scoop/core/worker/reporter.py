@@ -29,7 +29,7 @@ class _Item(msgspec.Struct):
     progress: wire.Progress | None = None
     is_sent: bool = True
     sent_at: float = -1e9
-    tries: int = 0  # earlier ones in this worker
+    tries: int = 0  # earlier tries in this worker
     carried: bytes | None = None  # payload of the last try
     has_resumed: bool = False  # has asked for its payload in this try
     not_before: float = (

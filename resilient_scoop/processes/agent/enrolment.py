@@ -109,7 +109,7 @@ def _reached(addresses: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _first_reached(addresses: Sequence[str], answers: dict[str, str]) -> str | None:
-    """Return the address that will be used whatever the others answer."""
+    """Return the address that is used whichever other addresses answer."""
     for address in addresses:
         if address not in answers:
             return None

@@ -9,12 +9,12 @@ order, a line `ticket TICKET` replaces its ticket; the end of the input means th
 which the agent outlives. Lines on standard
 output that begin with `rscoop-host: ` are for the place, in JSON.
 
-When the agent and all that it had started have ended, a line "over" names the agent, so that the broker
-need not wait until it misses it.
+When the agent and all its processes have ended, a line "over" names the agent, so that the broker
+need not wait for the heartbeat timeout.
 
-If an agent of this run is alive on the host (its launcher died), it gets the new ticket, and this process
-stands for it until it ends. An agent that is killed leaves nothing behind: this process ends what its
-tasks had started, and removes its folder.
+If an agent of this run is alive on the host (its launcher died), it gets the new ticket, and this
+process acts as its guardian until it ends. An agent that is killed leaves nothing behind: this
+process ends what its tasks had started, and removes its folder.
 """
 
 from __future__ import annotations
@@ -378,7 +378,7 @@ class _Guardian:
         )  # fmt: skip
 
     def _surround(self) -> None:
-        """Take over the environment of the run, but for what belongs to a host."""
+        """Take over the environment of the run, except variables that belong to a host."""
         for name, value in self.ticket.extra.get("environ", {}).items():
             if not _OF_HOST.fullmatch(name):
                 os.environ[name] = value

@@ -144,7 +144,7 @@ class Uplink:
     def fetch_code(self) -> bool:
         """Fetch the copies of the user's code; return whether there are any.
 
-        Without a connection, those of before are used.
+        Without a connection, the earlier copies are used.
         """
         until = time.monotonic() + CODE_S
         whole = self.files.fetch_code(self._pump_files, time.monotonic, until)

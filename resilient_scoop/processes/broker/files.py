@@ -84,7 +84,7 @@ class FileService:
         self._thread.start()
 
     def ask(self, routing: bytes, host: str, body: bytes) -> None:
-        """Take in a request; raises msgspec.MsgspecError if it is none."""
+        """Queue a request; raises msgspec.MsgspecError if it is invalid."""
         self._requests.put(FileRequest(routing, host, wire.decode_up(body)))
 
     def answers(self) -> list[FileAnswer]:

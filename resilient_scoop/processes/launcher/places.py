@@ -1,7 +1,7 @@
 """The launcher's end of the process that holds the run's places (`processes.places`).
 
-The places are not needed for what already runs: agents live on while they are gone. So a places process
-that dies is started again a few times, and the run continues without it after that.
+Running agents do not need the places: they continue without them. So a places process that dies is
+started again a few times, and the run continues without it after that.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ class Stopping:
 
     @property
     def stops(self) -> bool:
-        """Whether it was told to stop in order, at once."""
+        """Whether it must stop normally, without waiting for checkpoints."""
         return self.level >= StopLevel.STOP
 
     def due_s(self, now: float) -> float:
@@ -217,7 +217,7 @@ class Stopping:
         self.tell(f"checkpoint {self.written.ask} {what} {max(0.0, grace_s):.3f}")
 
     def stop(self) -> None:
-        """Make the broker stop in order, at once."""
+        """Make the broker stop normally, without waiting for checkpoints."""
         self.level = _NEXT[self.level][StopRequest.FAILED]
         now = time.monotonic()
         self.kill_at = min(self.kill_at or inf, now + FAREWELL_S)

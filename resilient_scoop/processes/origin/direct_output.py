@@ -1,11 +1,11 @@
 """Text that bypasses the script's `sys.stdout`: text printed before is displayed first.
 
-Prints travel through the journal; child processes and `os.write(1, ...)` write to the descriptor, at
-once. Before they can, the script waits until the launcher has displayed what Python would have
-written by then: on a terminal each line, else what was flushed. The functions of `os` that start
-processes, that send a signal, which may end this one, and that write are replaced by ones that wait
-first. (An audit hook is called for much else, so it slows every call down.) C code that writes to the
-descriptor is not seen.
+Prints travel through the journal; child processes and `os.write(1, ...)` write to the descriptor,
+at once. Before they can, the script waits until the launcher has displayed the text that Python
+would have written before: on a terminal each line, else what was flushed. The functions of `os`
+that start processes, that send a signal, which may end this one, and that write are replaced by
+ones that wait first. (An audit hook is called for much else, so it slows every call down.) C code
+that writes to the descriptor is not seen.
 """
 
 from __future__ import annotations

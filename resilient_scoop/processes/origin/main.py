@@ -2,7 +2,7 @@
 
 What the script writes to `sys.stdout` goes to the broker, which records it before the launcher
 shows it; on a replay, recorded output is not sent again, and a prefix that differs is reported.
-ScriptStdout for standard error goes there directly, except during a replay.
+Text for standard error is written directly, except during a replay.
 """
 
 from __future__ import annotations

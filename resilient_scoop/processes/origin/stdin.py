@@ -141,7 +141,7 @@ class Pieces:
             )
 
     def _cut_at(self) -> int | None:
-        """Return after how many bytes the input was cut short, if the script now asks for the rest."""
+        """Return the position at which the input was cut short, if the script now asks for the rest."""
         settings, known = self._settings, self._known
         if known is None or known.is_whole or self._piece:
             return None
@@ -184,7 +184,7 @@ class Pieces:
             yield from recorded_input(view)
 
     def _live(self) -> InputPiece:
-        """Ask the launcher; first send what the script has written and asked for."""
+        """Ask the launcher; before that, send the script's output and calls."""
         session, asked_at = self._session, -_ASK_AGAIN_S
         with session.turn():
             session.pump()

@@ -57,7 +57,7 @@ class ScriptOutput(io.RawIOBase):
         self._marked = 0  # how many of them were reported with the last text for standard error
         self.refusal: ReplayDivergedError | None = None  # of a divergence under --strict
         self.text: io.TextIOWrapper | None = None  # the text stream that writes here
-        self.before_direct: Callable[[], None] = _nothing  # someone may write to the descriptor
+        self.before_direct: Callable[[], None] = _nothing  # other code may write to the descriptor
         self._past = -1  # descriptor for output that is not recorded
         session.output = self
 

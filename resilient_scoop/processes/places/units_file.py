@@ -45,7 +45,7 @@ class UnitsFile:
         self._tags[host] = written
 
     def drop(self, host: str, tag: str) -> None:
-        """Forget a tag, unless the host has another one by now."""
+        """Forget a tag, unless the host has another one now."""
         if host in self._tags and self._tags[host].tag == tag:
             del self._tags[host]
             with suppress(OSError):  # a full disk: the tag is searched once more

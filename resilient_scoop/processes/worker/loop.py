@@ -2,13 +2,12 @@
 
 What comes next is decided by `core.worker.choice` (WC1 to WC4).
 
-WL2  The hub's greenlet never runs user code; whatever waits is in `parked` with what it waits for.
-WL3  A parent takes its random streams, and what else is its own of the process, with it when it
-waits, and finds them again (`task_state.process_state`).
-WL4  A parent that could continue does not wait behind a long item for long: another worker replays it.
-WL5  With `always_replay`, a parent that was told an outcome while it waited does not continue: it is
-ended and runs again from the top. That outcome is in its history by then, so that each of its
-lives comes further than the one before.
+WL2 The hub's greenlet never runs user code; whatever waits is in `parked` with what it waits for.
+WL3 A parent takes its random streams, and what else is its own of the process, with it when it
+waits, and finds them again (`task_state.process_state`). WL4 A parent that could continue does not
+wait behind a long item for long: another worker replays it. WL5 With `always_replay`, a parent that
+got an outcome while it waited does not continue: it is ended and runs again from the top. That
+outcome is then in its history, so each attempt gets further than the one before.
 """
 
 from __future__ import annotations

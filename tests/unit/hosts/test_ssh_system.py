@@ -153,7 +153,7 @@ LATE = "Connection timed out during banner exchange\n"
         (LATE, b"220 mail\r\n", PlaceRefusedError, "it says '220 mail'"),
     ],
 )
-def test_a_server_that_ssh_does_not_understand_is_asked_what_it_says(
+def test_the_greeting_of_a_server_that_ssh_does_not_understand_is_read(
     tmp_path: Path,
     door: SystemDoor,
     complaint: str,

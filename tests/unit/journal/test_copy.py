@@ -16,7 +16,7 @@ from resilient_scoop.journal.place import DATA_FILE
 from resilient_scoop.journal.store import open_store
 
 
-def test_a_user_with_many_pipes_gets_smaller_ones(
+def test_a_copy_uses_a_smaller_pipe_for_a_user_with_many_pipes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> int:
