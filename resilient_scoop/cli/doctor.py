@@ -15,10 +15,10 @@ from resilient_scoop.cli.tables import GAP, Column, fit, folded, width_here
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import UsageError
 from resilient_scoop.hosts.checkup import Checkup, CheckupReport, Level, Listener, ThisMachine
-from resilient_scoop.hosts.hostfile import Host, duplicates, read_hosts
+from resilient_scoop.hosts.hostfile import Host, read_hosts
 from resilient_scoop.hosts.make import DoorKind, SshOptions, make_door
 from resilient_scoop.hosts.remote_command import RemoteSettings
-from resilient_scoop.hosts.ssh_config import SshConfig
+from resilient_scoop.hosts.ssh_config import same_hosts
 from resilient_scoop.hosts.ssh_login import LOGINS_MAX, LoginSettings
 from resilient_scoop.runs.versions import installed_versions
 
@@ -138,7 +138,7 @@ def _hosts(words: tuple[str, ...], hostfile: str | None) -> list[Host]:
     if hostfile is None:
         return read_hosts(words)
     try:
-        text = Path(hostfile).read_text(encoding="utf-8", errors="replace")
+        text = Path(hostfile).read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise UsageError(
             f"the hostfile {hostfile} cannot be read: {error.strerror}; correct --hostfile"
@@ -151,15 +151,7 @@ def _hosts(words: tuple[str, ...], hostfile: str | None) -> list[Host]:
 
 def _warnings(hosts: list[Host], config_file: str) -> list[str]:
     others = [host for host in hosts if not host.is_local]
-    if not others:
-        return []
-    config = SshConfig(config_file)
-
-    def resolve(host: Host) -> tuple[str, int, str]:
-        target = config.target(host)
-        return target.hostname, target.port, target.user
-
-    return duplicates(others, resolve)
+    return same_hosts(others, config_file) if others else []
 
 
 def _reports(hosts: list[Host], options: SshOptions, here: ThisMachine) -> list[CheckupReport]:

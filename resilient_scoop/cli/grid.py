@@ -150,6 +150,8 @@ def crew(
     from resilient_scoop.hosts.spec import GridSpec
 
     hosts = read_hosts(wish.host, *_hostfile(wish.hostfile))
+    if not hosts and wish.hostfile is not None:
+        raise UsageError(f"the hostfile {wish.hostfile} names no host; write one in each line")
     if not hosts and before is None:
         raise UsageError("no other host is named: add --host HOST or --hostfile FILE")
     spec = _changed(before or GridSpec(), wish)
@@ -158,13 +160,16 @@ def crew(
     named_here = [each.name for each in spec.hosts if _is_here(each)]
     shares = split_total(spec.workers, spec.hosts, dict.fromkeys(named_here, cores))
     _report_shares(spec, shares)
-    # The rest is for hosts whose number of cores is not known yet.
-    used = [each for each in spec.hosts if (shares.workers[each.name] != 0 and shares.limit != 0)
-            or shares.workers[each.name]]  # fmt: skip
+    used = [each for each in spec.hosts if shares.is_used(each.name)]
     here = sum(shares.workers[name] or 0 for name in named_here)
     spec = msgspec.structs.replace(spec, hosts=used, here=named_here, workers_here=here)
     if not spec.others:
         return Crew(here, here, None)  # all are this one
+    if spec.min_hosts > len(spec.others):
+        raise UsageError(
+            f"--min-hosts {spec.min_hosts}: the run has only {counted(len(spec.others), 'other host')}; "
+            "name more hosts, or lower --min-hosts"
+        )
     if not here and not spec.min_hosts:
         spec = _changed(spec, wish._replace(min_hosts=1))
     numbers = [shares.workers[each.name] for each in used]
@@ -182,12 +187,8 @@ def _report_shares(spec: GridSpec, shares: Shares) -> None:
             "max_slots=N), or name more hosts"
         )
     for each in spec.hosts:
-        if shares.workers[each.name] == 0 or (
-            shares.workers[each.name] is None and shares.limit == 0
-        ):
-            note(
-                f"host {each.name} gets no worker: the hosts before it take all of -n {spec.workers}"
-            )
+        if not shares.is_used(each.name):
+            note(f"host {each.name} gets no worker: other hosts take all of -n {spec.workers}")
 
 
 def hosts_before(run: RunDir) -> GridSpec | None:
@@ -225,7 +226,7 @@ def _hostfile(path: str | None) -> tuple[str, str]:
     if path is None:
         return "", "hostfile"
     try:
-        return Path(path).read_text("utf-8"), path
+        return Path(path).read_text("utf-8-sig"), path
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"hostfile {path}: {reason}") from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
@@ -15,7 +16,7 @@ import msgspec
 RUN_S: Final = 30.0
 """A short command of ours, such as a search for Python, takes at most this long."""
 OUTPUT_BYTES_MAX: Final = 256 * 1024
-"""What is kept of a short command's output."""
+"""What is kept of a short command's output: the last of it, since a login shell may print before it."""
 LINE_BYTES_MAX: Final = 64 * 1024
 """A longer line of output is cut into lines of this length."""
 
@@ -132,12 +133,13 @@ def run_on(pipe: Pipe, text: str, within_s: float) -> Done:
         with contextlib.suppress(OSError):  # it takes no input, and its output says why
             pipe.write(text.encode())
         pipe.end_input()
-        kept: list[str] = []
+        kept: deque[str] = deque()
         size = 0
         for line in pipe.lines():
+            kept.append(line)
             size += len(line) + 1
-            if size <= OUTPUT_BYTES_MAX:
-                kept.append(line)
+            while size > OUTPUT_BYTES_MAX:
+                size -= len(kept.popleft()) + 1
         return Done(pipe.status(), "\n".join(kept))
     except OSError as error:
         if late.is_set():

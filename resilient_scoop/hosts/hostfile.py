@@ -18,6 +18,7 @@ two names is one host, with the first name.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import shlex
@@ -35,6 +36,7 @@ HOSTS_MAX: Final = 4096
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _IPV6: Final = re.compile(r"[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%\w+)?")
+_VERSION_6: Final = 6
 _RANGE: Final = re.compile(r"\[(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)\]")
 _USER: Final = re.compile(r"[^\s@:/\[\]-][^\s@:/\[\]]*")
 _BOOLEANS: Final = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
@@ -70,11 +72,15 @@ class Host(msgspec.Struct, frozen=True):
 
 
 class Shares(msgspec.Struct, frozen=True):
-    """The distribution of a total of workers."""
+    """How a total of workers is split."""
 
-    workers: dict[str, int | None]  # by name of host; None: its cores, at most what `limit` says
-    limit: int | None = None  # the rest, for hosts whose cores are not known yet
-    missing: int = 0  # workers for which no host has room
+    workers: dict[str, int | None]  # by name of host; None: its cores, at most its limit
+    limits: dict[str, int] = {}  # of hosts whose cores are not known yet
+    missing: int = 0  # workers that no host has room for
+
+    def is_used(self, host: str) -> bool:
+        """Return whether a host gets a worker."""
+        return self.workers[host] != 0 and self.limits.get(host) != 0
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -125,30 +131,51 @@ def split_total(
     """Split a total of workers over hosts; without a total, each host gets its own number.
 
     Hosts with a number are served first, in order, each with at most this number, then hosts whose
-    `cores` are known. The rest is a limit for the others; if there are none, hosts get more than
-    their numbers, up to their `max_workers`.
+    `cores` are known. The rest is split evenly into limits of the others, so that they never get more
+    than the total; if there are none, hosts get more than their numbers, up to their `max_workers`.
     """
     known = {
         host.name: number
         for host in hosts
-        if (number := host.workers or (cores or {}).get(host.name)) is not None
+        if (number := host.workers or _cores(host, cores or {})) is not None
     }
+    largest = {host.name: host.max_workers for host in hosts if host.name not in known}
     if total is None:
-        return Shares({host.name: known.get(host.name) for host in hosts})
+        limits = {name: most for name, most in largest.items() if most is not None}
+        return Shares({host.name: known.get(host.name) for host in hosts}, limits)
     left = total
     workers: dict[str, int | None] = {host.name: None for host in hosts}
     for host in sorted(hosts, key=lambda host: host.workers is None):
         if host.name in known:
             workers[host.name] = share = min(known[host.name], left)
             left -= share
-    if len(known) < len(hosts):
-        return Shares(workers, limit=left)
+    if largest:
+        return Shares(workers, _split_evenly(left, largest))
     for host in hosts:
         have = workers[host.name] or 0
         more = min(max((host.max_workers or 0) - have, 0), left)
         workers[host.name] = have + more
         left -= more
     return Shares(workers, missing=left)
+
+
+def _cores(host: Host, cores: Mapping[str, int]) -> int | None:
+    found = cores.get(host.name)
+    if found is None or host.max_workers is None:
+        return found
+    return min(found, host.max_workers)
+
+
+def _split_evenly(total: int, largest: Mapping[str, int | None]) -> dict[str, int]:
+    """Return the shares of hosts, each at most its largest number; what does not fit goes to the others."""
+    limits: dict[str, int] = {}
+    order = sorted(largest, key=lambda name: (largest[name] is None, largest[name] or 0))
+    for index, name in enumerate(order):
+        most = largest[name]
+        share = -(-total // (len(order) - index))  # rounded up
+        limits[name] = share if most is None else min(share, most)
+        total -= limits[name]
+    return {name: limits[name] for name in largest}
 
 
 # --- reading ----------------------------------------------------------------------------------
@@ -210,14 +237,23 @@ def _first_word(word: str, where: str) -> tuple[str, str, int | None]:
         if not _IPV6.fullmatch(bracket[1]):
             raise _wrong(where, f"{bracket[1]!r} is not an IPv6 address")
         name, number = bracket[1], bracket[2]
-    elif rest.count(":") > 1:
+    elif rest.count(":") > 1 and _is_ipv6(rest):
         raise _wrong(where, f"write an IPv6 address in brackets: [{rest}]")
+    elif rest.count(":") > 1:
+        raise _wrong(where, f"{rest!r} is not a host; write HOST:N, or an IPv6 address in brackets")
     else:
         name, colon, tail = rest.partition(":")
         number = tail if colon else None
         _check_name(name, where)
     slots = None if number is None else _number(number, "workers", WORKERS_MAX, where)
     return name, user, slots
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == _VERSION_6
+    except ValueError:
+        return False
 
 
 def _check_name(name: str, where: str) -> None:

@@ -133,8 +133,8 @@ def failed_search(done: Done, host: Host, settings: RemoteSettings) -> str:
     output = " ".join(rest.split())[-_SHOWN_CHARS:].rstrip(".") or "none"
     if not prolog:
         return (
-            f"the login shell runs no commands; its output: {output}. Give the account a shell such as "
-            "/bin/sh"
+            f"the login shell runs no commands: {_ended(done)}; its output: {output}. Give the account a "
+            "shell such as /bin/sh, or correct what its start-up file (.bashrc, .zshenv, config.fish) runs"
         )
     ended = f"the login shell did not come to the end of the prolog `{prolog}`"
     if marks:
@@ -144,6 +144,12 @@ def failed_search(done: Done, host: Host, settings: RemoteSettings) -> str:
         f"{ended}; its output: {output}. Correct it (--prolog, or prolog= in the "
         "hostfile); if its exit status does not matter, append `|| true`"
     )
+
+
+def _ended(done: Done) -> str:
+    if done.status is None:
+        return "it was killed by a signal"
+    return f"it ended with exit status {done.status}"
 
 
 def _prolog(text: str) -> list[str]:

@@ -13,7 +13,7 @@ import getpass
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,7 @@ import msgspec
 import paramiko
 
 from resilient_scoop.errors import UsageError
-from resilient_scoop.hosts.hostfile import Host
+from resilient_scoop.hosts.hostfile import Host, duplicates
 
 PORT: Final = 22
 _SYSTEM_FILE: Final = Path("/etc/ssh/ssh_config")
@@ -125,6 +125,21 @@ class SshConfig:
         return self.target(
             Host(name=ipv6 or name, user=user or "", port=int(port) if port else None)
         )
+
+
+def same_hosts(hosts: Sequence[Host], file: str = "") -> list[str]:
+    """Return a warning for each host that has two names.
+
+    Raises:
+        UsageError: the configuration cannot be understood.
+    """
+    config = SshConfig(file)
+
+    def resolve(host: Host) -> tuple[str, int, str]:
+        target = config.target(host)
+        return target.hostname, target.port, target.user
+
+    return duplicates(hosts, resolve)
 
 
 def _lines(path: Path, folder: Path, outer: str = "", depth: int = 0) -> Iterator[str]:

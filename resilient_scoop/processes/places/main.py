@@ -11,7 +11,7 @@ import contextlib
 import os
 import select
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, assert_never
 
@@ -206,6 +206,10 @@ class PlacesShell:
             again_s=view.again_s, until_s=view.until_s,
         )  # fmt: skip
 
+    def warn(self, text: str) -> None:
+        """Have the user told something about the hosts."""
+        self._report(PlacesReport(note=text))
+
     def _report(self, report: PlacesReport) -> None:
         """Queue a line; if the launcher does not read, reports of hosts are left out."""
         if len(self._unsent) < UNSENT_MAX or report.hosts is None:
@@ -225,13 +229,22 @@ def shares(settings: PlacesSettings) -> dict[str, Share]:
     """Return the number of workers of each host."""
     split = split_total(settings.workers, settings.hosts)
     return {
-        host.name: Share(host, split.workers[host.name], split.limit) for host in settings.hosts
+        host.name: Share(host, split.workers[host.name], split.limits.get(host.name))
+        for host in settings.hosts
     }
 
 
-def serve(settings: PlacesSettings, make_place: MakePlace, make_ticket: MakeTicket) -> NoReturn:
+def serve(
+    settings: PlacesSettings,
+    make_place: MakePlace,
+    make_ticket: MakeTicket,
+    warnings: Sequence[str] = (),
+) -> NoReturn:
     """Serve the places of a run; then end the process, even if threads still wait."""
     hosts = {
         name: PlaceOfHost(make_place(share.host), share) for name, share in shares(settings).items()
     }
-    os._exit(PlacesShell(settings, hosts, make_ticket).serve())
+    shell = PlacesShell(settings, hosts, make_ticket)
+    for text in warnings:
+        shell.warn(text)
+    os._exit(shell.serve())

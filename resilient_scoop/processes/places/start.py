@@ -7,9 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from resilient_scoop.errors import UsageError
 from resilient_scoop.hosts import spec as grid
 from resilient_scoop.hosts.make import DoorKind, ReachablePlace, SshOptions, make_place
 from resilient_scoop.hosts.remote_command import RemoteSettings
+from resilient_scoop.hosts.ssh_config import same_hosts
 from resilient_scoop.hosts.ssh_login import LoginSettings
 from resilient_scoop.processes.places.main import serve
 from resilient_scoop.processes.places.settings import PlacesSettings
@@ -42,7 +44,17 @@ def main() -> int:
     info = run.load()
     options = ssh_options(spec, info)
     tickets_of = _Tickets(settings, run, spec, info)
-    return serve(places, lambda host: make_place(host, options, settings.run_key), tickets_of.make)
+    return serve(
+        places, lambda host: make_place(host, options, settings.run_key), tickets_of.make,
+        _warnings(spec.others, options.config_file),
+    )  # fmt: skip
+
+
+def _warnings(hosts: list[Host], config_file: str) -> list[str]:
+    """Return warnings of hosts with two names; a file that cannot be used is reported later."""
+    with suppress(UsageError):
+        return same_hosts(hosts, config_file)
+    return []
 
 
 def ssh_options(spec: grid.GridSpec, info: RunInfo) -> SshOptions:

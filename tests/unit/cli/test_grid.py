@@ -93,6 +93,31 @@ def test_a_hostfile_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         crew(wish(hostfile=str(bad)), None)
 
 
+def test_a_hostfile_without_hosts_is_named(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.write_text("# none\n")
+    with pytest.raises(UsageError, match="empty names no host"):
+        crew(wish(hostfile=str(empty)), None)
+
+
+def test_a_hostfile_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "hosts"
+    file.write_bytes(b"\xef\xbb\xbfalice:2\n")
+    assert crew(wish(hostfile=str(file)), None).total == 2
+
+
+def test_more_hosts_cannot_be_required_than_there_are() -> None:
+    with pytest.raises(UsageError, match="--min-hosts 3: the run has only 2 other hosts"):
+        crew(wish(host=("alice:1", "bob:1", "localhost:1"), min_hosts=3), None)
+
+
+def test_hosts_without_numbers_share_a_total(capsys: pytest.CaptureFixture[str]) -> None:
+    resources = crew(wish(host=("alice", "bob")), 1)
+    assert resources.spec is not None
+    assert [each.name for each in resources.spec.others] == ["alice"]
+    assert "host bob gets no worker" in capsys.readouterr().err
+
+
 def test_a_total_smaller_than_the_number_of_hosts_leaves_hosts_out(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

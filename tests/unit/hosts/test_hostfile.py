@@ -190,7 +190,7 @@ def test_two_names_of_one_host_give_a_warning() -> None:
 
 def test_each_host_gets_its_own_number_without_a_total() -> None:
     shares = split_total(None, read_hosts(["a:4", "b"]))
-    assert (shares.workers, shares.limit, shares.missing) == ({"a": 4, "b": None}, None, 0)
+    assert (shares.workers, shares.limits, shares.missing) == ({"a": 4, "b": None}, {}, 0)
     assert split_total(None, read_hosts(["a:4", "b"]), {"b": 8}).workers == {"a": 4, "b": 8}
 
 
@@ -200,7 +200,36 @@ def test_a_total_is_distributed_in_order_up_to_the_numbers_of_the_hosts() -> Non
 
 def test_hosts_with_numbers_are_filled_before_hosts_with_unknown_cores() -> None:
     shares = split_total(6, read_hosts(["b", "a:4"]))
-    assert (shares.workers, shares.limit) == ({"b": None, "a": 4}, 2)
+    assert (shares.workers, shares.limits) == ({"b": None, "a": 4}, {"b": 2})
+
+
+def test_colons_that_are_no_ipv6_address_are_named_as_such() -> None:
+    with pytest.raises(UsageError, match=r"in brackets: \[fd00::7\]"):
+        one("fd00::7")
+    with pytest.raises(UsageError, match="'alice:4:5' is not a host; write HOST:N"):
+        one("alice:4:5")
+
+
+@pytest.mark.parametrize(
+    ("total", "text", "limits"),
+    [
+        (1, "a\nb", {"a": 1, "b": 0}),
+        (5, "a\nb\nc", {"a": 2, "b": 2, "c": 1}),
+        (9, "a max_slots=1\nb\nc", {"a": 1, "b": 4, "c": 4}),
+        (9, "a\nb max_slots=2\nc:3", {"a": 4, "b": 2}),
+        (9, "a max_slots=2\nb max_slots=3", {"a": 2, "b": 3}),
+    ],
+)
+def test_hosts_with_unknown_cores_never_get_more_than_the_total_together(
+    total: int, text: str, limits: dict[str, int]
+) -> None:
+    assert split_total(total, read_hosts(text=text)).limits == limits
+
+
+def test_the_largest_number_of_a_host_limits_its_cores() -> None:
+    hosts = read_hosts(text="a max_slots=3\nb")
+    assert split_total(None, hosts).limits == {"a": 3}
+    assert split_total(None, hosts, {"a": 8, "b": 8}).workers == {"a": 3, "b": 8}
 
 
 def test_known_cores_limit_a_host_without_a_number() -> None:

@@ -110,6 +110,12 @@ def test_a_prolog_may_end_as_any_line_of_a_shell_and_reads_nothing_of_ours(prolo
     assert done.stdout == "ticket"
 
 
+def test_a_start_up_file_that_ends_the_login_shell_is_named_with_its_exit_status() -> None:
+    why = failed_search(Done(7, ""), Host("a"), RemoteSettings())
+    assert "ended with exit status 7; its output: none" in why
+    assert "start-up file" in why
+
+
 def test_an_account_that_ends_before_its_prolog_is_named() -> None:
     host, settings = Host("a", prolog="module load x"), RemoteSettings()
     why = failed_search(Done(1, "This account is currently not available.\n"), host, settings)

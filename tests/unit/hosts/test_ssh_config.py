@@ -10,7 +10,7 @@ import pytest
 
 from resilient_scoop.errors import UsageError
 from resilient_scoop.hosts.hostfile import Host
-from resilient_scoop.hosts.ssh_config import SshConfig, Target
+from resilient_scoop.hosts.ssh_config import SshConfig, Target, same_hosts
 
 
 @pytest.fixture(autouse=True)
@@ -221,3 +221,11 @@ def test_a_jump_host_has_its_own_configuration(home: Path) -> None:
     assert config.jump("ssh://eve@gate:24/").port == 24
     with pytest.raises(UsageError, match="is not a jump host"):
         config.jump("a:b:c")
+
+
+def test_hosts_with_two_names_are_found_by_what_the_configuration_says_of_them(home: Path) -> None:
+    (home / "config").write_text("Host ws1 one\nHostName 10.0.0.1\nUser ann\n")
+    hosts = [Host(name="ws1"), Host(name="ws2"), Host(name="one", where="hosts.txt, line 3")]
+    (text,) = same_hosts(hosts, str(home / "config"))
+    assert "ws1 and one are the same host for SSH, ann@10.0.0.1 port 22" in text
+    assert "hosts.txt, line 3" in text
