@@ -84,7 +84,7 @@ def is_broad(handler: ast.ExceptHandler) -> bool:
 
 
 @each_source
-def test_only_what_user_code_raises_is_caught_broadly(path: Path) -> None:
+def test_a_broad_except_catches_only_errors_of_user_code(path: Path) -> None:
     lines, floor = path.read_text().splitlines(), path.relative_to(PACKAGE).parts[0]
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ExceptHandler) and is_broad(node):

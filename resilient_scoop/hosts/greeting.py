@@ -36,7 +36,7 @@ class Greeting:
         return getattr(self._sock, name)
 
     def recv(self, size: int) -> bytes:
-        """Receive as the socket does."""
+        """Receive from the socket, and keep the first bytes in `heard`."""
         data: bytes = self._sock.recv(size)
         if len(self.heard) < _KEPT_BYTES:
             self.heard += data

@@ -94,7 +94,7 @@ class DataMeta(NamedTuple):
     page_bytes: int
     last_page: int
     txn: int
-    before_txn: int  # of the other meta page
+    before_txn: int  # the transaction of the other meta page
     is_short: bool = False  # pages at the end are missing: never written, or cut off
 
     @property

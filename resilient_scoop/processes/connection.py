@@ -288,7 +288,7 @@ class Connection:
         threading.Thread(target=self._deputize, name="rscoop-deputy", daemon=True).start()
 
     def _deputize(self) -> None:
-        # Signals to the process are for the main thread, which may have blocked them to wait for
+        # The main thread handles the signals of the process; it may have blocked them to wait for
         # them.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         messages = select.poll()

@@ -132,7 +132,7 @@ def _of_generator(value: Any) -> bytes:
 
 
 def _of_reader(value: Any) -> bytes:
-    """Return how many lines a reader of CSV has read; `_currow` is that of pandas in chunks."""
+    """Return how many lines a CSV reader has read; pandas counts them in `_currow`."""
     name = _POSITIONS.get(type(value).__module__)
     found = None if name is None else getattr(value, name, None)
     return _count(found) if isinstance(found, int) else b""

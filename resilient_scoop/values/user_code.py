@@ -27,7 +27,7 @@ def is_user_code(obj: Any) -> bool:
     if not isinstance(name, str):
         return isinstance(obj, FunctionType)
     if name == "builtins":
-        # Python gives this name to what `exec` makes in a namespace without `__name__`.
+        # What `exec` makes in a namespace without `__name__` has this module name.
         return isinstance(obj, FunctionType) or is_made_by_code(obj)
     return is_user_module(name)
 

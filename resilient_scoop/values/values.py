@@ -342,7 +342,7 @@ def unique() -> bytes:
 
 
 def text_of(function: Any, *, by_position: bool = False) -> bytes:
-    """Return the description of a function's code: source, else bytecode; a library's version.
+    """Return the source of a user's function, or its bytecode if there is none; else its library's version.
 
     With `by_position`, the names of its parameters do not count.
     """

@@ -17,8 +17,9 @@ What is judged:
   GU5  The record of a guest is bounded: it has what the guest holds, and of what it held before at least
        the last `OVER_MIN` attempts and twice the most that it ever held. A host that slept names no others.
 
-Attempts of an earlier epoch cannot be checked, since grants are not journaled: what is found out there is
-decided by digests, as for every outcome. No rule here costs anything for a process of this host.
+Attempts of an earlier epoch cannot be checked, since grants are not journaled: what their workers
+return is checked by digests, like every outcome. No rule here costs anything for a process of this
+host.
 """
 
 from __future__ import annotations

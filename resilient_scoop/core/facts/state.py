@@ -4,8 +4,8 @@
   S2  An outcome counts only where its fingerprint and digests are those of the batch as it now
       stands, and only for undone items; all others change nothing (NO-WRONG, ONE-COMMIT).
   S3  A batch whose items are all done and whose last part is known is dropped; its number stays in
-      `finished`. A million finished items cost interval records, not objects. Of a batch that was
-      given up, `partial` says which items were done, if these are not the first ones.
+      `finished`. A million finished items cost interval records, not objects. If a batch was given up and
+      its done items are not the first ones, `partial` lists them.
   S4  `seq` is above every sequence number in the journal.
   S5  Arguments are kept in the journal until all items of their record are done, and for good if one
       of them failed: it may be tried again.

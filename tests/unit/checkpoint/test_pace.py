@@ -31,7 +31,7 @@ def test_commits_are_skipped_until_their_interval_has_passed() -> None:
 
 
 @pytest.mark.parametrize("cost_s", [0.0005, 0.01, 1.0, 60.0, 600.0])
-def test_the_automatic_interval_is_young_s_and_costs_at_most_one_percent(cost_s: float) -> None:
+def test_the_automatic_interval_follows_young_and_costs_at_most_one_percent(cost_s: float) -> None:
     pace = Pace()
     pace.wrote(0.0, cost_s)
     interval_s = pace.interval_s()

@@ -411,7 +411,7 @@ def test_errors_of_the_broker_need_no_pickle() -> None:
     assert type(payload.loads(payload.dumps_broker_error("NewError", [1]))) is TaskError
 
 
-def test_long_bytes_become_a_pickle_uncopied() -> None:
+def test_long_bytes_become_a_pickle_without_a_copy() -> None:
     data = bytes(range(256)) * 8192
     head, body, end = codec.dumps_parts(data)
     assert isinstance(body, memoryview)
