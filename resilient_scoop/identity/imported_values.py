@@ -10,9 +10,11 @@ from __future__ import annotations
 import builtins
 import sys
 from contextvars import ContextVar
+from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
+from resilient_scoop.hashing import blake2b
 from resilient_scoop.identity import script_changes
 from resilient_scoop.values.containers import content_of, is_container
 from resilient_scoop.values.hidden_state import may_have_state
@@ -43,6 +45,8 @@ _names: dict[str, frozenset[str]] = {}
 _entries: dict[str, Any] = {}
 """What `sys.modules` held. Modules that have no file then are made by each process itself."""
 _made: dict[int, ModuleType] = {}
+_sources: dict[str, bytes] = {}
+"""Digests of the files of the recorded modules."""
 
 
 def note(typed: str = "") -> None:
@@ -115,13 +119,34 @@ def is_patched(module: ModuleType, name: str, value: Any, *, new: bool = False) 
 
 
 def note_late(module: ModuleType) -> None:
-    """Record what a user's module holds that was imported after the others were recorded."""
-    if _noted:
-        _note_module(module.__name__, module)
+    """Record what a user's module holds that was imported after the others were recorded.
+
+    If the script imports it again (`importlib.reload`), the earlier record stays: workers have what
+    they imported then. Functions and classes of the same file are other objects of the same code.
+    """
+    name = module.__name__
+    if not _noted:
+        return
+    if name not in _noted:
+        _note_module(name, module)
+    elif _sources.get(name) == _source(module):
+        for key, value in list(vars(module).items()):
+            if isinstance(value, FunctionType | type):
+                _note(f"{name}:{key}", value)
+
+
+def _source(module: ModuleType) -> bytes:
+    """Return the digest of the file that a module was imported from; empty if it cannot be read."""
+    file = vars(module).get("__file__")
+    try:
+        return blake2b(Path(file).read_bytes()).digest() if isinstance(file, str) else b""
+    except OSError:
+        return b""
 
 
 def _note_module(name: str, module: ModuleType) -> None:
     _noted.add(name)
+    _sources[name] = _source(module)
     for value in vars(module).values():
         if isinstance(value, ModuleType) and _is_made(value):
             _made[id(value)] = value
@@ -189,7 +214,7 @@ def forget() -> None:
     _entries.clear()
     _made.clear()
     _libraries.clear()
-    for each in (_functions, _values, _digests, _own_homes, _attributes, _names):
+    for each in (_sources, _functions, _values, _digests, _own_homes, _attributes, _names):
         each.clear()
 
 

@@ -489,6 +489,42 @@ def test_a_function_reaches_changes_through_what_it_imports_itself(place: Place)
     assert place.run(text).expect() == as_python(place)
 
 
+def test_a_module_that_the_script_imports_again_is_what_it_is_there_in_all_workers(
+    place: Place,
+) -> None:
+    place.write("RATE = 1\nclass Model:\n    def run(self, x): return x + RATE\n", "fixed.py")
+    text = """
+        import importlib, pathlib, sys
+        from resilient_scoop import futures
+        import fixed
+        def model(x):
+            import written
+            return x * written.K, written.name()
+        def of_fixed(x):
+            import fixed
+            return fixed.Model().run(x)
+        def again(number):
+            path = pathlib.Path("written.py")
+            path.write_text(f"K = {number}\\ndef name(): return 'number {number}'\\n" + "#" * number)
+            importlib.invalidate_caches()
+        def show():
+            for _ in range(3): print(list(futures.map(model, range(4))))
+        if __name__ == "__main__":
+            again(2); import written; show()
+            again(3); importlib.reload(written); show()
+            written.K = 7; show()
+            importlib.reload(written); show()
+            again(4); del sys.modules["written"]; import written; show()
+            fixed.RATE = 5; print(list(futures.map(of_fixed, range(3))))
+            importlib.reload(fixed); print(list(futures.map(of_fixed, range(3))))
+            made = futures.submit(fixed.Model).result()
+            print(isinstance(made, fixed.Model), made.run(1))
+    """
+    place.write(text)
+    there = as_python(place)
+    assert place.run(text).expect() == there
+
+
 def test_modules_among_the_arguments_are_as_the_script_has_changed_them(place: Place) -> None:
     place.write("Z = 1\ndef z(x): return Z + x\n", "other.py")
     place.write("from other import z\nK = 1\ndef off(x): return z(x)\n", "config.py")
