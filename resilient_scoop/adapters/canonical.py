@@ -37,6 +37,7 @@ from typing import Any, Final
 
 from resilient_scoop.adapters import weak_references
 from resilient_scoop.adapters.deap_classes import global_stream
+from resilient_scoop.adapters.stand_ins import original_of
 from resilient_scoop.hashing import blake2b, sha256
 
 SIZE_BYTES: Final = 16
@@ -265,6 +266,9 @@ class _Rules:
     def _function(self, function: Any) -> Any:
         if function is mark:
             return "mark"
+        original = original_of(function)
+        if original is not function:
+            return self.reduce(original)
         return mark, ("function", self._function_key(function))
 
     def _method(self, method: Any) -> Any:

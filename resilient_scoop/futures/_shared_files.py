@@ -8,10 +8,14 @@ from __future__ import annotations
 import io
 import sys
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, Final
 
 from resilient_scoop.errors import MeaningError
 from resilient_scoop.values import open_files
+from resilient_scoop.values.user_code import is_user_module
+from resilient_scoop.values.user_modules import loaded
+
+_HOLDERS: Final = ("_csv", "csv")
 
 
 def share(name: str, objects: dict[str, Any]) -> None:
@@ -31,7 +35,17 @@ def share(name: str, objects: dict[str, Any]) -> None:
                 )
                 raise MeaningError(name, [place], [reason])
             open_files.append_to(each)
+    if any(type(value).__module__ in _HOLDERS for value in objects.values()):
+        _share_all()
     _share_logs()
+
+
+def _share_all() -> None:
+    """Share the files of all of the user's modules: a writer of CSV does not tell its file."""
+    for name, module in loaded():
+        if is_user_module(name):
+            for value in list(vars(module).values()):
+                open_files.append_to(value)
 
 
 def _held(label: str, value: Any) -> list[tuple[str, Any]]:

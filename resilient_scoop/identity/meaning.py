@@ -29,6 +29,7 @@ from typing import Any, Final
 
 import msgspec
 
+from resilient_scoop.adapters.stand_ins import original_of
 from resilient_scoop.errors import MeaningError
 from resilient_scoop.hashing import blake2b
 from resilient_scoop.identity import (
@@ -161,6 +162,7 @@ def _ignore(_home: str, _value: Any) -> None:
 
 
 def _here(describer: Describer, home: str, value: Any) -> bytes:
+    value = original_of(value)
     if isinstance(value, ModuleType):
         return digest_of(b"module", value.__name__.encode())
     own = own_home(value) if isinstance(value, FunctionType | type) else None

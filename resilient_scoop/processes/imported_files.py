@@ -32,6 +32,7 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from resilient_scoop.adapters.stand_ins import original_of, stands_in
 from resilient_scoop.values.user_code import is_user_module
 from resilient_scoop.values.user_modules import loaded
 
@@ -108,16 +109,17 @@ def left_whole(*, survey: bool = False) -> Iterator[None]:
         *((os, name, _renamed(getattr(os, name))) for name in _RENAMERS),
     ]  # fmt: skip
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
-    ours = {id(made): old for (_, _, made), (_, _, old) in zip(replaced, before, strict=True)}
     for each in replaced:
         setattr(*each)
     try:
         yield
     finally:
         for owner, name, old in before:
-            if id(getattr(owner, name)) in ours:  # else the user's modules have replaced it
+            if original_of(getattr(owner, name)) is original_of(
+                old
+            ):  # else the user has replaced it
                 setattr(owner, name, old)
-        _give_back(ours)
+        _give_back()
         flush(lambda _text: None)
         _append_later()
         _State.is_importing = False
@@ -141,13 +143,17 @@ def flush(tell_user: Callable[[str], None]) -> None:
             tell_user(f"{file.name}: what a task has written could not be saved: {error.strerror}")
 
 
-def _give_back(ours: dict[int, Any]) -> None:
-    """Give the user's modules the functions that their names mean."""
+def _give_back() -> None:
+    """Give the user's modules and classes the functions that their names mean."""
     for name, module in loaded():
         if is_user_module(name):
-            for key, value in list(vars(module).items()):
-                if id(value) in ours:
-                    setattr(module, key, ours[id(value)])
+            held = list(vars(module).values())
+            own = [each for each in held if isinstance(each, type) and each.__module__ == name]
+            for owner in (module, *own):
+                for key, value in list(vars(owner).items()):
+                    if (original := original_of(value)) is not value:
+                        known = type if isinstance(owner, type) else object
+                        known.__setattr__(owner, key, original)
 
 
 def _append_later() -> None:
@@ -269,8 +275,7 @@ def _open_whole(  # noqa: PLR0913, PLR0917 - the parameters of `open`
     return found
 
 
-_open_whole.__name__ = _open_whole.__qualname__ = "open"
-_open_whole.__module__ = _open.__module__
+stands_in(_open_whole, _open)
 
 
 def _file(file: Any, mode: str) -> io.FileIO | None:
@@ -352,6 +357,9 @@ def _noting_made(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None
     return found
 
 
+stands_in(_noting_made, _os_open)
+
+
 def _made_folder(mkdir: Callable[..., None]) -> Any:
     def made(path: Any, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
         try:
@@ -366,7 +374,7 @@ def _made_folder(mkdir: Callable[..., None]) -> Any:
             if _State.is_importing:
                 _State.made.add(_place(path, dir_fd))
 
-    return _named(made, mkdir)
+    return stands_in(made, mkdir)
 
 
 def _unless_made(remove: Callable[..., None]) -> Any:
@@ -375,7 +383,7 @@ def _unless_made(remove: Callable[..., None]) -> Any:
             keywords = {} if dir_fd is None else {"dir_fd": dir_fd}
             remove(path, *args, **keywords)
 
-    return _named(removed, remove)
+    return stands_in(removed, remove)
 
 
 def _renamed(rename: Callable[..., None]) -> Any:
@@ -392,10 +400,4 @@ def _renamed(rename: Callable[..., None]) -> Any:
                 rename(src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
                 _State.made.add(there)
 
-    return _named(moved, rename)
-
-
-def _named(ours: Any, function: Any) -> Any:
-    ours.__name__ = ours.__qualname__ = function.__name__
-    ours.__module__, ours.__doc__ = function.__module__, function.__doc__
-    return ours
+    return stands_in(moved, rename)

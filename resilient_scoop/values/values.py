@@ -26,6 +26,7 @@ from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, Final
 
 from resilient_scoop.adapters.canonical import Canon, module_name
+from resilient_scoop.adapters.stand_ins import original_of
 from resilient_scoop.hashing import blake2b
 from resilient_scoop.values import hidden_state, open_files, source, source_text
 from resilient_scoop.values.user_code import describe, is_user_code, version
@@ -310,6 +311,7 @@ class Describer:
 
     def attribute(self, value: Any) -> bytes:
         """Return the digest of an attribute of a class."""
+        value = original_of(value)
         if isinstance(value, FunctionType | CACHED):
             return self.inline(value)
         if type(value) is dict and any(

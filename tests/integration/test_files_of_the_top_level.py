@@ -51,6 +51,58 @@ def test_lines_of_script_and_tasks_are_all_in_the_file(place: Place, mode: str) 
     assert [each for each in found if each not in tasks] == own
 
 
+def test_rows_of_a_csv_writer_are_all_in_the_file(place: Place) -> None:
+    done = place.run("""
+        import csv
+        from resilient_scoop import futures
+        FILE = open("rows.csv", "w", newline="")
+        ROWS = csv.writer(FILE)
+        ROWS.writerow(["x", "task"])
+        def work(x):
+            ROWS.writerow([x, x * x])
+            return x
+        if __name__ == "__main__":
+            for x in futures.map(work, range(5)):
+                ROWS.writerow([x, "script"])
+            FILE.close()
+            print(sorted(open("rows.csv").read().split()))
+    """)
+    rows = [f"{x},{what}" for x in range(5) for what in ("script", x * x)]
+    assert done.expect().strip() == str(sorted(["x,task", *rows]))
+
+
+def test_functions_that_code_keeps_during_the_import_mean_the_built_in_ones(place: Place) -> None:
+    done = place.run("""
+        import os
+        from io import open as io_open
+        from resilient_scoop import futures
+        def work(x, opener=open, remove=os.remove, kill=os.kill, write=os.write):
+            with opener(f"file{x}", "w") as file:
+                file.write("text")
+            with io_open(f"file{x}", "w") as file:
+                file.write("other")
+            remove(f"file{x}")
+            return x
+        class Held:
+            opener, make, kill = open, os.mkdir, os.kill
+            def work(self, x):
+                with Held.opener(f"held{x}", "w") as file:
+                    file.write("text")
+                return x
+        TABLE = {"open": open, "kill": os.kill, "run": os.posix_spawn}
+        def by_table(x):
+            TABLE["open"](f"table{x}", "w").close()
+            return x
+        if __name__ == "__main__":
+            print([list(futures.map(each, range(3))) for each in (work, Held().work, by_table)])
+            print(sorted(each for each in os.listdir(".") if each[-1] in "012"))
+    """)
+    assert done.expect().splitlines() == [
+        "[[0, 1, 2], [0, 1, 2], [0, 1, 2]]",
+        "['held0', 'held1', 'held2', 'table0', 'table1', 'table2']",
+    ]
+
+
 def test_a_log_file_of_the_script_has_the_records_of_all_processes_once(place: Place) -> None:
     place.write(DIES, "dies.py")
     place.run("""

@@ -74,6 +74,14 @@ class Batch:
         self.pieces = kept
         return self.size() - before
 
+    def cut_off(self, stop: int) -> list[Piece]:
+        """Remove all items from `stop` on; return the pieces that held them."""
+        if not self.pieces or self.pieces[-1].stop <= stop:
+            return []
+        gone = [left for piece in self.pieces for left in _cut(piece, 0, stop)]
+        self.pieces = [left for piece in self.pieces for left in _cut(piece, stop, piece.stop)]
+        return [piece for piece in gone if piece.stop > stop]
+
     def cut_away(self, start: int, stop: int) -> None:
         """Remove items from the pieces that hold them."""
         self.pieces = [left for piece in self.pieces for left in _cut(piece, start, stop)]

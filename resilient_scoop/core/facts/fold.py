@@ -241,7 +241,7 @@ def _ask(
         is_end_known = True
     else:
         is_end_known = batch.last
-    beyond = _cut_off(state, parent, batch, stop) if part.last else ([], [])
+    beyond = _cut_off(state, parent, batch, stop, spent) if part.last else ([], [])
     is_new = part.last and (not is_end_known or bool(beyond[0] or beyond[1]))
     batch.last = batch.last or part.last
     replaced, lost, spans = _new_spans(state, parent, batch, part)
@@ -264,7 +264,7 @@ def _ask(
 
 
 def _cut_off(
-    state: DurableState, parent: ParentFacts, batch: Batch, stop: int
+    state: DurableState, parent: ParentFacts, batch: Batch, stop: int, spent: list[bytes]
 ) -> tuple[list[Span], list[Span]]:
     """Drop items from `stop` on: an earlier attempt had more. Return the undone and the done ones."""
     found = batch.undone.overlap(stop, _END), batch.done.overlap(stop, _END)
@@ -275,6 +275,9 @@ def _cut_off(
         if beyond:
             spans.discard(stop, _END)
             _forget(state, parent, batch.call, stop, _END)
+    if found[0] or found[1]:
+        for piece in batch.cut_off(stop):
+            _spend(state, parent, piece, spent)
     return found
 
 

@@ -18,6 +18,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from resilient_scoop.adapters.stand_ins import original_of, stands_in
 from resilient_scoop.processes import user_signals
 
 if TYPE_CHECKING:
@@ -102,7 +103,6 @@ def _replace(module: Any, name: str, before: Callable[[tuple[Any, ...]], None]) 
         user_signals.deliver_at(sys._getframe(1))  # noqa: SLF001 - who calls is what matters
         return found
 
-    in_order.__name__ = in_order.__qualname__ = name
+    stands_in(in_order, original_of(function))
     in_order.__module__ = module.__name__  # pickled by this name
-    in_order.__doc__ = function.__doc__
     setattr(module, name, in_order)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
 import subprocess
@@ -247,8 +248,10 @@ def replace_connections_and_reset_them() -> None:
 def test_a_connection_that_was_replaced_and_is_reset_does_not_end_the_broker() -> None:
     command = f"from {__name__} import *; replace_connections_and_reset_them()"
     done = subprocess.run(
-        [sys.executable, "-c", command], capture_output=True, text=True, check=False, timeout=60
-    )
+        [sys.executable, "-c", command],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
     assert (done.stdout, done.returncode) == ("alive\n", 0), done.stderr
 
 

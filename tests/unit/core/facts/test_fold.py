@@ -125,6 +125,29 @@ def test_recovery_gives_the_live_state_when_a_batch_with_gaps_is_asked_for_again
     assert durable_part(bench.again().broker.state) == durable_part(bench.broker.state)
 
 
+def test_a_shorter_call_drops_the_arguments_of_the_items_that_it_lacks() -> None:
+    # Given a state that has trimmed a call, and a recovered one: these records were deleted
+    live, recovered = DurableState(RUN), DurableState(RUN)
+    for state in (live, recovered):
+        apply(state, asked(part(3, 0, 2), part(4, 0, 2)), 1)
+    for outcome in (outcomes(4, 0, 1), outcomes(4, 1, 2)):
+        apply(live, outcome, 2)
+    apply(live, wire.Trimmed(ROOT, [(4, 5)], [], 2, []), 3)
+
+    # When a changed script makes the call with one item and another function
+    spent = [
+        apply(state, asked(part(4, 0, 1, salt=1), attempt=wire.Attempt(2, 1)), 5).spent
+        for state in (live, recovered)
+    ]
+
+    # Then both hold the arguments of this item only
+    for state in (live, recovered):
+        batch = state.parent(ROOT).batches[4]
+        assert [(piece.record, piece.start, piece.stop) for piece in batch.pieces] == [(5, 0, 1)]
+        assert list(batch.undone) == [(0, 1)]
+    assert spent == [[], []], "call 3 needs the other record"
+
+
 @pytest.mark.parametrize(
     "record",
     [
