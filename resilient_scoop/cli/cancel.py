@@ -64,8 +64,7 @@ def command(*, run: RunDir, now: bool, timeout_s: float) -> None:
 
 def _ask(pidfd: int, process: Reached, *, now: bool) -> None:
     """Send the signal of Ctrl-C: unlike SIGTERM, it does not wait for checkpoints."""
-    # A broker without a launcher is ending by itself, or does not respond; it ignores milder
-    # signals.
+    # A broker without a launcher is about to end, or does not respond; it ignores other signals.
     number = signal.SIGINT if process.role == "launcher" else signal.SIGKILL
     send(pidfd, number)
     if now:

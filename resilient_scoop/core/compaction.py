@@ -1,16 +1,17 @@
 """The machine of a compaction: what is copied from the old data file to the new one, and in which order.
 
-A copy of one moment of the old file is made while commits continue in it, and what they touch is
-noted: keys, and erased prefixes. Then the noted places are copied from the old file, a step at a
+A snapshot of the old file is copied while commits continue in it. The keys that they write, and the
+prefixes that they erase, are noted. Then the noted places are copied from the old file, one step at a
 time between commits, until nothing is left; then the new file replaces the old one.
 
-  CO1  Until the new file counts durably nothing is written to it that was not written to the old one.
+  CO1  Until the new file is durably the journal's, all that is written to it was written to the old one.
   CO2  Between the last step of catching up and the swap there is no commit.
-  CO3  A data file that is not named as the journal's does not count: a process that opens the journal for
-      writing removes it. So a process that is killed at any point leaves the one file or the other.
-  CO4  Prefixes are caught up with before keys, and a key is brought to what it is at the moment of its
-      step: one that was put after an erasure of its prefix is noted after it, so it is still to come.
-  CO5  What is removed is never the file that is named, nor the old one before the new name is durable.
+  CO3  A data file that `generation.json` does not name does not count: a process that opens the journal
+      for writing removes it. So a process that is killed at any point leaves one valid file.
+  CO4  Noted prefixes are erased before noted keys are copied, and a step copies the present value of its
+      key. A key that was put after an erasure of its prefix is noted after it, so it is copied later.
+  CO5  The file that `generation.json` names is never removed, and the old file only after the new name is
+       durable.
   CO6  A failure before the swap gives the compaction up, changes nothing, and is tried again later.
 
 The shell handles the files themselves (`journal/compact.py`).

@@ -2,8 +2,8 @@
 
 An item of an `idempotent=False` call is in doubt if its start was journaled and its outcome was
 not: it may or may not have had its effect (AT-MOST-ONCE forbids another try). A resume ends it as
-WorkerLostError. Only a user who has checked can know better; the user's decision is journaled as
-the item's outcome, or removes the record of its start so that it is started again.
+WorkerLostError. Only a user who has checked the effect can decide. The decision is journaled as the
+item's outcome, or it removes the record of the start, so that the item is started again.
 
 The journal is opened for writing under its own lock, with the run locked: the tool is the only
 writer. An item that has ended as WorkerLostError can be resolved, too, unless its run has finished;

@@ -1,9 +1,9 @@
 """The sockets between hosts: TCP with CURVE, both ends known by their keys.
 
 The broker's end accepts only clients whose key its guard admits (ZAP, RFC 27). The guard is asked
-in the broker's own loop. If it is not asked, because the loop is blocked or has ended, no one is
-admitted: libzmq is told to insist on an answer (`ZAP_ENFORCE_DOMAIN`; without it, CURVE admits
-every key while no handler is there). Each message comes with the key of its connection, set by the
+in the broker's own loop. If it is not asked, because the loop is blocked or has ended, no client
+is admitted: `ZAP_ENFORCE_DOMAIN` makes libzmq require an answer (without it, CURVE admits every key
+while there is no handler). Each message comes with the key of its connection, set by the
 guard's answer.
 
 A connection that does not finish its handshake in `HANDSHAKE_MS` is closed, so that silent ones do not keep

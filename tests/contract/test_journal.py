@@ -130,7 +130,7 @@ def test_missing_records_read_as_nothing(world: World) -> None:
     assert list(world.journal.scan(Table.EVENT)) == []
 
 
-def test_reading_is_bounded_by_prefix_and_after(world: World) -> None:
+def test_a_read_returns_the_keys_with_the_prefix_that_follow_a_key(world: World) -> None:
     world.journal.commit(log(b"a1", b"b1", b"b2", b"b3", b"c1"))
     read = world.journal.read
     assert [key for key, _ in read(Table.LOG, b"b")] == [b"b1", b"b2", b"b3"]

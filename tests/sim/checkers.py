@@ -339,7 +339,7 @@ class Checks:
         return any(known[0] == path for known in self.durable)
 
     def diverged(self, text: str) -> None:
-        """Fail because a replay differed: none of our scripts gives a reason for that."""
+        """Fail because a replay differed, unless the script was edited: our scripts are deterministic."""
         if not self.world.edited:
             raise Broken(f"SAME-ANSWER: {text}")
 

@@ -13,8 +13,8 @@ long as another record names it:
        back any more: its next `Define` would not be recorded.
   CC4  So each `Calls` of LOG and HISTORY finds its callables, at any moment and after any crash.
 
-Obsolete ones are looked for only if the log has dropped something, and there are more than
-`callables_max`, and twice as many as were left the last time; a page is looked at in a turn.
+A search for obsolete callables starts only if the log has dropped something, and there are more
+than `callables_max` callables, and twice as many as the last search left; a turn searches one page.
 
 With a callable, everything else that is kept for it is dropped: which workers have it (they are sent
 it again), measured durations.

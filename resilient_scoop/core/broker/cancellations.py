@@ -11,9 +11,9 @@ The state of the item of an open question, and the answer:
     holder lost, fenced, ...  ready again, leased again or done
 
   CN1  A yes is sent only after the record of the item's cancellation, which is its outcome.
-  CN2  An item is canceled only while no worker holds it, so no worker starts it afterwards; right
-       after a restart, this is unknown until the workers have arrived. A host that counts as lost or was
-       cut off may still start what it had, and nothing of that counts.
+  CN2  An item is canceled only while no worker holds it, so no worker starts it afterwards; right after a
+       restart, this is unknown until the workers have arrived. A host that counts as lost or was cut off
+       may still start its items; their outcomes do not count.
   CN3  Questions are volatile. A parent asks a new broker again what is not answered; the answer is sent to
        the process that then runs the parent.
 """

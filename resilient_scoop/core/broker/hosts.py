@@ -233,7 +233,7 @@ class Hosts:
         """Handle a host's report that its agent, and all its processes, have ended (HO7)."""
         host = self.by_name.get(name)
         if host is None or host.agent is None or host.agent.id != agent:
-            return  # it has left, or counts as lost, or was not admitted; or there is another one
+            return  # the agent has left, counts as lost, was not admitted, or was replaced
         if died:
             self._lost(host, "its agent has died", now, is_seen=True)
         else:

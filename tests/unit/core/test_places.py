@@ -665,7 +665,7 @@ def test_a_stop_keeps_the_tag_of_a_double_start_whose_other_unit_left() -> None:
     assert notes(shell.tick()) == [NotStopped(("a",))]
 
 
-def test_a_search_soon_after_a_double_start_does_not_count_when_one_unit_left() -> None:
+def test_an_early_search_after_a_double_start_does_not_count_when_one_unit_has_left() -> None:
     shell = Shell("a")
     shell.started(units=2)
     shell.step(AgentCame("a"))
