@@ -71,9 +71,10 @@ def _serve(run_id: str, run_key: str, line: bytes) -> int:
     leave = _Leave(process.stdin)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)  # also where it is ignored, as in `rscoop join &`
-    refused = ""
+    shown = _Shown(run_id, leave)
     for text in process.stdout:
-        refused = _show(text.decode("utf-8", "replace"), run_id, left=leave.is_asked) or refused
+        shown.take(text.decode("utf-8", "replace"))
+    refused = shown.refused
     code = process.wait()
     if refused:
         raise PlaceRefusedError(refused)
@@ -96,21 +97,33 @@ class _Leave:
             self._stdin.flush()
 
 
-def _show(text: str, run_id: str, *, left: bool) -> str:
-    """Show the messages of the agent; return why it was refused, if it was."""
-    if not text.startswith(_MARK):
-        return ""
-    report = json.loads(text.removeprefix(_MARK))
-    match report.get("state"):
-        case "running":
-            note(f"this host computes for run {run_id} as {report.get('host')}; Ctrl-C leaves it")
-        case "ended":
-            ended = (
-                "this host has left the run" if left else "the run does not need this host any more"
-            )
-            note(str(report.get("why") or ended))
-        case "refused":
-            return str(report.get("why"))
-        case _:
-            pass  # starting
-    return ""
+class _Shown:
+    """Shows the messages of the agent."""
+
+    def __init__(self, run_id: str, leave: _Leave) -> None:
+        self._run_id = run_id
+        self._leave = leave
+        self._is_explained = False  # why it has ended
+        self.refused = ""  # why it was refused, if it was
+
+    def take(self, text: str) -> None:
+        """Take a line of its output."""
+        if not text.startswith(_MARK):
+            return
+        report = json.loads(text.removeprefix(_MARK))
+        why = str(report.get("why") or "")
+        match report.get("state"):
+            case "running":
+                name = report.get("host")
+                note(f"this host computes for run {self._run_id} as {name}; Ctrl-C leaves it")
+            case "ended" if why:
+                self._is_explained = True
+                note(why)
+            case "ended" if not self._is_explained and self._leave.is_asked:
+                note("this host has left the run")
+            case "ended" if not self._is_explained:
+                note("the run does not need this host any more")
+            case "refused":
+                self.refused = why
+            case _:
+                pass  # starting

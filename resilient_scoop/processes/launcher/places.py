@@ -1,7 +1,7 @@
 """The launcher's end of the process that holds the run's places (`processes.places`).
 
 Running agents do not need the places: they continue without them. So a places process that dies is
-started again a few times, and the run continues without it after that.
+started again a few times, and the run continues without it after that; it stops if it has no host by then.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from resilient_scoop.runs.hosts import HostReport
 
 DEATHS_MAX: Final = 5
+FAILED: Final = 70
+"""The exit code of a run of which a process failed repeatedly."""
 AGAIN_S: Final = 1.0
 STOP_S: Final = 10.0
 """How long hosts may take to end their agents, beyond the grace of tasks."""
@@ -173,9 +175,14 @@ class PlacesPart:
             return
         self._deaths += 1
         if self._deaths > DEATHS_MAX:
+            computes = self._computes_here or any(each in _THERE for each in self._states.values())
+            after = (
+                "continues with the hosts that are there" if computes else "stops: it has no host"
+            )
+            self.fatal = self.fatal or (0 if computes else FAILED)
             self._note(
-                f"the process that starts hosts died {self._deaths} times ({how(code)}): the run "
-                f"continues with the hosts that are there; see {self._run.logs / 'places.log'}"
+                f"the process that starts hosts died {self._deaths} times ({how(code)}): the run {after}; "
+                f"see {self._run.logs / 'places.log'}"
             )
             return
         self._note(

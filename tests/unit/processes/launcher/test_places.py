@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import selectors
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,27 @@ def test_the_broker_is_told_that_an_agent_has_ended(tmp_path: Path, died: bool, 
     known = part(tmp_path, told=told)
     known._take(PlacesReport(over=HostAgentOver("alice", "61ff", died)))
     assert told == [f"over alice 61ff {how}"]
+
+
+@pytest.mark.parametrize(
+    ("state", "workers_here", "fatal"), [("up", 0, 0), ("gone", 0, 70), (None, 0, 70), (None, 2, 0)]
+)
+def test_a_run_without_hosts_stops_when_the_places_have_failed_repeatedly(
+    tmp_path: Path, state: str | None, workers_here: int, fatal: int
+) -> None:
+    notes: list[str] = []
+    known = part(tmp_path, notes, workers_here)
+    known._run.logs.mkdir(exist_ok=True)
+    if state is not None:
+        known._states["a"] = state
+    for _ in range(places.DEATHS_MAX + 1):
+        process = subprocess.Popen(["/bin/false"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        known._selector.register(process.stdout, selectors.EVENT_READ)
+        known._ended(process)
+    assert known.fatal == fatal
+    assert ("the run stops: it has no host" in notes[-1]) == bool(fatal)
+    known._selector.close()
 
 
 def test_a_host_that_does_not_reach_a_new_broker_is_lost_after_some_time(
