@@ -34,12 +34,16 @@ WORKERS_MAX: Final = 4096
 HOSTS_MAX: Final = 4096
 """Hosts that one range may name, and hosts of a run."""
 
+NAME_CHARS_MAX: Final = 63
+"""What the broker takes for the name of a host."""
+
 _NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _IPV6: Final = re.compile(r"[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%\w+)?")
 _VERSION_6: Final = 6
 _RANGE: Final = re.compile(r"\[(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)\]")
 _USER: Final = re.compile(r"[^\s@:/\[\]-][^\s@:/\[\]]*")
 _BOOLEANS: Final = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+_LOCAL: Final = "local"
 _LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 _SAME_NAME: Final = {"workers": "slots", "max-slots": "max_slots", "max_workers": "max_slots"}
 _KEYS: Final = ("slots", "max_slots", "user", "address", "port", "python", "prolog", "tunnel")
@@ -63,6 +67,11 @@ class Host(msgspec.Struct, frozen=True):
     def target(self) -> str:
         """The name or address that SSH is told."""
         return self.address or self.name
+
+    @property
+    def alias(self) -> str:
+        """What SSH's configuration may call it."""
+        return self.address if self.name == _name_of(self.address) else self.name
 
     @property
     def is_local(self) -> bool:
@@ -249,6 +258,12 @@ def _first_word(word: str, where: str) -> tuple[str, str, int | None]:
     return name, user, slots
 
 
+def _name_of(ipv6: str) -> str:
+    """Return the name of a host that is given by an IPv6 address: a name in a run has no colons."""
+    name = re.sub(r"[:%]", "-", ipv6)
+    return f"{'0' * name.startswith('-')}{name}{'0' * name.endswith('-')}"
+
+
 def _is_ipv6(text: str) -> bool:
     try:
         return ipaddress.ip_address(text).version == _VERSION_6
@@ -257,6 +272,11 @@ def _is_ipv6(text: str) -> bool:
 
 
 def _check_name(name: str, where: str) -> None:
+    if name == _LOCAL:
+        raise _wrong(
+            where,
+            f"{name!r} is the run's name of its own host; write another one, and address={name}",
+        )
     if not _NAME.fullmatch(_RANGE.sub("0", name)):
         raise _wrong(where, f"{name!r} is not the name of a host")
 
@@ -315,6 +335,13 @@ def _host(name: str, fields: Mapping[str, str], slots: int | None, where: str) -
     if tunnel is not None and tunnel.lower() not in _BOOLEANS:
         raise _wrong(where, f"tunnel={tunnel} is neither yes nor no")
     port = fields.get("port")
+    if len(name) > NAME_CHARS_MAX:
+        raise _wrong(
+            where,
+            f"{name!r} has more than {NAME_CHARS_MAX} characters; write a shorter name, and address={name}",
+        )
+    if ":" in name and name not in _LOCAL_NAMES:
+        name, address = _name_of(name), address or name
     return Host(
         name=name,
         address=address,

@@ -108,7 +108,7 @@ class SshConfig:
         first = [f"{key} {value}" for key, value in given.items() if value]
         try:
             config = paramiko.SSHConfig.from_text("\n".join([*first, self._text]))
-            found = {key: value for key, value in config.lookup(host.name).items() if value}
+            found = {key: value for key, value in config.lookup(host.alias).items() if value}
             return _target(host.name, found)
         except (paramiko.SSHException, ValueError, KeyError, ImportError) as error:
             raise UsageError(

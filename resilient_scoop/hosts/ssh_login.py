@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import logging
+import os
 import socket
 import subprocess
 import threading
@@ -41,6 +42,8 @@ DEAD_AFTER_S: Final = 15
 """TCP_USER_TIMEOUT: bytes unacknowledged for this long end the connection; a keepalive does not."""
 WAIT_MAX_S: Final = 4.0
 _JUMPS_MAX: Final = 8
+_SAID_BYTES: Final = 300
+_ENDS_S: Final = 0.5
 _OPENSSH_KEY: Final = b"openssh-key-v1\0"
 _PEM_PART: Final = 2
 _FAMILIES: Final = {
@@ -120,15 +123,22 @@ def _through(to: Target, config: SshConfig, settings: LoginSettings, depth: int)
     """Log in through the jump hosts of a target; each of them may have its own jump hosts."""
     with contextlib.ExitStack() as stack:
         sock: Any
+        proxy: _Proxy | None = None
         if to.jumps and not to.proxy_command:
             if depth == _JUMPS_MAX:
                 raise ssh_failures.jump_failed(to, "ProxyJump", f"more than {_JUMPS_MAX} jumps")
             sock = _jumped(to, config, settings, stack, depth)
         elif to.proxy_command:
-            sock = _proxied(to, stack)
+            proxy = _Proxy(to, stack)
+            sock = proxy.sock
         else:
             sock = _dial(to, settings.connect_s)
-        transport = _logged_in(sock, to, settings)
+        try:
+            transport = _logged_in(sock, to, settings)
+        except PlaceBusyError as error:
+            if proxy is not None and (reason := proxy.failure()):
+                raise ssh_failures.jump_failed(to, "ProxyCommand", reason) from error
+            raise
         stack.callback(transport.close)
         is_direct = not (to.jumps or to.proxy_command)
         return Login(transport, is_direct=is_direct, below=stack.pop_all())
@@ -171,31 +181,52 @@ class _QuietChannel:
             self._channel.close()
 
 
-def _proxied(to: Target, stack: contextlib.ExitStack) -> socket.socket:
-    """Start the proxy command on one end of a pair of sockets, and return the other."""
-    ours, theirs = socket.socketpair()
-    try:
-        with theirs:
-            end = theirs.fileno()
-            command = f"exec {to.proxy_command}"
-            process = subprocess.Popen(  # noqa: S603 - the user's own configuration
-                ["/bin/sh", "-c", command], stdin=end, stdout=end, stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )  # fmt: skip
-    except OSError as error:
-        ours.close()
-        raise ssh_failures.jump_failed(to, "ProxyCommand", str(error)) from error
-    stack.callback(_end, process)
-    return ours
+class _Proxy:
+    """A proxy command on one end of a pair of sockets; the other is `sock`."""
 
+    def __init__(self, to: Target, stack: contextlib.ExitStack) -> None:
+        self.sock, theirs = socket.socketpair()
+        self._said = b""  # the last of what it wrote to standard error
+        try:
+            with theirs:
+                end = theirs.fileno()
+                command = f"exec {to.proxy_command}"
+                self._process = subprocess.Popen(  # noqa: S603 - the user's own configuration
+                    ["/bin/sh", "-c", command], stdin=end, stdout=end, stderr=subprocess.PIPE,
+                    start_new_session=True,
+                )  # fmt: skip
+        except OSError as error:
+            self.sock.close()
+            raise ssh_failures.jump_failed(to, "ProxyCommand", str(error)) from error
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        stack.callback(self._end)
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(timeout=1)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    def _read(self) -> None:
+        stderr = self._process.stderr
+        assert stderr is not None, "it is a pipe"
+        with stderr, contextlib.suppress(OSError):
+            while data := os.read(stderr.fileno(), _SAID_BYTES):
+                self._said = (self._said + data)[-_SAID_BYTES:]
+
+    def failure(self) -> str:
+        """Return how it failed; empty if it did not."""
+        try:
+            code = self._process.wait(timeout=_ENDS_S)
+        except subprocess.TimeoutExpired:
+            return ""
+        self._reader.join(_ENDS_S)
+        ended = f"exit status {code}" if code >= 0 else f"signal {-code}"
+        said = " ".join(self._said.decode(errors="replace").split())
+        return f"it ended with {ended}{said and f' ({said})'}" if code else ""
+
+    def _end(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 def _dial(to: Target, within_s: float) -> socket.socket:

@@ -129,7 +129,7 @@ class SystemDoor:
         checking = "accept-new" if self._accept_new else "yes"
         words = [
             self._program, *_OPTIONS, *self._words, "-o", f"StrictHostKeyChecking={checking}",
-            *options, "--", self._host.name, command,
+            *options, "--", self._host.alias, command,
         ]  # fmt: skip
         try:
             return SystemPipe(words, to, self._settings.connect_s)
@@ -210,7 +210,7 @@ class SystemDoor:
     def shell_line(self, command: str) -> str:
         """Return a command line that a user could type."""
         quoted = command.replace("'", "'\\''")
-        return " ".join(["ssh", *self._words, self._host.name, f"'{quoted}'"])
+        return " ".join(["ssh", *self._words, self._host.alias, f"'{quoted}'"])
 
     def close(self) -> None:
         """End the tunnel; other processes are ended with their pipes."""
@@ -226,7 +226,7 @@ class SystemDoor:
     def _looked_up(self) -> Target:
         try:
             done = subprocess.run(  # noqa: S603 - the user's own configuration
-                [self._program, "-G", *self._words, "--", self._host.name], capture_output=True,
+                [self._program, "-G", *self._words, "--", self._host.alias], capture_output=True,
                 encoding="utf-8", errors="replace", timeout=_LOOK_UP_S, check=False,
             )  # fmt: skip
         except OSError as error:

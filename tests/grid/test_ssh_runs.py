@@ -72,6 +72,12 @@ def test_a_host_is_reached_over_ipv6(lab: Lab) -> None:
     assert done.stdout.split() == [str(ANSWER), "alice"], done.stderr
 
 
+@pytest.mark.parametrize("ssh", ["paramiko", "system"])
+def test_a_host_may_be_given_by_its_ipv6_address(lab: Lab, ssh: str) -> None:
+    done = run(lab, f"[{lab.address('alice', 6)}]:2", "--ssh", ssh, names=("alice",))
+    assert done.stdout.split() == [str(ANSWER), "alice"], done.stderr
+
+
 def test_a_host_that_cannot_be_used_is_named_and_the_run_uses_the_others(lab: Lab) -> None:
     done = run(lab, "alice 2\neve@carol 2\nbob slots=2 port=7", names=("alice",))
     assert done.stdout.split() == [str(ANSWER), "alice"], done.stderr

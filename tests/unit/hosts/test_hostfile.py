@@ -25,9 +25,9 @@ def one(text: str) -> Host:
         ("  alice\tslots=4   # the fast one", "alice", 4),
         ("alice.example.org:12", "alice.example.org", 12),
         ("10.0.0.7 2", "10.0.0.7", 2),
-        ("[fe80::1]:4", "fe80::1", 4),
+        ("[fe80::1]:4", "fe80--1", 4),
         ("[::1]", "::1", None),
-        ("[fe80::1%eth0]:4", "fe80::1%eth0", 4),
+        ("[fe80::1%eth0]:4", "fe80--1-eth0", 4),
         ("my_host-1 workers=3", "my_host-1", 3),
     ],
 )
@@ -201,6 +201,31 @@ def test_a_total_is_distributed_in_order_up_to_the_numbers_of_the_hosts() -> Non
 def test_hosts_with_numbers_are_filled_before_hosts_with_unknown_cores() -> None:
     shares = split_total(6, read_hosts(["b", "a:4"]))
     assert (shares.workers, shares.limits) == ({"b": None, "a": 4}, {"b": 2})
+
+
+@pytest.mark.parametrize(
+    ("address", "name"), [("fd00::7", "fd00--7"), ("::7", "0--7"), ("fd00::", "fd00--0")]
+)
+def test_a_host_given_by_an_ipv6_address_has_a_name_that_a_run_takes(
+    address: str, name: str
+) -> None:
+    host = one(f"[{address}]:2")
+    assert (host.name, host.address, host.alias) == (name, address, address)
+    assert one("alice address=fd00::7").alias == "alice"
+    assert one("[::1]").is_local
+
+
+def test_the_name_that_the_run_has_for_its_own_host_is_refused() -> None:
+    with pytest.raises(UsageError, match="'local' is the run's name of its own host"):
+        one("local:2")
+
+
+def test_a_name_that_is_too_long_for_a_run_is_refused_with_a_cure() -> None:
+    assert one("a" * 63).name == "a" * 63
+    name = "node.a-long-department." + "x" * 50
+    with pytest.raises(UsageError, match=f"more than 63 characters.*address={name}"):
+        one(f"{name}:4")
+    assert one(f"node:4 address={name}").target == name
 
 
 def test_colons_that_are_no_ipv6_address_are_named_as_such() -> None:

@@ -592,5 +592,9 @@ def test_a_proxy_command_is_used(lab: Lab) -> None:
 
 
 def test_a_proxy_command_that_fails_is_named(lab: Lab) -> None:
-    lab.more = "ProxyCommand false"
-    assert "ProxyCommand does not connect" in busy(lab.door())
+    lab.more = "ProxyCommand sh -c 'echo no such gate >&2; exit 5'"
+    text = busy(lab.door())
+    assert "ProxyCommand does not connect" in text
+    assert "it ended with exit status 5 (no such gate)" in text
+    lab.more = "ProxyCommand nosuchprogram %h"
+    assert "it ended with exit status 127 (" in busy(lab.door())
