@@ -94,11 +94,13 @@ def _execute(
         module.__dict__[main_guard.NAME_OF_CODE] = main_guard.SEEN
     if spec.module is not None:
         sys.argv[0] = found.path
-    with around or contextlib.nullcontext():
-        exec(found.code, module.__dict__)  # noqa: S102 - the user's program
-    imported_values.note()
-    if not closed:
-        imported_files.script_is_imported()
+    try:
+        with around or contextlib.nullcontext():
+            exec(found.code, module.__dict__)  # noqa: S102 - the user's program
+        imported_values.note()
+    finally:
+        if not closed:
+            imported_files.script_is_imported()
     if found.rest is not None:
         exec(found.rest, module.__dict__)  # noqa: S102 - the user's program
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -181,6 +182,20 @@ def test_a_folder_that_the_top_level_makes_is_made_by_the_script_first(
             print(sum(futures.map(abs, range(5))))
     """)
     assert done.expect() == "10\n"
+
+
+@pytest.mark.parametrize("end", ["sys.exit(3)", "raise ValueError(3)"])
+def test_workers_do_not_wait_for_a_script_that_ends_in_its_top_level(
+    place: Place, end: str
+) -> None:
+    path = place.write(f"""
+        import os, sys
+        os.mkdir(f"own-{{os.getpid()}}")
+        {end}
+    """)
+    began = time.monotonic()
+    place.rscoop("run", "-q", "-n", "2", path.name).expect(3 if "exit" in end else 1)
+    assert time.monotonic() - began < 8, "an agent waits 10 s for a worker that does not end"
 
 
 def test_a_script_without_a_guard_is_refused_at_once_although_it_makes_a_folder(
