@@ -24,6 +24,7 @@ import inspect
 import math
 import sys
 import time
+import warnings
 from collections.abc import Container, Iterator
 from types import BuiltinFunctionType, CodeType, FunctionType, GeneratorType, MemberDescriptorType
 from typing import Any, Final, cast
@@ -130,7 +131,11 @@ class _Look:
 
     def reads_records_only(self) -> bool:
         """Return whether all attributes that no known type has are fields of records."""
-        return not any(hasattr(each, name) for name in self.attributes for each in self._others())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy warns of names that it had
+            return not any(
+                hasattr(each, name) for name in self.attributes for each in self._others()
+            )
 
     def _others(self) -> Iterator[object]:
         yield from (*_KINDS, math, time, *self.functions)

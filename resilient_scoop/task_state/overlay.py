@@ -18,7 +18,7 @@ import functools
 import importlib
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ from resilient_scoop.values.containers import copy_of, fill, is_container
 from resilient_scoop.values.hidden_state import may_have_state
 from resilient_scoop.values.user_code import is_user_code, is_user_module
 from resilient_scoop.values.user_modules import is_users
-from resilient_scoop.values.values import ABSENT, CACHED, MISSING
+from resilient_scoop.values.values import ABSENT, CACHED, MISSING, SCALARS, carried
 from resilient_scoop.wire import payload_tags as tags
 from resilient_scoop.wire.callables import AS_IMPORTED, Define, Reference
 
@@ -42,13 +42,19 @@ LARGE_BYTES: Final = 8 << 20
 """Largest value set by the script that is sent; larger ones must be arguments or constants."""
 
 
+_LOOKED_AT_MAX: Final = 10_000
+"""Objects in which functions with a cache are searched."""
+
+
 class Overlay:
     """Values that are set while items of one callable run."""
 
-    __slots__ = ("values",)
+    __slots__ = ("caches", "values")
 
     def __init__(self, values: dict[str, Any]) -> None:
         self.values = values
+        self.caches: list[Any] = []
+        """Caches of functions in containers: emptied before and after these items."""
 
 
 class _Active:
@@ -67,6 +73,11 @@ def activate(overlay: Overlay | None) -> None:
     """Activate an overlay instead of the present one (M1); None for the values of the imports."""
     if overlay is _Active.overlay:
         return
+    for cache in (
+        *(() if _Active.overlay is None else _Active.overlay.caches),
+        *(() if overlay is None else overlay.caches),
+    ):
+        cache.cache_clear()
     _restore()
     _Active.overlay = overlay
     for home, value in () if overlay is None else _users_first(overlay.values):
@@ -158,15 +169,40 @@ def settle(define: Define) -> Overlay | None:
 
 def _give_caches(define: Define, overlay: Overlay) -> None:
     """Empty the caches of functions: they were filled without the overlay."""
+    seen: set[int] = set()
     for each in (*define.references, *define.brought):
         owner, name = _owner(each.home) if each.home else (None, "")
         found = None if owner is None else vars(owner).get(name)
+        if type(found) is not CACHED and each.home not in overlay.values:
+            overlay.caches += _caches_in(found, seen)
         if type(found) is CACHED and each.home not in overlay.values:
             known: Any = found
             made = functools.lru_cache(**known.cache_parameters())(known.__wrapped__)
             overlay.values[each.home] = functools.update_wrapper(made, known.__wrapped__)
     activate(None)
     activate(overlay)
+
+
+def _caches_in(value: Any, seen: set[int]) -> Iterator[Any]:
+    """Yield the functions with a cache in containers, and in what a function or an object holds."""
+    left = [value]
+    while left and len(seen) < _LOOKED_AT_MAX:
+        value = left.pop()
+        if id(value) in seen or type(value) in SCALARS:
+            continue
+        seen.add(id(value))
+        if type(value) is CACHED:
+            if is_user_code(value):
+                yield value
+            left.append(value.__wrapped__)
+        elif isinstance(value, FunctionType):
+            left += [each for _, each in carried(value)] if is_user_code(value) else []
+        elif isinstance(value, dict):
+            left += value.values()
+        elif isinstance(value, list | tuple | set | frozenset):
+            left += value
+        elif not isinstance(value, type) and is_user_code(type(value)):
+            left += getattr(value, "__dict__", {}).values()
 
 
 def of(define: Define, homes: set[str]) -> Overlay:

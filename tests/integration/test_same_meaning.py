@@ -525,6 +525,51 @@ def test_a_module_that_the_script_imports_again_is_what_it_is_there_in_all_worke
     assert place.run(text).expect() == there
 
 
+def test_caches_of_functions_in_containers_do_not_keep_results_from_before_a_change(
+    place: Place,
+) -> None:
+    text = """
+        import functools
+        from resilient_scoop import futures
+        CONFIG = {"k": 2}
+        def make(kind):
+            @functools.lru_cache
+            def scaled(x): return CONFIG["k"] * x + len(kind)
+            return scaled
+        class Table:
+            def __init__(self): self.entries = [make("ccc")]
+        MADE, table = {name: make(name) for name in ("a", "bb")}, Table()
+        def by_name(name, x): return MADE[name](x), table.entries[0](x)
+        def chained(x, steps=tuple(MADE.values())): return functools.reduce(lambda y, f: f(y), steps, x)
+        def again():
+            for each in (*MADE.values(), *table.entries): each.cache_clear()
+            print(list(futures.map(by_name, ["a", "bb"] * 3, range(6))))
+            print(list(futures.map(chained, range(3))))
+        if __name__ == "__main__":
+            for k in (2, 5, 7, 2):
+                CONFIG["k"] = k
+                again()
+    """
+    place.write(text)
+    assert place.run(text).expect() == as_python(place)
+
+
+def test_warnings_of_numpy_about_its_names_are_not_shown_and_not_raised(place: Place) -> None:
+    done = place.run(
+        """
+        import warnings
+        import numpy as np
+        from resilient_scoop import futures
+        def kind(dtype): return dtype.str
+        if __name__ == "__main__":
+            warnings.simplefilter("error")
+            print(list(futures.map(kind, [np.dtype(float)])))
+        """
+    )
+    assert done.expect() == "['<f8']\n"
+    assert "FutureWarning" not in done.err
+
+
 def test_modules_among_the_arguments_are_as_the_script_has_changed_them(place: Place) -> None:
     place.write("Z = 1\ndef z(x): return Z + x\n", "other.py")
     place.write("from other import z\nK = 1\ndef off(x): return z(x)\n", "config.py")
