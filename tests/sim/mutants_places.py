@@ -228,7 +228,7 @@ def _what_was_not_stopped_is_not_named() -> Sequence[Patch]:
         if not isinstance(note, places.NotStopped):
             say(self, note)
 
-    return [(Places, "_say", bug)]
+    return [(Places, "_show_note", bug)]
 
 
 def _who_left_ends_its_tag() -> Sequence[Patch]:
