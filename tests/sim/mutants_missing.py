@@ -51,7 +51,7 @@ def _unfit_is_not_judged() -> Sequence[Patch]:
 
 
 def _unfit_is_not_reported_again() -> Sequence[Patch]:
-    return [(set_aside, "say_again", lambda _works: [])]
+    return [(set_aside, "repeat", lambda _works: [])]
 
 
 def _set_aside_is_load() -> Sequence[Patch]:
