@@ -295,7 +295,8 @@ class _Survey:
 
     def _look_for_lacking(self, name: str, entry: Any) -> None:
         """Notice a module that the script has made itself, so that workers lack it."""
-        if imported_values.is_lacking(name, entry):
+        # Code that is perhaps reached fails by itself, and names the module.
+        if not self._only_changes and imported_values.is_lacking(name, entry):
             self.lacking.setdefault(name)
 
     def _reach(self, home: str, value: Any) -> None:

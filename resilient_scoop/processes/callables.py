@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from resilient_scoop.identity import script_changes
 from resilient_scoop.payload import payload
 from resilient_scoop.payload.missing import in_a_line, is_missing_module, is_missing_name
+from resilient_scoop.processes import imported_files
 from resilient_scoop.task_state import generators, overlay
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class Functions:
         )
 
     def _load(self, define: Define) -> Loaded:
+        imported_files.tasks_begin()
         try:
             with script_changes.searching(define.setting):
                 overlaid = overlay.settle(define)

@@ -62,6 +62,7 @@ class _State:
     mark: Path | None = None
     is_marked = False
     made: set[str] = set()  # noqa: RUF012 - one per process
+    tasks_have_begun = False
     kept: list[weakref.ref[Any]] = []  # noqa: RUF012 - one per process
 
 
@@ -93,6 +94,8 @@ def _mark_in(run_dir: str) -> Path:
 def _wait() -> None:
     mark, until = _State.mark, time.monotonic() + WAIT_S
     while mark is not None and not mark.exists() and time.monotonic() < until:
+        if not mark.parent.exists():
+            break  # the run has ended
         time.sleep(_LOOK_S)
     _State.mark = None
 
@@ -124,6 +127,21 @@ def left_whole(*, survey: bool = False) -> Iterator[None]:
         _append_later()
         _State.is_importing = False
         _State.made.clear()
+
+
+def tasks_begin() -> None:
+    """Let tasks have the files that the import keeps open; the script has made them by now."""
+    if _State.tasks_have_begun:
+        return
+    _State.tasks_have_begun = True
+    for each in _State.kept:
+        file = each()
+        if file is None or file.closed:
+            continue
+        raw = getattr(getattr(file, "buffer", file), "raw", file)
+        if isinstance(raw, _Draft) and raw.is_draft:
+            with contextlib.suppress(OSError):  # its first use in a task fails so
+                raw.become_real(make=False)
 
 
 def flush(tell_user: Callable[[str], None]) -> None:
@@ -174,7 +192,7 @@ class _Draft(io.FileIO):
         self._path = os.path.abspath(path)  # noqa: PTH100 - bytes, too
         self._is_text = "b" not in mode
         self._is_exclusive = "x" in mode
-        self._is_draft = not archive and not _State.is_survey
+        self.is_draft = not archive and not _State.is_survey
         self._was_missing = not os.path.exists(self._path)  # noqa: PTH110 - bytes, too
 
     def write(self, data: Any) -> int:
@@ -190,9 +208,9 @@ class _Draft(io.FileIO):
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Move; binary data that is written at a chosen position is not appended."""
         self._become_real()
-        if not (_State.is_importing or self._is_draft or self._is_text):
-            flags = fcntl.fcntl(self.fileno(), fcntl.F_GETFL)
-            fcntl.fcntl(self.fileno(), fcntl.F_SETFL, flags & ~os.O_APPEND)
+        if not (_State.is_importing or self.is_draft or self._is_text):
+            fd = super().fileno()
+            fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_APPEND)
         return super().seek(offset, whence)
 
     def truncate(self, size: int | None = None, /) -> int:
@@ -200,15 +218,30 @@ class _Draft(io.FileIO):
         self._become_real()
         return super().truncate(size)
 
-    def _become_real(self) -> None:
-        if not self._is_draft or _State.is_importing:
-            return
-        self._is_draft = False
+    def fileno(self) -> int:
+        """Return the descriptor of the file, or during the import of what is in memory: for a lock."""
+        self._become_real()
+        return super().fileno()
+
+    def become_real(self, *, make: bool = True) -> None:
+        """Open the file, which tasks may use now; without `make`, only if it exists."""
         access = os.O_RDWR if self.readable() else os.O_WRONLY
-        real = _os_open(self._path, access | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND, 0o666)
-        os.lseek(real, os.lseek(self.fileno(), 0, os.SEEK_CUR), os.SEEK_SET)
-        os.dup2(real, self.fileno(), inheritable=False)
+        flags = access | os.O_CLOEXEC | os.O_APPEND | (os.O_CREAT if make else 0)
+        try:
+            real = _os_open(self._path, flags, 0o666)
+        except FileNotFoundError:
+            if make:
+                raise
+            return
+        self.is_draft = False
+        fd = super().fileno()
+        os.lseek(real, os.lseek(fd, 0, os.SEEK_CUR), os.SEEK_SET)
+        os.dup2(real, fd, inheritable=False)
         os.close(real)
+
+    def _become_real(self) -> None:
+        if self.is_draft and not _State.is_importing:
+            self.become_real()
 
     def close(self) -> None:
         """Close; a file that was missing is written if the import has closed it."""

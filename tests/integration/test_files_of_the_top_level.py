@@ -248,6 +248,28 @@ def test_records_at_chosen_places_of_a_binary_file_are_all_there(place: Place) -
     assert done.expect() == "(0.5, 1.5, 2.5, 3.5, 4.5, 5.5)\n"
 
 
+def test_a_lock_of_a_file_that_the_top_level_opens_holds_between_workers(place: Place) -> None:
+    done = place.run("""
+        import fcntl, os, time
+        from resilient_scoop import futures
+        LOCK = open("lock", "w")
+        def work(x):
+            fcntl.flock(LOCK, fcntl.LOCK_EX)
+            number = int(open("count").read())
+            time.sleep(0.002)
+            with open("count", "w") as file:
+                file.write(str(number + 1))
+            fcntl.flock(LOCK, fcntl.LOCK_UN)
+            return os.getpid()
+        if __name__ == "__main__":
+            with open("count", "w") as file:
+                file.write("0")
+            pids = set(futures.map(work, range(100)))
+            print(len(pids), open("count").read())
+    """, workers=3)  # fmt: skip
+    assert done.expect() == "3 100\n"
+
+
 def test_an_archive_of_the_script_is_whole_and_tasks_are_refused(place: Place) -> None:
     place.write(DIES, "dies.py")
     done = place.run("""

@@ -102,7 +102,8 @@ def test_a_file_continues_where_it_was_left(place: Place, *, again: bool) -> Non
     done = resumed(place, stdin=data) if again else resumed(place)
     assert done.expect() == f"total {4 * 40_002}\n"
     assert "the script's input continues from" in done.err
-    assert "at byte 65536" in done.err
+    # It may have been killed before the first piece was in the journal.
+    assert "at byte 65536" in done.err or "after 0 bytes" in done.err
 
 
 def test_an_input_that_had_ended_needs_no_rest(place: Place) -> None:

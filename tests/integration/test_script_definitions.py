@@ -13,8 +13,9 @@ def test_the_script_is_main_in_the_origin_and_imported_once_per_worker(place: Pl
     done = place.run("""
         import os, sys
         from resilient_scoop import futures
-        with open("imported", "a") as file:
-            file.write(f"{__name__} {os.getpid()}\\n")
+        fd = os.open("imported", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.write(fd, f"{__name__} {os.getpid()}\\n".encode())
+        os.close(fd)
         def where(_):
             import __main__
             return __name__, __main__ is sys.modules[__name__], os.getpid()
