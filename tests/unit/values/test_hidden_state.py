@@ -53,6 +53,9 @@ def test_a_change_of_an_object_changes_its_state(name: str) -> None:
     change(one)
 
     assert state_of(one) == state_of(one) != state_of(same)
+    for each in (one, same):
+        if isinstance(each, sqlite3.Connection):
+            each.close()  # Python 3.13 warns of those that are not
 
 
 def test_rows_of_a_database_in_memory_count_and_those_of_a_file_do_not(tmp_path: Path) -> None:
