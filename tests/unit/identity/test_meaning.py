@@ -467,8 +467,13 @@ def test_objects_of_libraries_that_cannot_be_compared_do_not_count_as_changed(lo
         "class K:\n    held = sqlite3.connect(':memory:')\n    number = NUMBER\n"
         "def f(x, held=sqlite3.connect(':memory:')): return x, K.held, K.number\n"
     )
-    same = [of(load(text.replace("NUMBER", "1")), "f") for _ in range(2)]
-    assert same[0] == same[1] != of(load(text.replace("NUMBER", "2")), "f")
+    digests = []
+    for number in ("1", "1", "2"):
+        module = load(text.replace("NUMBER", number))
+        digests.append(of(module, "f"))
+        for held in (module.K.held, *module.f.__defaults__):
+            held.close()
+    assert digests[0] == digests[1] != digests[2]
 
 
 def test_objects_that_libraries_make_for_each_process_do_not_matter(load: Load) -> None:
