@@ -252,7 +252,7 @@ class _Draft(io.FileIO):
     def _publish(self) -> None:
         if _State.is_survey or self._is_exclusive or not self._was_missing:
             return
-        with contextlib.suppress(OSError):  # the script's process has made it since
+        with contextlib.suppress(FileExistsError):  # the script's process has made it since
             fd = _os_open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             with _open(fd, "wb") as file:
                 file.write(os.pread(self.fileno(), os.fstat(self.fileno()).st_size, 0))

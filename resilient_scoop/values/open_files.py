@@ -149,8 +149,14 @@ def _writes(value: Any) -> bool:
 
 
 def append_to(value: Any) -> None:
-    """Let this process append to a file that is open for writing, as tasks that use it do."""
+    """Let this process append to a file that is open for writing, as tasks that use it do.
+
+    A file that was opened to be updated (`r+`, `w+b`) is written at positions, by each process.
+    """
     if not is_file(value) or value.closed or not value.writable():
+        return
+    is_new_text = isinstance(value, io.TextIOWrapper) and "r" not in getattr(value, "mode", "r")
+    if value.readable() and not is_new_text:
         return
     try:
         fd = value.fileno()

@@ -83,6 +83,18 @@ def test_a_process_appends_to_a_file_that_it_shares(tmp_path: Path) -> None:
     assert path.read_text() == "first\nother\nsecond\n"
 
 
+@pytest.mark.parametrize("mode", ["r+", "r+b", "w+b"])
+def test_a_process_writes_at_positions_to_a_file_that_is_updated(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "data"
+    path.write_text("12345678")
+    with path.open(mode) as file:
+        open_files.append_to(file)
+        file.write("12345678" if mode == "r+" else b"12345678")
+        file.seek(0)
+        file.write("ab" if mode == "r+" else b"ab")
+    assert path.read_text() == "ab345678"
+
+
 def test_nothing_is_appended_to_what_is_no_file_on_disk() -> None:
     read, write = os.pipe()
     with open(write, "w") as pipe, open(read) as reader:  # noqa: PTH123 - a descriptor has no path
