@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 import resilient_scoop
-from resilient_scoop import futures, shared
+from resilient_scoop import futures, shared, this_process
 from resilient_scoop.compat import install_as_scoop
 from resilient_scoop.errors import UsageError
 
@@ -44,7 +44,7 @@ def test_constants_of_the_compat_module_follow_those_of_the_process(
 ) -> None:
     module = scoop()
     assert (module.IS_RUNNING, module.IS_ORIGIN, module.SIZE) == (False, False, 0)
-    monkeypatch.setattr(resilient_scoop, "SIZE", 5)
+    monkeypatch.setattr(this_process, "SIZE", 5)
     assert module.SIZE == 5
     assert module.logger is resilient_scoop.logger
 
