@@ -114,6 +114,7 @@ def get_const(name: str, timeout: float | None = None) -> Any:
             at,
             "const",
             lambda: b"1" if _engine.block(at, lambda: name in machine.consts, until) else b"0",
+            name,
         )
         if found == b"0":
             return None

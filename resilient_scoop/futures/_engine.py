@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from resilient_scoop.adapters.greenlets import GreenletExit
+from resilient_scoop.core.parent.history import any_answer
 from resilient_scoop.core.parent.severed import sever
 from resilient_scoop.errors import ScriptGuardError, UsageError
 from resilient_scoop.futures import _shared_files
@@ -511,22 +512,31 @@ def refuse_cut(at: Here, what: str) -> None:
         raise CancelledError(f"{what}: the run was interrupted")
 
 
-def observe(at: Here, kind: str, live: Callable[[], bytes]) -> bytes:
-    """Return an answer for the parent: the recorded one on replay, else that of `live`, recorded now."""
+def observe(
+    at: Here,
+    kind: str,
+    live: Callable[[], bytes],
+    of: str = "",
+    fits: Callable[[bytes], bool] = any_answer,
+) -> bytes:
+    """Return an answer for the parent: the recorded one on replay, else that of `live`, recorded now.
+
+    `of` is what the question is about; a recorded answer counts only if it `fits`.
+    """
     _refuse(Process.refusal)
     parent = at.parent
     if parent.history.needs_page():
         block(at, lambda: not parent.history.needs_page())
     with at.session.turn():
-        answer = parent.recall(kind)
+        answer = parent.recall(kind, of, fits)
     if answer is None and parent.history.replaying:
         block(at, lambda: not parent.history.replaying)
         with at.session.turn():
-            answer = parent.recall(kind)
+            answer = parent.recall(kind, of, fits)
     if answer is None:
         answer = live()
         with at.session.turn():
-            parent.observe(kind, answer)
+            parent.observe(kind, answer, of)
     return answer
 
 

@@ -372,7 +372,7 @@ class Future(Generic[T]):
             def live() -> bytes:
                 return b"1" if _engine.block(at, self.settled, until) else b"0"
 
-            if _engine.observe(at, "result", live) == b"0":
+            if _engine.observe(at, "result", live, self.path) == b"0":
                 raise TimeoutError(f"future {self.path} has no result after {timeout} s")
         if not self.settled():
             _engine.block(at, self.settled)
@@ -393,7 +393,7 @@ class Future(Generic[T]):
                 at.session.pump()
                 return b"1" if self.settled() else b"0"
 
-        if _engine.observe(at, "done", live) == b"0":
+        if _engine.observe(at, "done", live, self.path) == b"0":
             return False
         _engine.block(at, self.settled)
         self.learn()
@@ -439,7 +439,7 @@ class Future(Generic[T]):
                 cancelled = self._ended_cancelled()
             return b"1" if cancelled else b"0"
 
-        if _engine.observe(at, "cancel", live) == b"0":
+        if _engine.observe(at, "cancel", live, self.path) == b"0":
             return False
         _engine.block(at, self.settled)
         self.learn()

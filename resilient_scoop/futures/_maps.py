@@ -7,6 +7,7 @@ import itertools
 import time
 from typing import TYPE_CHECKING, Any
 
+from resilient_scoop import ids
 from resilient_scoop.futures import _engine
 from resilient_scoop.futures._pending import run_callbacks
 from resilient_scoop.payload import payload as codec
@@ -198,7 +199,8 @@ class Mapping:
             def live() -> bytes:
                 return b"1" if _engine.block(at, settled, until) else b"0"
 
-            if _engine.observe(at, "map", live) == b"0":
+            item = ids.item_path(at.parent.path, call.number, index)
+            if _engine.observe(at, "map", live, item) == b"0":
                 raise TimeoutError(
                     f"item {index} of {self.define.name} has no result after {timeout} s"
                 )
@@ -215,12 +217,16 @@ class Mapping:
         """Yield the values in order of completion, which is recorded; an early stop gives up the rest."""
         until = None if timeout is None else time.monotonic() + timeout
         consumed, at, call = 0, self.at, self.call
+        path = ids.batch_path(at.parent.path, call.number)
 
         def live() -> bytes:
             _engine.block(at, lambda: bool(call.chunks), until)
             with at.session.turn():
                 new = sorted(call.chunks, key=lambda chunk: chunk.arrival)
             return " ".join(f"{chunk.start}:{chunk.stop}" for chunk in new).encode()
+
+        def fits(answer: bytes) -> bool:
+            return bool(answer) or until is not None  # a script may have had a time limit before
 
         try:
             while True:
@@ -229,7 +235,7 @@ class Mapping:
                     self._finish()
                     return
                 _engine.enter(at, "a map of", self.define.name)
-                answer = _engine.observe(at, "arrivals", live)
+                answer = _engine.observe(at, "arrivals", live, path, fits)
                 if not answer:
                     raise TimeoutError(f"{self.define.name} has results missing after {timeout} s")
                 run_callbacks(at)

@@ -113,22 +113,29 @@ class Pending(Generic[T]):
             settled = sorted(self.settled_now(), key=lambda each: each.arrival())
         return b" ".join(b"%d:%d" % (each.number, each.index) for each in settled)
 
-    def take(self, answer: bytes) -> list[T]:
-        """Return the futures that `look` named, now settled and known to the parent.
+    def named(self, answer: bytes) -> list[T | None]:
+        """Return the futures that `look` named; None in place of one that is not waited for.
 
-        Futures that a changed script does not have are left out. Older journals name places in the
-        list of all waiting futures.
+        Older journals name places in the list of all waiting futures.
         """
         names = answer.split()
         if names and b":" not in names[0]:
             waiting = [future for siblings in self._waiting.values() for future in siblings]
-            chosen = [waiting[int(place)] for place in names if int(place) < len(waiting)]
-        else:
-            chosen = []
-            for name in names:
-                number, index = map(int, name.split(b":"))
-                siblings = self._waiting.get(number, ())
-                chosen += [future for future in siblings if future.index == index]
+            places = map(int, names)
+            return [waiting[place] if place < len(waiting) else None for place in places]
+        found: list[T | None] = []
+        for name in names:
+            number, index = map(int, name.split(b":"))
+            siblings = self._waiting.get(number, ())
+            found.append(next((future for future in siblings if future.index == index), None))
+        return found
+
+    def take(self, answer: bytes) -> list[T]:
+        """Return the futures that `look` named, now settled and known to the parent.
+
+        Futures that are not waited for are left out.
+        """
+        chosen = [future for future in self.named(answer) if future is not None]
         for future in chosen:
             self.discard(future)
         for future in chosen:
@@ -138,16 +145,32 @@ class Pending(Generic[T]):
 
 
 def next_settled(
-    pending: Pending[T], until: float | None, enough: Callable[[Pending[T]], bool]
+    pending: Pending[T],
+    until: float | None,
+    enough: Callable[[Pending[T]], bool],
+    least: int = 1,
+    *,
+    is_exact: bool = True,
 ) -> list[T]:
-    """Wait until enough are settled; return them in the order of arrival, none after a timeout."""
+    """Wait until enough are settled; return them in the order of arrival, none after a timeout.
+
+    `least` is the number of futures that are enough in every case. A recorded answer counts only if
+    it could be one here: a changed script may wait for other futures, for more, or without a limit.
+    Unless `is_exact`, it may also name futures that are not waited for yet.
+    """
     at = pending.enter()
 
     def live() -> bytes:
         _engine.block(at, lambda: enough(pending.hear()), until)
         return pending.look()
 
-    chosen = pending.take(_engine.observe(at, "settled", live))
+    def fits(answer: bytes) -> bool:
+        named = pending.named(answer)
+        found = sum(each is not None for each in named)
+        is_whole = found == len(named) or not is_exact
+        return is_whole and (until is not None or found >= least)
+
+    chosen = pending.take(_engine.observe(at, "settled", live, fits=fits))
     run_callbacks(at)
     return chosen
 

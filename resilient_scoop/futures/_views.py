@@ -180,7 +180,8 @@ class _TaskLoop:
         if self._left > 0:
             self._left -= 1
         else:
-            for future in next_settled(self._pending, None, any_settled):
+            # In a replay, coroutines may get to their calls in other steps.
+            for future in next_settled(self._pending, None, any_settled, is_exact=False):
                 for callback in self._callbacks.pop(future):
                     self._loop.call_soon(callback, future)
             self._left = _PASSES

@@ -121,6 +121,11 @@ def wait(
         (return_when == FIRST_COMPLETED and known)
         or (return_when == FIRST_EXCEPTION and any(future.has_failed() for future in known))
     ):
-        next_settled(pending, _deadline(timeout), _ENOUGH[return_when])
+        until, enough = _deadline(timeout), _ENOUGH[return_when]
+        least = len(pending) if return_when == ALL_COMPLETED else 1
+        found = next_settled(pending, until, enough, least)
+        is_unlimited = until is None and return_when == FIRST_EXCEPTION
+        while is_unlimited and pending and not any(each.has_failed() for each in found):
+            found = next_settled(pending, until, enough)  # the script waited in another way before
     done = {future for future in futures if future.is_known}
     return DoneAndNotDoneFutures(done, {future for future in futures if not future.is_known})

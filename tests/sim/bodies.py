@@ -14,6 +14,7 @@ from typing import Any
 from resilient_scoop import ids
 from resilient_scoop.core.parent.call import Call, OutcomeChunk
 from resilient_scoop.core.parent.durable import OpenBlock
+from resilient_scoop.core.parent.history import any_answer
 from resilient_scoop.core.parent.once import Begun
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.core.worker.worker import Work, Worker
@@ -234,13 +235,16 @@ class Operations:
             found.append(programs.read_outcome(payload, failed=failed))
         return (found,)
 
-    def _recall(self, frame: Frame, kind: str) -> tuple[bool, Any]:
+    def _recall(
+        self, frame: Frame, kind: str, fits: Callable[[bytes], bool] = any_answer
+    ) -> tuple[bool, Any]:
         """Return (whether to continue, the recorded answer or None)."""
         parent = frame.parent
         assert parent is not None
-        if parent.history.needs_page() or (parent.history.replaying and parent.differs(kind)):
+        differs = parent.history.replaying and parent.differs(kind, fits=fits)
+        if parent.history.needs_page() or differs:
             return False, None
-        raw = parent.recall(kind)
+        raw = parent.recall(kind, fits=fits)
         return True, None if raw is None else programs.decode_arg(raw)
 
     def _observe(self, frame: Frame, kind: str, draw: Callable[[], Any]) -> Ready:
@@ -284,7 +288,11 @@ class Operations:
         parent = frame.parent
         assert parent is not None
         if frame.answer is None:
-            ready, answer = self._recall(frame, "done")
+
+            def fits(raw: bytes) -> bool:
+                return tuple(programs.decode_arg(raw)) in pending
+
+            ready, answer = self._recall(frame, "done", fits)
             if not ready:
                 return None
             frame.answer = None if answer is None else tuple(answer)

@@ -7,7 +7,9 @@ when a future of a state needs what was dropped (D7). `_NEXT` lists the phases.
 
   P2  Observations are numbered without gap; those of the history are used up in their order before a
       new one is made. One that does not fit its place ends the use of the history, and is reported; the
-      mark that is left ("rewind") lets a later replay of the same code continue after it.
+      mark that is left ("rewind") lets a later replay of the same code continue after it. It fits if its
+      kind, what it is about, and the number of calls before it are those of the question, and if it can
+      be an answer to it: a changed script may ask about other futures at the same place.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 HistoryRecord = wire.Outcomes | wire.Observed | wire.Checkpoint
 """The content of a page."""
@@ -81,6 +83,16 @@ _NEXT: Final = {
 """A last page needs a request: for a live parent it is an error."""
 _REPLAYING: Final = (HistoryPhase.REPLAYING, HistoryPhase.REPLAYING_TWICE)
 _CATCHING_UP: Final = (HistoryPhase.CATCHING_UP, HistoryPhase.CATCHING_UP_TWICE)
+
+
+def any_answer(_answer: bytes) -> bool:
+    """Accept each answer of a question's kind."""
+    return True
+
+
+def kind_of(kind: str, of: str) -> str:
+    """Return the kind under which an observation is recorded, which says what it is about."""
+    return f"{kind} {of}" if of else kind
 
 
 class ParentHistory:
@@ -176,16 +188,24 @@ class ParentHistory:
         """Whether the parent still gets answers of an earlier attempt."""
         return self.replaying or bool(self.recorded)
 
-    def differs(self, kind: str, at_call: int) -> bool:
-        """Return whether the next recorded observation is of another place than this one."""
+    def differs(
+        self, kind: str, at_call: int, of: str = "", fits: Callable[[bytes], bool] = any_answer
+    ) -> bool:
+        """Return whether the next recorded observation is no answer to a question asked here.
+
+        Older journals do not say what an observation is about (`of`).
+        """
         if not self.recorded:
             return False
         first = self.recorded[0]
-        return (first.kind, first.at_call) != (kind, at_call)
+        is_same = first.at_call == at_call and first.kind in (kind, kind_of(kind, of))
+        return not (is_same and fits(first.answer))
 
-    def use(self, kind: str, at_call: int) -> bytes | None:
-        """Use the next observation if it is of this place; return its answer."""
-        if not self.recorded or self.differs(kind, at_call):
+    def use(
+        self, kind: str, at_call: int, of: str = "", fits: Callable[[bytes], bool] = any_answer
+    ) -> bytes | None:
+        """Use the next observation if it is an answer to the question; return its answer."""
+        if not self.recorded or self.differs(kind, at_call, of, fits):
             return None
         first = self.recorded.popleft()
         self.next_observation = first.no + 1

@@ -243,6 +243,8 @@ class Judge:
             expected = f"`{first.kind}` at call {first.at_call}"
             self.refuse(ReplayDivergedError(where, expected, f"`{kind}`"))
         what = f"it asked `{first.kind}` at call {first.at_call} before, and asks `{kind}` now"
+        if (first.kind, first.at_call) == (kind, at_call):
+            what = f"the recorded answer to `{kind}` is no answer to what it waits for now"
         self.tell_user(f"replay: {where}: {what}; from here on it gets new answers{_CURE}")
 
     def other_once(self, then: str, now: str, at_call: int) -> None:

@@ -28,7 +28,13 @@ from resilient_scoop.core.parent.cancel_questions import CancelQuestions
 from resilient_scoop.core.parent.durable import Durable, OpenBlock
 from resilient_scoop.core.parent.given_up import GivenUp
 from resilient_scoop.core.parent.held import with_fresh
-from resilient_scoop.core.parent.history import HistoryRecord, ParentHistory, rewind_mark
+from resilient_scoop.core.parent.history import (
+    HistoryRecord,
+    ParentHistory,
+    any_answer,
+    kind_of,
+    rewind_mark,
+)
 from resilient_scoop.core.parent.judge import Judge, Policy
 from resilient_scoop.core.parent.moved import frames_of
 from resilient_scoop.core.parent.once import Begun, Once
@@ -320,30 +326,33 @@ class Parent:
 
     # --- observations -------------------------------------------------------------------------
 
-    def recall(self, kind: str) -> bytes | None:
+    def recall(
+        self, kind: str, of: str = "", fits: Callable[[bytes], bool] = any_answer
+    ) -> bytes | None:
         """Return the recorded answer for this point, or None if there is none.
 
-        Call it only when `history.needs_page()` is false.
+        Call it only when `history.needs_page()` is false. `of` is what the question is about, such as
+        a path; `fits` returns whether a recorded answer can be one to it.
         """
         history = self.history
-        answer = history.use(kind, self.calls.next)
+        answer = history.use(kind, self.calls.next, of, fits)
         if answer is not None or history.replaying or not history.recorded:
             return answer  # while it is replaying, the caller pages to the end first; see `differs`
         if history.rewind():
-            return self.recall(kind)
+            return self.recall(kind, of, fits)
         first = history.recorded[0]
-        self.judge.report_other_answer(first, kind, self.calls.next)
+        self.judge.report_other_answer(first, kind_of(kind, of), self.calls.next)
         history.give_up()
         self.observe(*rewind_mark(first))
         return None
 
-    def differs(self, kind: str) -> bool:
-        """Return whether the next recorded observation is of another position than this one."""
-        return self.history.differs(kind, self.calls.next)
+    def differs(self, kind: str, of: str = "", fits: Callable[[bytes], bool] = any_answer) -> bool:
+        """Return whether the next recorded observation is no answer to a question asked here."""
+        return self.history.differs(kind, self.calls.next, of, fits)
 
-    def observe(self, kind: str, answer: bytes) -> None:
+    def observe(self, kind: str, answer: bytes, of: str = "") -> None:
         """Record an answer to the parent."""
-        self.outgoing.tell(self.history.new(kind, self.calls.next, answer))
+        self.outgoing.tell(self.history.new(kind_of(kind, of), self.calls.next, answer))
 
     # --- `futures.once` -----------------------------------------------------------------------
 

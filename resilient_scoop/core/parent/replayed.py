@@ -26,6 +26,7 @@ from resilient_scoop import ids
 from resilient_scoop.core.facts.batch import Batch, Piece
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.facts.visitor import LogVisitor
+from resilient_scoop.core.parent.history import any_answer, kind_of
 from resilient_scoop.core.parent.judge import Policy
 from resilient_scoop.core.parent.once import KIND, Begun
 from resilient_scoop.core.parent.parent import Parent
@@ -275,17 +276,18 @@ class Replayed(Parent):
         except ReplayDivergedError as error:
             self._differ("code", error.expected, f"{error.found} ({error.path})")
 
-    def recall(self, kind: str) -> bytes | None:
+    def recall(
+        self, kind: str, of: str = "", fits: Callable[[bytes], bool] = any_answer
+    ) -> bytes | None:
         """Return the recorded answer at this point; without one, the replay ends here (RP2, RP5)."""
+        asks = f"`{kind_of(kind, of)}` before call {self.calls.next}"
         if self.ended and self.history.next_observation >= self.last_observation:
-            asks = f"`{kind}` before call {self.calls.next}"
             self._differ("observation", "no answer here", asks)
         try:
-            answer = super().recall(kind)
+            answer = super().recall(kind, of, fits)
         except ReplayDivergedError as error:
             self._differ("observation", error.expected, f"{error.found} at call {self.calls.next}")
         if answer is None and not self.history.replaying:
-            asks = f"`{kind}` before call {self.calls.next}"
             if self.ended or self.calls.next < self.asked.next_call:
                 self._differ("observation", "no answer here", asks)
             self.halt(
@@ -306,8 +308,9 @@ class Replayed(Parent):
                 End("history", "", f"asks for {asks}, whose function has not ended", begun.call)
             )
 
-    def observe(self, kind: str, answer: bytes) -> None:
+    def observe(self, kind: str, answer: bytes, of: str = "") -> None:
         """Refuse to record anything (RP3)."""
+        del of
         if kind != "rewind":
             raise InvariantError(f"RP3 a replay was told `{kind}` {answer!r}")
 

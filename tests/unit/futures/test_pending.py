@@ -72,6 +72,17 @@ def test_a_journal_of_an_earlier_version_names_positions_in_the_list() -> None:
     assert pending.take(b"0 5") == [a]
 
 
+def test_a_recorded_future_that_is_not_waited_for_is_none() -> None:
+    scene = Scene()
+    a, b = (scene.submit() for _ in range(2))
+    pending = Pending(scene.at, [b])
+
+    assert pending.named(b"1:0 0:0 9:0") == [b, None, None]
+    assert pending.named(b"0 1") == [b, None]
+    assert pending.named(b"") == []
+    assert a.number == 0
+
+
 def test_recorded_futures_that_a_changed_script_lacks_are_left_out() -> None:
     scene = Scene()
     a = scene.submit()

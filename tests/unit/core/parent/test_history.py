@@ -87,6 +87,21 @@ def test_an_observation_of_another_position_is_not_used() -> None:
     assert history.use("done", 3) == b"a"
 
 
+def test_an_observation_about_something_else_is_not_used() -> None:
+    history = with_recorded(observation(0, "done 0.1[0]", 3))
+
+    assert history.use("done", 3, "0.2[0]") is None
+    assert history.use("done", 3, "0.1[0]", lambda answer: answer == b"b") is None
+    assert history.use("done", 3, "0.1[0]", lambda answer: answer == b"a") == b"a"
+
+
+def test_an_observation_of_an_older_journal_does_not_say_what_it_is_about() -> None:
+    history = with_recorded(observation(0, "done", 3), observation(1, "done 0.1[0]", 3))
+
+    assert history.use("done", 3, "0.2[0]") == b"a"
+    assert history.use("done", 3) is None
+
+
 def test_a_rewind_drops_what_was_recorded_before_the_mark() -> None:
     kind, answer = rewind_mark(observation(0))
     history = with_recorded(
