@@ -189,6 +189,7 @@ class RunEnded(Frame, frozen=True):
     output_bytes: int = -1
     failed_at: int = -1  # length of its output before its error; -1: no error
     recorded_bytes: int = -1  # length of all output, including different output of earlier attempts
+    again: list[int] = []  # observations that its next attempt does not use (`core.parent.history`)
 
 
 # --- up: worker, origin or agent to broker ----------------------------------------------------

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.killed import killed_at, resumed
-from tests.integration.runs import Place
+from tests.integration.killed import kill_all, killed_at, resumed
+from tests.integration.runs import Place, wait_until
 
 pytestmark = pytest.mark.real
 
@@ -112,3 +112,104 @@ def test_an_edit_that_waits_with_a_time_limit_keeps_the_recorded_answer(place: P
 
     assert done.expect().splitlines() == ["10"]
     assert " answer " not in done.err
+
+
+LIMITED = """
+    import os, sys, time
+    from resilient_scoop import futures
+    def nap(x):
+        time.sleep(x)
+        return x
+    def late(limit):
+        return futures.submit(nap, 2).result(timeout=limit)
+    LIMIT = 0.5
+    if __name__ == "__main__":
+        print(futures.submit(nap, 0).result())
+        f = futures.submit(nap, 2)
+        {wait}
+        print("more", sum(futures.map(nap, [0, 0])))
+        hold = futures.submit(nap, 0).result()
+        if not os.path.exists("go"):
+            open("held", "w").close()
+            time.sleep(60)
+        {wait}
+        print("end")
+"""
+WAITS = {
+    "result": "print(f.result(timeout=LIMIT))",
+    "as_completed": "print([g.result() for g in futures.as_completed([f], timeout=LIMIT)])",
+    "map": "print(list(futures.map(nap, [2, 2], timeout=LIMIT)))",
+    "map_as_completed": "print(list(futures.map_as_completed(nap, [2, 2], timeout=LIMIT)))",
+    "asked": "time.sleep(2 * LIMIT); assert f.done(); print('done')",
+}
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_a_script_that_failed_after_a_time_limit_waits_again(place: Place, wait: str) -> None:
+    # Given a script that fails because a limit was over
+    text = LIMITED.replace("{wait}", WAITS[wait])
+    path = place.write(text)
+    failed = place.rscoop("run", "-q", "-n", "2", path.name)
+    assert failed.code == 1
+    assert failed.out == "0\n"
+
+    # When it gets more time, and all is killed after the wait
+    place.write(text.replace("LIMIT = 0.5", "LIMIT = 20" if wait != "asked" else "LIMIT = 2"))
+    process = place.start("resume", "last")
+    wait_until(lambda: (place.folder / "held").exists() or process.poll() is not None)
+    kill_all(place)
+    out, err = process.communicate()
+
+    # Then it has waited again, and the next resume repeats what it got
+    assert "it waits again" in err
+    assert out.splitlines()[-1] == "more 0"
+    (place.folder / "go").touch()
+    done = resumed(place)
+    assert done.expect().splitlines()[-1] == "end"
+    assert "it waits again" not in done.err
+    assert " answer" not in done.err
+    assert place.rscoop("replay", "last").expect()
+
+
+def test_a_script_that_fails_for_another_reason_keeps_its_answers(place: Place) -> None:
+    text = """
+        import time
+        from resilient_scoop import futures
+        def nap(x):
+            time.sleep(x)
+            return x
+        if __name__ == "__main__":
+            f = futures.submit(nap, 1)
+            print(f.done())
+            print(futures.submit(nap, 0).result())
+            time.sleep(1)
+            raise ValueError("wrong")
+    """
+    path = place.write(text)
+    assert place.rscoop("run", "-q", "-n", "2", path.name).code == 1
+    place.write(text.replace('raise ValueError("wrong")', "print(f.done())"))
+
+    done = resumed(place)
+
+    assert done.expect() == "True\n"
+    assert "it waits again" not in done.err
+
+
+def test_a_task_that_failed_after_a_time_limit_waits_again_when_it_is_retried(place: Place) -> None:
+    path = place.write("""
+        import os, time
+        from resilient_scoop import futures
+        def nap(x):
+            time.sleep(x)
+            return x
+        def late(x):
+            return futures.submit(nap, x).result(timeout=9 if os.path.exists("more") else 0)
+        if __name__ == "__main__":
+            print(futures.submit(late, 1).exception() or "in time")
+    """)
+    assert "no result after 0 s" in place.rscoop("run", "-q", "-n", "2", path.name).expect()
+    (place.folder / "more").touch()
+
+    done = place.rscoop("resume", "last", "--retry-failed")
+
+    assert done.expect() == "in time\n"

@@ -36,7 +36,7 @@ def test_each_host_has_one_agent_that_starts_and_ends_whatever_places_do() -> No
 def test_each_host_has_one_agent_that_starts_and_ends_in_many_histories(
     block: int, seeds: int
 ) -> None:
-    for seed in range(1000 + block, 1000 + max(10 * seeds, BLOCKS), BLOCKS):
+    for seed in range(1000 + block, 1000 + max(2 * seeds, BLOCKS), BLOCKS):
         run_seed(seed)
 
 

@@ -10,6 +10,8 @@ when a future of a state needs what was dropped (D7). `_NEXT` lists the phases.
       mark that is left ("rewind") lets a later replay of the same code continue after it. It fits if its
       kind, what it is about, and the number of calls before it are those of the question, and if it can
       be an answer to it: a changed script may ask about other futures at the same place.
+  P2a If a script has failed right after an answer that something was not there in time, a later attempt
+      asks again (`again`): with that answer it could only fail again.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 HistoryRecord = wire.Outcomes | wire.Observed | wire.Checkpoint
 """The content of a page."""
 _REWIND = "rewind"
+_CALLBACKS = "callbacks"
+_NOTHING: Final = (b"0", b"")
+"""Answers that something was not there: a time limit was over, a future was not done."""
 
 
 class HistoryPhase(Enum):
@@ -99,8 +104,9 @@ class ParentHistory:
     """How far the history is read, and its unused observations."""
 
     __slots__ = (
-        "after", "ahead", "catching_up", "known_calls", "next_observation", "output_known",
-        "page_asked", "pages_asked", "phase", "recorded", "replaying",
+        "after", "again", "ahead", "catching_up", "known_calls",
+        "next_observation", "output_known", "page_asked", "pages_asked", "phase", "recorded",
+        "replaying", "vain",
     )  # fmt: skip
 
     def __init__(self, *, replaying: bool) -> None:
@@ -116,6 +122,10 @@ class ParentHistory:
         self.output_known = 0
         self.next_observation = 0
         self.recorded: deque[wire.Observation] = deque()  # not used up
+        self.again: frozenset[int] = frozenset()  # numbers of answers that are not used again (P2a)
+        self.vain: tuple[int, int] | None = (
+            None  # the last answer, if nothing was there: number, call
+        )
 
     def turn(self, turn: Turn) -> None:
         """Go to the next phase."""
@@ -209,12 +219,23 @@ class ParentHistory:
             return None
         first = self.recorded.popleft()
         self.next_observation = first.no + 1
+        self._note(first)
         return first.answer
+
+    def _note(self, last: wire.Observation) -> None:
+        if last.kind != _CALLBACKS:
+            self.vain = (last.no, last.at_call) if last.answer in _NOTHING else None
+
+    @property
+    def is_to_ask_again(self) -> bool:
+        """Whether the next recorded answer is not used again (P2a)."""
+        return bool(self.recorded) and self.recorded[0].no in self.again
 
     def new(self, kind: str, at_call: int, answer: bytes) -> wire.Observation:
         """Make the next observation."""
         made = wire.Observation(self.next_observation, kind, at_call, answer)
         self.next_observation += 1
+        self._note(made)
         return made
 
     def skip_to(self, observation: int) -> None:

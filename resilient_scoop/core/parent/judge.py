@@ -247,6 +247,13 @@ class Judge:
             what = f"the recorded answer to `{kind}` is no answer to what it waits for now"
         self.tell_user(f"replay: {where}: {what}; from here on it gets new answers{_CURE}")
 
+    def report_asked_again(self, kind: str, at_call: int) -> None:
+        """Report that the parent does not get the answer again after which it failed."""
+        self.tell_user(
+            f"replay: {self._path} at call {at_call}: the script failed after `{kind}` had ended here "
+            "without a result; it waits again"
+        )
+
     def other_once(self, then: str, now: str, at_call: int) -> None:
         """Report that another function of `once` is at the position of a known answer."""
         where = f"{self._path} at call {at_call}"

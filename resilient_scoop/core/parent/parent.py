@@ -334,17 +334,36 @@ class Parent:
         Call it only when `history.needs_page()` is false. `of` is what the question is about, such as
         a path; `fits` returns whether a recorded answer can be one to it.
         """
+        return self._recall(kind, of, fits)
+
+    def _recall(self, kind: str, of: str, fits: Callable[[bytes], bool]) -> bytes | None:
         history = self.history
+        if history.is_to_ask_again:
+            return self._ask_again(kind, of, fits)
         answer = history.use(kind, self.calls.next, of, fits)
         if answer is not None or history.replaying or not history.recorded:
             return answer  # while it is replaying, the caller pages to the end first; see `differs`
         if history.rewind():
-            return self.recall(kind, of, fits)
-        first = history.recorded[0]
-        self.judge.report_other_answer(first, kind_of(kind, of), self.calls.next)
-        history.give_up()
-        self.observe(*rewind_mark(first))
+            return self._recall(kind, of, fits)
+        self.judge.report_other_answer(history.recorded[0], kind_of(kind, of), self.calls.next)
+        self._get_new_answers()
         return None
+
+    def _ask_again(self, kind: str, of: str, fits: Callable[[bytes], bool]) -> bytes | None:
+        """Leave the answer after which the script failed; return what a later attempt got, if one (P2a)."""
+        if self.history.replaying:
+            return None  # the caller pages to the end first
+        if self.history.rewind():
+            return self._recall(kind, of, fits)
+        self.judge.report_asked_again(kind_of(kind, of), self.calls.next)
+        self._get_new_answers()
+        return None
+
+    def _get_new_answers(self) -> None:
+        """End the use of the history, with a mark for later attempts (P2)."""
+        first = self.history.recorded[0]
+        self.history.give_up()
+        self.observe(*rewind_mark(first))
 
     def differs(self, kind: str, of: str = "", fits: Callable[[bytes], bool] = any_answer) -> bool:
         """Return whether the next recorded observation is no answer to a question asked here."""

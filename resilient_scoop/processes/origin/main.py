@@ -46,6 +46,7 @@ from resilient_scoop.processes.origin.stdout import (
     ScriptOutput,
     ScriptStdout,
     never,
+    not_used_again,
     recorded_by_now,
     repeating,
 )
@@ -224,6 +225,7 @@ def _begin(session: Connection) -> Parent:
         assert session.waiter is not None, "the origin waits by receiving"
         session.waiter.wait(lambda: parent.history.after > 0 or not parent.history.replaying, None)
         machine.output_bytes = parent.history.output_known
+        parent.history.again = not_used_again(session.settings)
     session.record.begin(machine.root.epoch, machine.root.no, "", 0, 0)
     session.record.ready()
     return parent
@@ -273,6 +275,7 @@ class ScriptEnd(NamedTuple):
     failed: bool = False
     message: str = ""  # the line of the error
     failed_at: int = -1  # length of the output before the error
+    vain: int = -1  # the observation after which the script failed, if nothing was there
 
 
 def _run(session: Connection, settings: ChildSettings, output: ScriptOutput) -> ScriptEnd:
@@ -324,8 +327,18 @@ def _script(settings: ChildSettings) -> ScriptEnd:
         at = -1 if session is None or session.output is None else session.output.position()
         code = program_end.report(error)
         line = traceback.format_exception_only(error)[-1].strip()
-        return ScriptEnd(code, failed=True, message=line, failed_at=at)
+        return ScriptEnd(code, failed=True, message=line, failed_at=at, vain=_vain_answer(session))
     return ScriptEnd(0)
+
+
+def _vain_answer(session: Connection | None) -> int:
+    """Return the number of the last answer that the script got if nothing was there, else -1.
+
+    The script must have called nothing after it, or its next attempt would not find these calls again.
+    """
+    parent = None if session is None else session.context.parent
+    vain = None if parent is None else parent.history.vain
+    return vain[0] if parent is not None and vain and vain[1] == parent.calls.next else -1
 
 
 def _last_things(session: Connection) -> None:
@@ -398,6 +411,7 @@ def _end(session: Connection, output: ScriptOutput, end: ScriptEnd) -> int:
             machine.root, end.code, end.failed, end.message,
             parent.calls.next, parent.history.next_observation, output.position(), end.failed_at,
             machine.output_bytes + len(machine.written),
+            sorted({*parent.history.again, end.vain} - {-1}),
         )  # fmt: skip
     waiter.wait(lambda: machine.stopping is not None, None)
     session.record.end()

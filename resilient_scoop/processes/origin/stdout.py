@@ -277,6 +277,16 @@ def recorded_by_now(settings: ChildSettings, total_bytes: int) -> tuple[bytes, i
     return (recorded[: failed.failed_at], failed.failed_at) if is_all else (recorded, None)
 
 
+def not_used_again(settings: ChildSettings) -> frozenset[int]:
+    """Return the recorded answers after which the script failed (`core.parent.history`, P2a)."""
+    from resilient_scoop.journal.view import JournalView
+    from resilient_scoop.runs.recorded_streams import read_failed
+
+    with JournalView.open(Path(settings.run_dir) / "journal") as view:
+        failed = read_failed(view)
+    return frozenset() if failed is None else frozenset(failed.again)
+
+
 class Errors(io.TextIOWrapper):
     """Standard error, silent while the script repeats itself."""
 

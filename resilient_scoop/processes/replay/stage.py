@@ -31,6 +31,7 @@ from resilient_scoop.processes.disk_space import Room
 from resilient_scoop.processes.here import Process
 from resilient_scoop.processes.replay.request import Difference, Played, SourceLine
 from resilient_scoop.processes.starting import ChildSettings
+from resilient_scoop.runs.recorded_streams import read_failed
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -178,6 +179,8 @@ class ParentReplay:
         self.main = getcurrent()
         self.parent = Replayed(_ATTEMPT, asked, reuse, self.halt, self._name_of)
         self.parent.judge.policy.kept |= Process.policy.kept  # earlier decisions of the user
+        failed = read_failed(view) if asked.path == ids.ROOT else None
+        self.parent.history.again = frozenset(() if failed is None else failed.again)
         self.prefix = ids.log_prefix(session.settings.run, asked.path)
         self.end: End | None = None
         self.place: SourceLine | None = None

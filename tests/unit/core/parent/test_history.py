@@ -102,6 +102,23 @@ def test_an_observation_of_an_older_journal_does_not_say_what_it_is_about() -> N
     assert history.use("done", 3) is None
 
 
+def test_an_answer_after_which_the_script_failed_is_asked_for_again() -> None:
+    history = with_recorded(observation(0, answer=b"0"), observation(1, answer=b"0"))
+    history.again = frozenset([1])
+
+    assert not history.is_to_ask_again
+    history.use("done", 0)
+    assert history.is_to_ask_again
+
+
+def test_the_last_answer_is_vain_if_nothing_was_there() -> None:
+    history, seen = ParentHistory(replaying=False), []
+    for kind, answer in (("result 0.0[0]", b"0"), ("callbacks", b""), ("result 0.0[0]", b"1")):
+        history.new(kind, 1, answer)
+        seen.append(history.vain)
+    assert seen == [(0, 1), (0, 1), None]
+
+
 def test_a_rewind_drops_what_was_recorded_before_the_mark() -> None:
     kind, answer = rewind_mark(observation(0))
     history = with_recorded(

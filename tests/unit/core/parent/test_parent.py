@@ -257,6 +257,35 @@ def test_a_replay_after_a_divergence_follows_the_mark() -> None:
     assert of.recall("once") == b"new"
 
 
+def test_a_parent_asks_again_after_the_answer_after_which_it_failed() -> None:
+    # Given a history whose first answer is not used again, and which has more pages
+    notes: list[str] = []
+    of = Parent(ROOT, NOW, replaying=True, tell_user=notes.append)
+    of.history.again = frozenset([0])
+    page(of, observed(0, "result", 0, b"0"), last=False)
+    assert of.recall("result") is None
+    assert notes == []
+
+    # When the history is at its end, then it gets a new answer, which is marked and reported
+    page(of)
+    assert of.recall("result") is None
+    assert "it waits again" in notes[0]
+    of.observe("result", b"1")
+    (message,) = map(wire.decode_up, of.frames())
+    assert isinstance(message, wire.Observed)
+    answers = [(each.kind, each.answer) for each in message.observations]
+    assert answers == [("rewind", b"0"), ("result", b"1")]
+
+    # And a later attempt uses that one
+    later = Parent(ROOT, NOW, replaying=True, tell_user=notes.append)
+    later.history.again = frozenset([0])
+    page(later, observed(0, "result", 0, b"0"), last=False)
+    assert later.recall("result") is None
+    page(later, message)
+    assert later.recall("result") == b"1"
+    assert len(notes) == 1
+
+
 def test_a_page_that_arrives_twice_is_used_once() -> None:
     of = parent(replaying=True)
     page(of, observed(0, "once", 0), last=False)
