@@ -65,9 +65,6 @@ class InvariantError(RscoopError):
     exit_code = 70
 
 
-# --- what was asked for -----------------------------------------------------------------------
-
-
 class UsageError(RscoopError):
     """A command or call cannot be executed as given."""
 
@@ -115,9 +112,6 @@ class JournalPlaceError(UsageError):
 
     def __str__(self) -> str:
         return f"{self.folder} cannot hold a journal: {self.why}; {self.advice}"
-
-
-# --- the run and its journal ------------------------------------------------------------------
 
 
 class ReplayDivergedError(RscoopError):
@@ -417,9 +411,6 @@ class ConstExistsError(RscoopError, TypeError):
             f"the constant {self.name!r} already has another value and cannot change; read it with "
             f"`getConst({self.name!r})` or choose another name; use `futures.once` for values that vary"
         )
-
-
-# --- what user code can meet ------------------------------------------------------------------
 
 
 class TaskError(RscoopError):

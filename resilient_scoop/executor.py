@@ -98,8 +98,6 @@ class Executor(cf.Executor):
             return self._session.workers
         return asked or this_process.SIZE or os.cpu_count() or 1
 
-    # --- calls --------------------------------------------------------------------------------
-
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> cf.Future[T]:
         """Submit `fn(*args, **kwargs)`; return its future.
 
@@ -180,8 +178,6 @@ class Executor(cf.Executor):
         futures = [self.submit(fn, *row) for row in first]
         more = iter(()) if buffersize is None else rows
         return _results(weakref.ref(self), fn, futures, more, until)
-
-    # --- ending -------------------------------------------------------------------------------
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - signature of `concurrent.futures`
         """Take no more calls; with `wait`, wait for running ones; end its own session after them."""

@@ -247,9 +247,6 @@ def open_calls(processes: int | None = None, run: str | None = None) -> PoolCall
     return OfExecutor(_executor(processes, run))
 
 
-# --- results ------------------------------------------------------------------------------------
-
-
 class AsyncResult:
     """The result of `apply_async`: a value or an error, now or later."""
 
@@ -422,9 +419,6 @@ def _error_of(future: PoolFuture) -> BaseException | None:
         return error
 
 
-# --- the pool -----------------------------------------------------------------------------------
-
-
 class Pool:
     """A pool of processes with the methods of `multiprocessing.pool.Pool`.
 
@@ -489,8 +483,6 @@ class Pool:
 
     _processes = size
 
-    # --- calls that wait ----------------------------------------------------------------------
-
     def apply(
         self, func: Callable[..., Any], args: Sequence[Any] = (), kwds: dict[str, Any] | None = None
     ) -> Any:
@@ -526,8 +518,6 @@ class Pool:
             return list(self.calls.map(self._prepared(func), *columns))
         result: list[Any] = self.starmap_async(func, rows, chunksize).get()
         return result
-
-    # --- calls that do not --------------------------------------------------------------------
 
     def imap(
         self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1
@@ -594,8 +584,6 @@ class Pool:
         self._check_running()
         asked = [self.ask(func, row, {}) for row in iterable]
         return MapResult(self, asked, callback, error_callback)
-
-    # --- its end ------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Accept no more calls."""

@@ -119,8 +119,6 @@ class Session:
         self._bar = _bar(run or self.id, self._calls) if progress else None
         _register(self)
 
-    # --- calls --------------------------------------------------------------------------------
-
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> SharedFuture[T]:
         """Submit `fn(*args, **kwargs)`; return its future, a `concurrent.futures.Future`."""
         return self.call(fn, args, kwargs, None)
@@ -164,8 +162,6 @@ class Session:
         if self._closed is not None:
             raise self._closed.with_traceback(None)
 
-    # --- what it is ---------------------------------------------------------------------------
-
     @property
     def id(self) -> str:
         """The id of its run."""
@@ -186,8 +182,6 @@ class Session:
         shown: list[tuple[str, object]] = [("session", self.name or self.id), ("run", self.id)]
         shown += [("workers", self.workers), ("state", "closed" if self.closed else "open")]
         return html_text.table(shown)
-
-    # --- ending -------------------------------------------------------------------------------
 
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until every call has its outcome; return False if `timeout` seconds were not enough.

@@ -64,6 +64,12 @@ def test_no_to_do_is_left_in_the_code(path: Path) -> None:
     assert not {"TODO", "FIXME", "XXX"} & set(path.read_text().replace(":", " ").split())
 
 
+@each_source
+def test_no_comment_is_a_banner(path: Path) -> None:
+    banner = re.compile(r"^\s*#+\s*[-=*#]{3,}", re.MULTILINE)
+    assert banner.search(path.read_text()) is None
+
+
 _WAIVER = re.compile(r"#\s*(noqa:\s*[A-Z0-9, ]+|type: ignore(\[[\w, -]*\])?|pragma: no cover)")
 
 

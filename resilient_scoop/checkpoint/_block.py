@@ -69,8 +69,6 @@ class Block:
         self._reported: set[str] = set()
         self._code = b""
 
-    # --- entering -----------------------------------------------------------------------------
-
     def enter(self, *, kept: bool = False) -> Any:
         """Open the block; return the state of its last checkpoint, None if there is none.
 
@@ -216,8 +214,6 @@ class Block:
         except BlobError as error:
             advice = "restore the file, or give it up with `rscoop journal repair`"
             raise CheckpointUnusableError(what, str(error), advice) from error
-
-    # --- committing ---------------------------------------------------------------------------
 
     def commit(self, state: Any, every_s: float | Literal["auto"] | None) -> None:
         """Save the state, unless it is not due. See `State.commit`."""

@@ -150,9 +150,6 @@ class Loading:
 _loading: list[Loading] = []
 
 
-# --- named in pickles -------------------------------------------------------------------------
-
-
 def state() -> State:
     """Return an empty state, to be filled."""
     return State()

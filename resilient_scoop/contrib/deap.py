@@ -221,8 +221,6 @@ class _Loop:
         state.gen = gen
         state.commit(every_s=self.every_s)
 
-    # --- the checkpoint -----------------------------------------------------------------------
-
     def _durable(self, population: Population, strategies: tuple[Any, ...]) -> Any:
         """Open the block. All initial values are functions, because callable objects would be called."""
         return checkpoint.durable(
@@ -266,9 +264,6 @@ def _become(mine: Any, kept: Any) -> None:
         vars(mine).update(attributes or {})
     for name, value in (slots or {}).items():
         setattr(mine, name, value)
-
-
-# --- the strategy behind a toolbox --------------------------------------------------------------
 
 
 def _strategies(toolbox: Any, given: Any) -> tuple[Any, ...]:

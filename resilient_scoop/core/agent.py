@@ -113,9 +113,6 @@ class AgentConfig(msgspec.Struct, frozen=True):
     the launcher's host, which ends with the launcher."""
 
 
-# --- the life of a slot -----------------------------------------------------------------------
-
-
 class SlotState(Enum):
     """The states of a slot."""
 
@@ -191,9 +188,6 @@ class Slot(msgspec.Struct, eq=False):
         after = _NEXT[self.state]
         assert happening in after, f"{self.name} is {self.state.name} at {happening.name}"
         self.state = after[happening]
-
-
-# --- events -----------------------------------------------------------------------------------
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -348,9 +342,6 @@ Note = (
 )  # fmt: skip
 
 
-# --- actions ----------------------------------------------------------------------------------
-
-
 class Start(msgspec.Struct, frozen=True):
     """Start a process; the shell answers with `Started` or `NotStarted`."""
 
@@ -410,9 +401,6 @@ class EndAgent(msgspec.Struct, frozen=True):
 Action = (
     Start | KillProcess | EndLeftovers | WriteNote | Transmit | Beat | Forward | SendLogs | EndAgent
 )
-
-
-# --- the machine ------------------------------------------------------------------------------
 
 
 class Agent:
@@ -512,8 +500,6 @@ class Agent:
         assert not self.left or not self._running(), "G4"
         assert not (self.greeted and self.pending), "G2"
 
-    # --- starts -------------------------------------------------------------------------------
-
     def _start_due(self, now: float) -> None:
         for slot in self.slots.values():
             if self.stopping is None and slot.state is SlotState.WAITING and slot.start_at <= now:
@@ -553,8 +539,6 @@ class Agent:
             for each in self.slots.values()
             if each is not slot
         )
-
-    # --- ends ---------------------------------------------------------------------------------
 
     def _exited(self, event: Exited, now: float) -> None:
         """Handle the end of a process: tell the broker, plan the next start."""
@@ -682,8 +666,6 @@ class Agent:
         self._actions.append(EndAgent(self.status))
         self.left = True
 
-    # --- what ended processes had finished ----------------------------------------------------
-
     def _end(self, slot: Slot, lost: wire.ProcessLost, now: float) -> None:
         """Tell the broker of an end, at once or when the results of the process have arrived (G2)."""
         if self.relay is None:
@@ -718,8 +700,6 @@ class Agent:
         if relay.torn > self._torn_reported:
             self._write_note(DamagedCopies(relay.torn - self._torn_reported))
             self._torn_reported = relay.torn
-
-    # --- looking ------------------------------------------------------------------------------
 
     def _look(
         self, flights: Mapping[str, Flight], states: Mapping[str, str] | None, now: float
@@ -770,8 +750,6 @@ class Agent:
         if limit_s is not None and self.stopping is None and now >= self.heard_at + limit_s:
             self._write_note(Orphaned(now - self.heard_at))
             self.stop(ORPHANED, now)
-
-    # --- talking ------------------------------------------------------------------------------
 
     def _write_note(self, note: Note) -> None:
         self._actions.append(WriteNote(note))

@@ -35,8 +35,6 @@ INPUT_KEY: Final = b"input"
 FAILED_KEY: Final = b"failed"
 """Key of the `RunEnded` of a failed script, after its run was continued."""
 
-# --- actions ----------------------------------------------------------------------------------
-
 
 class Put(msgspec.Struct, frozen=True):
     """Write one record. `forced`: commit now; else it may be written with the next forced commit."""
@@ -134,9 +132,6 @@ class Discard(msgspec.Struct, frozen=True):
 
 
 Change = Put | Erase
-
-
-# --- events -----------------------------------------------------------------------------------
 
 
 class Heard(msgspec.Struct, frozen=True):

@@ -108,9 +108,6 @@ class PlacesConfig(msgspec.Struct, frozen=True):
     stop_grace_s: float = 3.0
 
 
-# --- the life of a unit -----------------------------------------------------------------------
-
-
 class PlaceState(Enum):
     """The states of the unit of a host; `hosts.base.UnitState` has the same names."""
 
@@ -270,9 +267,6 @@ class PlaceRecord(msgspec.Struct, eq=False):
     start_at: float = 0.0
 
 
-# --- events -----------------------------------------------------------------------------------
-
-
 class WrittenTag(msgspec.Struct, frozen=True):
     """The tag that was last written for a host, unless it was dropped."""
 
@@ -402,9 +396,6 @@ Event = (
 )  # fmt: skip
 
 
-# --- what is said to the user -----------------------------------------------------------------
-
-
 class NeverCame(msgspec.Struct, frozen=True):
     """An agent ended before it connected, for a reason that was not reported before."""
 
@@ -485,9 +476,6 @@ Note = (
 )
 
 
-# --- actions ----------------------------------------------------------------------------------
-
-
 class WriteTag(msgspec.Struct, frozen=True):
     """Write a tag durably: `TagWritten`, `Failed`. It replaces the host's former tag."""
 
@@ -566,9 +554,6 @@ class HostView(msgspec.Struct, frozen=True):
     quarantine_s: float = 0.0  # the rest of it
     again_s: float = 0.0  # until the next try
     until_s: float | None = None
-
-
-# --- the machine ------------------------------------------------------------------------------
 
 
 class Places:
@@ -674,8 +659,6 @@ class Places:
         """Return all hosts, for display."""
         return [self._view(slot, now) for slot in self.slots.values()]
 
-    # --- starts -------------------------------------------------------------------------------
-
     def _began(self, event: Began, now: float) -> None:
         self.began_at = now
         if self.config.min_hosts:
@@ -727,8 +710,6 @@ class Places:
 
     def _is_unwanted(self, slot: HostSlot) -> bool:
         return self.stopping or bool(slot.out)
-
-    # --- calls --------------------------------------------------------------------------------
 
     def _continue(self, slot: HostSlot, now: float) -> None:
         """Make the calls of a place that are due."""
@@ -800,8 +781,6 @@ class Places:
         slot.started_at, slot.sure_at = now, now + FIND_S
         slot.look_wait_s, slot.claims_at = LOOK_S, None
         self._ask(slot, StartUnit(slot.host, slot.tag))
-
-    # --- answers ------------------------------------------------------------------------------
 
     def _answered(
         self,
@@ -996,8 +975,6 @@ class Places:
             slot.reported = why
             self._show_note(CannotTell(slot.host, why))
 
-    # --- the link -----------------------------------------------------------------------------
-
     def _heard(
         self,
         event: AgentCame | AgentLost | AgentLeft | HostDrained | HostRevoked,
@@ -1073,8 +1050,6 @@ class Places:
         slot.out = why
         self._end(slot, now)
 
-    # --- ends ---------------------------------------------------------------------------------
-
     def _unsure(self, slot: HostSlot, now: float, wait_s: float) -> None:
         """Handle a place that does not know: search the tag later."""
         if slot.state is not PlaceState.UNKNOWN:
@@ -1140,8 +1115,6 @@ class Places:
             self._show_note(NotStopped((first, *rest)))
         self._actions.append(EndPlaces())
         self.left = True
-
-    # --- what is said -------------------------------------------------------------------------
 
     def _count_hosts(self, now: float) -> None:
         """Report that too few hosts have connected, and finally give up."""

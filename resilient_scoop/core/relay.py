@@ -174,8 +174,6 @@ class Relay:
         self.is_full = False
         self.torn = 0  # bundles that were not whole in their files
 
-    # --- messages that pass -----------------------------------------------------------------------
-
     def open(self, peer: PeerId) -> None:
         """Begin a line for a process that has started."""
         self.lines[peer] = Line(peer)
@@ -214,8 +212,6 @@ class Relay:
         line.acked, line.last, line.sent = ack, max(line.last, ack), max(line.sent, ack)
         line.patience_s = PATIENCE_S
         self._drop(line, ack)
-
-    # --- keeping --------------------------------------------------------------------------------
 
     def _keep(self, line: Line, no: int, frames: Sequence[bytes]) -> None:
         """Keep a bundle in memory, in a file, or not at all (RL2)."""
@@ -258,8 +254,6 @@ class Relay:
             self.torn += 1
             return ()
         return frames
-
-    # --- processes that have ended ----------------------------------------------------------------
 
     def ended(self, peer: PeerId, name: str, now: float) -> None:
         """Handle the end of a process."""

@@ -168,8 +168,6 @@ class Future(Generic[T]):
         if self._callbacks:
             self._listen(at)
 
-    # --- what is known ------------------------------------------------------------------------
-
     def settled(self) -> bool:
         """Return whether the outcome is in this process, even if the parent does not know it yet."""
         return self._seen or (self._call is not None and self._call.find(self.index) is not None)
@@ -255,8 +253,6 @@ class Future(Generic[T]):
         self._seen, self._value, self._error = True, value, error
         self._call_back()
 
-    # --- views --------------------------------------------------------------------------------
-
     @property
     def __class__(self) -> Any:
         """`concurrent.futures.Future` for `isinstance`, as soon as that is imported."""
@@ -320,8 +316,6 @@ class Future(Generic[T]):
             while True:
                 claimed.append(self._callbacks.pop(0))
         return lambda: self._call_each(claimed)
-
-    # --- concurrent.futures -------------------------------------------------------------------
 
     def result(self, timeout: float | None = None) -> T:
         """Wait for the value and return it; raise the exception of the call.

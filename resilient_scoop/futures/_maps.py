@@ -153,8 +153,6 @@ class Mapping:
             raise value
         return value
 
-    # --- in order -----------------------------------------------------------------------------
-
     def in_order(self, timeout: float | None) -> Iterator[Any]:
         """Yield the values in the order of the arguments; an early stop gives up the rest."""
         until = None if timeout is None else time.monotonic() + timeout
@@ -210,8 +208,6 @@ class Mapping:
         chunk = call.find(index)
         assert chunk is not None, "what was waited for is settled"
         return chunk
-
-    # --- as they come -------------------------------------------------------------------------
 
     def as_completed(self, timeout: float | None) -> Iterator[Any]:
         """Yield the values in order of completion, which is recorded; an early stop gives up the rest."""

@@ -311,8 +311,6 @@ class SharedCalls:
         self._thread = threading.Thread(target=self._deliver, name="rscoop-results", daemon=True)
         self._thread.start()
 
-    # --- making calls -------------------------------------------------------------------------
-
     def submit(
         self,
         function: Callable[..., Any],
@@ -497,8 +495,6 @@ class SharedCalls:
         for future in canceled:  # without the lock: callbacks may cancel others
             future.withdraw()
 
-    # --- outcomes -----------------------------------------------------------------------------
-
     def _each_turn(self) -> None:
         """Ask for the history; end if the run does (in a turn)."""
         session = self.session
@@ -595,8 +591,6 @@ class SharedCalls:
 
             logging.getLogger("resilient_scoop").exception("a callback of a future raised")
 
-    # --- futures of the main thread -----------------------------------------------------------
-
     def run(self, function: Callable[[], None]) -> None:
         """Run a function in the thread of callbacks."""
         with self.session.turn():
@@ -651,8 +645,6 @@ class SharedCalls:
             if future.set_running_or_notify_cancel():
                 self._run(future.set_exception, error)
             future.note_done()
-
-    # --- ending -------------------------------------------------------------------------------
 
     @property
     def is_drained(self) -> bool:

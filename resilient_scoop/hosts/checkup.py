@@ -180,8 +180,6 @@ class Checkup:
             self._compare(answer)
             self._check_route(answer, python)
 
-    # --- steps --------------------------------------------------------------------------------
-
     def _look_up(self) -> None:
         if self._door.kind == "local":
             return
@@ -329,8 +327,6 @@ class Checkup:
             )
         else:
             self._note(route="tunnel")
-
-    # --- the report ---------------------------------------------------------------------------
 
     def _note(self, **fields: object) -> None:
         self._report = msgspec.structs.replace(self._report, **fields)

@@ -85,8 +85,6 @@ class HostPlace:
         self._python = ""
         self._hear_over: HearOver = ignored
 
-    # --- Place --------------------------------------------------------------------------------
-
     def start(self, n: int, ticket: bytes, *, tag: str) -> Sequence[Unit]:
         """Start the agent of this host; see `base.Place`."""
         if n > 1:
@@ -171,8 +169,6 @@ class HostPlace:
         for started in all_started:
             started.reader.join(_CLOSE_S)
 
-    # --- besides ------------------------------------------------------------------------------
-
     def connect(self) -> None:
         """Log in and find Python, so that a start takes no time.
 
@@ -223,8 +219,6 @@ class HostPlace:
             f"{sys.version_info[1]}), or name another Python with python= in the hostfile or with --python"
         )
 
-    # --- one unit -----------------------------------------------------------------------------
-
     def _start(self, ticket: bytes, tag: str, lost: _Started | None) -> Unit:
         if lost or self._has_failed():
             self._python = ""  # it may have moved; and a failed login is noticed here
@@ -273,8 +267,6 @@ class HostPlace:
         if started is not None:
             started.talk.ended.wait(_CLOSE_S)
             started.pipe.close()
-
-    # --- questions to the host ----------------------------------------------------------------
 
     def _command(self, tag: str, *options: str) -> str:
         words = [self._run_key, tag, *options]

@@ -187,9 +187,6 @@ def _split_evenly(total: int, largest: Mapping[str, int | None]) -> dict[str, in
     return {name: limits[name] for name in largest}
 
 
-# --- reading ----------------------------------------------------------------------------------
-
-
 def _split_commas(word: str) -> list[str]:
     """Split `alice:4,bob` at commas outside of brackets and quotes."""
     parts = re.split(r""",(?=(?:[^\[\]"']|\[[^\]]*\]|"[^"]*"|'[^']*')*$)""", word)
@@ -364,9 +361,6 @@ def _number(text: str, what: str, largest: int, where: str) -> int:
 
 def _wrong(where: str, what: str) -> UsageError:
     return UsageError(f"{where}: {what}")
-
-
-# --- adding up --------------------------------------------------------------------------------
 
 
 def _added_up(lines: Sequence[_Line]) -> list[Host]:

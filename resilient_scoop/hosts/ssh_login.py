@@ -263,9 +263,6 @@ def _unreached(to: Target, failures: list[OSError], within_s: float) -> PlaceErr
     return ssh_failures.no_route(to, failures[-1].strerror or str(failures[-1]))
 
 
-# --- over a connected socket ------------------------------------------------------------------
-
-
 def _logged_in(sock: Any, to: Target, settings: LoginSettings) -> paramiko.Transport:
     known = KnownHosts(to.known_hosts)
     sock = Greeting(sock)
@@ -340,9 +337,6 @@ def _check_key(key: Any, known: KnownHosts, to: Target, settings: LoginSettings)
         if to.known_hosts:
             with contextlib.suppress(OSError):  # a home folder that cannot be written to
                 known_hosts.learn(to.known_hosts[0], to.key_name, kind, data)
-
-
-# --- who we are -------------------------------------------------------------------------------
 
 
 class _Agent(paramiko.agent.AgentSSH):  # type: ignore[misc]  # paramiko has no types

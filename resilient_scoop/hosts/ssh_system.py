@@ -307,9 +307,6 @@ def _drain(lines: Iterator[str]) -> None:
         pass
 
 
-# --- what `ssh` complains about ---------------------------------------------------------------
-
-
 def failure_of(text: str, to: Target, connect_s: float) -> PlaceError:
     """Translate the message that `ssh` wrote before it ended with 255."""
     for pattern, make in _FAILURES:

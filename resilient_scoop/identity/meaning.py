@@ -291,8 +291,6 @@ class _Survey:
             digest = digest_of(name, b"" if value is None else value)
             self._add("", f"os.environ[{os.fsdecode(name)!r}]", digest, b"")
 
-    # --- what is reached ----------------------------------------------------------------------
-
     def _look_for_lacking(self, name: str, entry: Any) -> None:
         """Notice a module that the script has made itself, so that workers lack it."""
         # Code that is perhaps reached fails by itself, and names the module.
@@ -356,8 +354,6 @@ class _Survey:
             home, label, digest, b"" if here == digest else here, **details, flags=flags
         )
         self.references.append(found)
-
-    # --- functions ----------------------------------------------------------------------------
 
     def _function(self, home: str, label: str, function: Any) -> None:
         """Describe a function and, one by one, what it holds; then what it names."""
@@ -609,8 +605,6 @@ class _Survey:
             self._reach(f"{module.__name__}:__getattr__", finder)
         elif of_user:
             self._deleted(home)
-
-    # --- classes and data ---------------------------------------------------------------------
 
     def _class(self, home: str, label: str, cls: type) -> None:
         self._having_notes.append((label, cls))

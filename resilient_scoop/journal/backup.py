@@ -72,9 +72,6 @@ class BackupManifest(msgspec.Struct, frozen=True):
         return sum(each.size_bytes for each in self.files)
 
 
-# --- the key ----------------------------------------------------------------------------------
-
-
 def read_key(path: Path) -> bytes:
     """Return the user's key.
 
@@ -120,9 +117,6 @@ def make_key(path: Path) -> bytes:
         except OSError as error:
             raise UsageError(f"the key {path} can't be made: {error.strerror}") from error
     return read_key(path)
-
-
-# --- making one -------------------------------------------------------------------------------
 
 
 def write_backup(run: Path, target: Path, key: bytes) -> BackupManifest:
@@ -214,9 +208,6 @@ def _draft(path: Path) -> Iterator[BinaryIO]:
         finally:
             if not is_whole:
                 path.unlink(missing_ok=True)
-
-
-# --- bringing one back ------------------------------------------------------------------------
 
 
 def read_manifest(source: Path, key: bytes) -> BackupManifest:

@@ -187,7 +187,7 @@ class Committer:
             self._changed.notify_all()
         self._thread.join()
 
-    # --- the thread ---------------------------------------------------------------------------
+    # The methods below run in the thread.
 
     def _run(self) -> None:
         try:

@@ -151,7 +151,7 @@ def _end_text(done: subprocess.CompletedProcess[bytes]) -> str:
     return f"the checker ended with status {done.returncode}: {last}"
 
 
-# --- the child --------------------------------------------------------------------------------
+# The functions below run in a child process.
 
 
 class _Report:

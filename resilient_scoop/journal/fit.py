@@ -81,9 +81,6 @@ def fit(journal: Journal) -> list[str]:
     return lost + unwritten + unread
 
 
-# --- files ------------------------------------------------------------------------------------
-
-
 def _without_files(journal: Journal) -> tuple[list[str], list[Change]]:
     """Remove records that name a lost or damaged file."""
     lost: list[str] = []
@@ -139,9 +136,6 @@ def _with_files(journal: Journal, record: Outcomes) -> tuple[list[Outcome], list
                 gone.append((ids.item_path(record.parent, item.call, index), why))
         kept += parts_of(item, list(spans))
     return kept, gone
-
-
-# --- what parents rest on ---------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -331,9 +325,6 @@ def _can_end(parent: ParentFacts, call: int, journal: Journal) -> bool:
 
 def _undone_records(batch: Batch) -> set[int]:
     return {piece.record for piece in batch.pieces if batch.undone.overlap(piece.start, piece.stop)}
-
-
-# --- reading ----------------------------------------------------------------------------------
 
 
 def _parents(journal: Journal, states: BlobStore) -> dict[str, _Parent]:

@@ -220,8 +220,6 @@ class Journal(JournalReader):
         """
         return result_files.sweep(self.files, self.names_file, all_ages=False)
 
-    # --- compaction (see `journal.upkeep`) ------------------------------------------------------
-
     def tend(self) -> float:
         """Do upkeep for some milliseconds; return in how many seconds to call again.
 
@@ -282,8 +280,6 @@ class Journal(JournalReader):
         except JournalError:
             return True
 
-    # --- opening ------------------------------------------------------------------------------
-
     def _check_unborn(self) -> None:
         """Refuse to create a journal over records whose `generation.json` is missing."""
         used = [table for table in Table if table is not Table.META and self.count(table)]
@@ -323,8 +319,6 @@ class Journal(JournalReader):
 
     def _known(self, data: str, closed_txn: int = 0) -> GenerationFile:
         return GenerationFile(self.run.hex(), FORMAT, self.generation, closed_txn, data)
-
-    # --- writing ------------------------------------------------------------------------------
 
     def _check_there(self) -> None:
         """Refuse to continue with a data file that has been removed: commits to it would succeed."""

@@ -153,7 +153,7 @@ def _mend(target: Path) -> list[str]:
     return lost
 
 
-# --- the child --------------------------------------------------------------------------------
+# The functions below run in a child process.
 
 
 def main(copy: str, directory: str, target: str, table_name: str, way: str) -> None:

@@ -70,8 +70,6 @@ _SENTINELS: Final = {
 }  # fmt: skip
 """Objects that `dataclasses` compares by identity."""
 
-# --- there ------------------------------------------------------------------------------------
-
 
 def reduce(cls: Any) -> tuple[Any, ...]:
     """Return the reduction of a class that `is_dynamic`."""
@@ -185,9 +183,6 @@ def _type_variable(obj: Any) -> Any:
         return NotImplemented
     bounds = (obj.__bound__, obj.__covariant__, obj.__contravariant__)
     return make_type_variable, (obj.__name__, obj.__module__, obj.__constraints__, *bounds)
-
-
-# --- here -------------------------------------------------------------------------------------
 
 
 def make_class(

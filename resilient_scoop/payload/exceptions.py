@@ -149,9 +149,6 @@ def _encode(value: object) -> bytes:
         return msgspec.msgpack.encode(writable(value))
 
 
-# --- where it is raised -----------------------------------------------------------------------
-
-
 def _tell(error: BaseException, seen: set[int]) -> _Node:
     def link(other: BaseException | None) -> _Node | None:
         if other is None or id(other) in seen or len(seen) > _LINKS_MAX:
@@ -248,9 +245,6 @@ def _frames(tb: TracebackType | None) -> list[_Frame]:
         gap = _Frame(f"<{len(found) - 2 * half} more frames>", "...", 1)
         return [*found[:half], gap, *found[-half:]]
     return found
-
-
-# --- where it is shown ------------------------------------------------------------------------
 
 
 def _revive(node: _Node, received: _SentException) -> BaseException:

@@ -132,8 +132,6 @@ class Audit:
         inspect.unwrap(sys.addaudithook)(self._audit)
         sys.setprofile(self._profile)
 
-    # --- what tasks change --------------------------------------------------------------------
-
     def item_begins(self) -> None:
         """Record the contents of the user's modules."""
         self.busy = True
@@ -158,8 +156,6 @@ class Audit:
                 SHARED, ", ".join(names), key[0], key[1], code.co_name, text, context.path
             )
             self._write([finding])
-
-    # --- seeing -------------------------------------------------------------------------------
 
     def _profile(self, frame: FrameType, event: str, arg: Any) -> None:
         if event == "c_call":

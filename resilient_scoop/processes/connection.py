@@ -225,10 +225,8 @@ class Connection:
         for ref in self._files.pop(path, {}).values():
             self.store.remove(ref)
 
-    # --- receiving and sending (in a turn) ---------------------------------------------------
-
     def pump(self, timeout_s: float = 0.0) -> None:
-        """Receive messages, with a limited wait for the first; answer; send what is due."""
+        """Receive messages (in a turn), with a limited wait for the first; answer; send what is due."""
         if self.is_cut:
             return
         now = time.monotonic()
@@ -255,7 +253,7 @@ class Connection:
             self.beat(now)
 
     def flush(self, now: float) -> None:
-        """Send what is due."""
+        """Send what is due (in a turn)."""
         if self.is_cut:
             return
         machine = self.machine
@@ -267,7 +265,7 @@ class Connection:
             self.flushed_at = self.beat_at = now
 
     def beat(self, now: float) -> None:
-        """Send a sign of life and acknowledgements."""
+        """Send a sign of life and acknowledgements (in a turn)."""
         if self.is_cut:
             return
         self.socket.send(self.machine.link.beat())
@@ -280,8 +278,6 @@ class Connection:
             if page is not None:
                 self.send(page)
         return page is not None
-
-    # --- the deputy ---------------------------------------------------------------------------
 
     def start_deputy(self) -> None:
         """Start the deputy thread, which works while user code runs."""

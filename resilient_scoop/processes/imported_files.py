@@ -354,9 +354,6 @@ def _path_of(file: Any) -> Any:
         return None
 
 
-# --- folders, removals ------------------------------------------------------------------------
-
-
 def _is_by_user() -> bool:
     """Return whether the user's code asks, by functions of the standard library at most."""
     frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - who calls is what matters

@@ -119,8 +119,6 @@ class KeptCode:
         sys.meta_path.insert(at, self)
         linecache.updatecache = self._lines
 
-    # --- copies -------------------------------------------------------------------------------
-
     def keep(self, path: str, *, is_old: bool = False) -> str | None:
         """Return the path of a file's copy, made now if needed; None: use the file itself."""
         copy = f"{self._folder}/{_name(path)}"
@@ -202,8 +200,6 @@ class KeptCode:
             lines[-1] += "\n"
         linecache.cache[filename] = (len(data), None, lines, filename)  # None: never out of date
         return lines
-
-    # --- imports ------------------------------------------------------------------------------
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -91,9 +91,6 @@ def begin() -> None:
     gc.set_threshold(young, middle, old * _RARER)
 
 
-# --- the error, or the exit's text ------------------------------------------------------------
-
-
 def exit_status(error: SystemExit) -> int:
     """Return the exit status of Python, and print what Python would print."""
     if error.code is None:
@@ -186,9 +183,6 @@ def _hint(error: BaseException) -> str:
         f'`{missing[1]}` is set under `if __name__ == "__main__":`, which workers do not run: '
         "pass it as an argument, set it with shared.setConst, or move it above"
     )
-
-
-# --- threads, exit handlers, globals ----------------------------------------------------------
 
 
 def finish_threads() -> None:

@@ -165,9 +165,6 @@ def _marking_kill(kill: Callable[[int, int], None]) -> Callable[[int, int], None
     return marked
 
 
-# --- delivery ---------------------------------------------------------------------------------
-
-
 def _is_ours(frame: types.FrameType | None) -> bool:
     """Return whether the main thread is in our code, or in code that this has called to move values."""
     verdict: bool | None = None

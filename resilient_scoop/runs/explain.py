@@ -108,8 +108,6 @@ class Inquiry:
         parent, _, call = path.rpartition(".")
         return self._missing(path, parent, int(call)) or self._batch(path, parent, int(call))
 
-    # --- what is not there --------------------------------------------------------------------
-
     def _missing(self, path: str, parent: str, call: int) -> Why | None:
         """Answer for a path without records in the journal; None if there are records."""
         known = self.state.parents.get(parent)
@@ -136,8 +134,6 @@ class Inquiry:
         if self.live:
             text += ", or has not reached it again in its replay"
         return Why(path, "", How.UNKNOWN, text, [], "" if self.live else self._advice())
-
-    # --- a future -----------------------------------------------------------------------------
 
     def _item(self, path: str, parent: str, call: int, index: int) -> Why:
         known = self.state.parents[parent]
@@ -207,8 +203,6 @@ class Inquiry:
             return "all its calls are done; it continues when its worker is free"
         more = f" and {len(waits) - 3} more batches" if len(waits) > 3 else ""  # noqa: PLR2004 - the text names three
         return f"it waits for {', '.join(waits[:3])}{more}"
-
-    # --- calls and the script -----------------------------------------------------------------
 
     def _batch(self, path: str, parent: str, call: int) -> Why:
         known = self.state.parents[parent]

@@ -169,9 +169,6 @@ def find_unloadable(
     return unpicklable_path.find(state, root, fails)
 
 
-# --- back -------------------------------------------------------------------------------------
-
-
 def loads(content: bytes | memoryview, what: str) -> Any:
     """Return (state, more); buffers of a writable content are used in place.
 

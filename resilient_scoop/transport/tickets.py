@@ -279,8 +279,6 @@ class KeyRing:
         (self._folder / _SERVER).unlink(missing_ok=True)
         self.server = self._own_key()
 
-    # --- tickets ------------------------------------------------------------------------------
-
     def ticket_of(self, key: str) -> _OpenTicket | None:
         """Return the ticket that has a key, if it may be used now."""
         stub = self._stub(_name(key))

@@ -42,7 +42,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-# --- facts that are both sent and journaled ---------------------------------------------------
+# Facts below are both sent and journaled.
 
 
 class Part(MessagePart, frozen=True):
@@ -192,7 +192,7 @@ class RunEnded(Frame, frozen=True):
     again: list[int] = []  # observations that its next attempt does not use (`core.parent.history`)
 
 
-# --- up: worker, origin or agent to broker ----------------------------------------------------
+# Messages below go from a worker, an origin or an agent to the broker.
 
 
 class Held(MessagePart, frozen=True):
@@ -335,7 +335,7 @@ Up = (
     | Verified | Halted | OpenBlocks | Forgotten | NoRoom | Unfit | BeginWanted | Abandon
 )  # fmt: skip
 
-# --- down: broker to the others ---------------------------------------------------------------
+# Messages below go from the broker to the others.
 
 
 class Welcome(Frame, frozen=True):

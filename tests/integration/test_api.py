@@ -12,8 +12,6 @@ from tests.integration.runs import Place
 pytestmark = pytest.mark.real
 
 
-# --- calls ------------------------------------------------------------------------------------
-
 CALLS = """
 import operator, random
 from resilient_scoop import futures, shared
@@ -341,8 +339,6 @@ def test_a_seed_gives_the_same_bits_on_any_number_of_workers(place: Place) -> No
     assert answer(2, 43) != alone
     place.assert_nothing_left()
 
-
-# --- large arguments --------------------------------------------------------------------------
 
 LARGE = """
 import os, sys, time

@@ -24,9 +24,6 @@ def limited(place: Place, limits: str, *args: str) -> subprocess.CompletedProces
     )  # fmt: skip
 
 
-# --- the command line -------------------------------------------------------------------------
-
-
 def test_the_error_for_an_unknown_run_names_similar_ones(place: Place) -> None:
     place.write("print(1)")
     place.rscoop("run", "-q", "-n", "1", "--name", "evolution", "script.py").expect()
@@ -85,8 +82,6 @@ def test_an_invalid_script_leaves_no_run(
     assert says in done.err
     assert place.runs() == []
 
-
-# --- the journal and the disk -----------------------------------------------------------------
 
 COUNT = """
 from resilient_scoop import futures

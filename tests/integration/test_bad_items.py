@@ -14,9 +14,6 @@ from tests.integration.runs import RSCOOP, Place, finish, ledger
 pytestmark = pytest.mark.real
 
 
-# --- values -----------------------------------------------------------------------------------
-
-
 def test_an_unpicklable_part_is_named_by_its_path(place: Place) -> None:
     done = place.run("""
         import threading
@@ -88,9 +85,6 @@ def test_an_item_with_too_deep_a_recursion_fails_alone(place: Place) -> None:
     assert lines[1].startswith("RecursionError maximum recursion depth exceeded")
     assert lines[2] == "1" or "nested too deeply" in lines[2]
     assert lines[3] == "100"
-
-
-# --- workers ----------------------------------------------------------------------------------
 
 
 def test_an_item_that_kills_its_worker_fails_alone(place: Place) -> None:

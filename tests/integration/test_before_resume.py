@@ -190,9 +190,6 @@ def test_a_live_run_is_not_resolved(place: Place) -> None:
     finish(process).expect()
 
 
-# --- dry run ----------------------------------------------------------------------------------
-
-
 def test_a_dry_run_predicts_what_the_resume_does_and_changes_nothing(place: Place) -> None:
     stop_halfway(place)
     files = contents(place.folder)

@@ -196,8 +196,6 @@ def test_decisions_and_input_are_copied_with_a_fork_and_a_backup(place: Place) -
     assert ledger(place) == 35
 
 
-# --- output and arguments that vary -----------------------------------------------------------
-
 VARYING: Final = """
 import os, sys, time
 from resilient_scoop import futures

@@ -16,8 +16,6 @@ from tests.integration.runs import Place
 pytestmark = pytest.mark.real
 
 
-# --- killed, and continued from -----------------------------------------------------------------
-
 LOOP = """
 import random, sys, time
 import numpy
@@ -122,8 +120,6 @@ def test_results_that_a_checkpoint_covers_are_erased_from_the_journal(place: Pla
     assert len([r for r in kept if isinstance(r, wire.Trimmed)]) == 1
 
 
-# --- a task that has checkpoints of its own ---------------------------------------------------
-
 NESTED = """
 import numpy
 from pathlib import Path
@@ -169,8 +165,6 @@ def test_a_task_whose_checkpoint_cannot_be_used_stops_the_run_and_keeps_it(place
     assert resumed(place).expect() == "island 30 30.0\n"
     assert (place.folder / "ledger").read_text().split() == [str(n) for n in range(1, 31)]
 
-
-# --- more -------------------------------------------------------------------------------------
 
 FUTURES = """
 import sys, time

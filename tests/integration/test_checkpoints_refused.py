@@ -10,8 +10,6 @@ from tests.integration.runs import Done, Place
 pytestmark = pytest.mark.real
 
 
-# --- what cannot be saved ---------------------------------------------------------------------
-
 UNSAVABLE = """
 import sys, threading
 from resilient_scoop import checkpoint, futures
@@ -86,8 +84,6 @@ def test_a_state_that_cannot_be_loaded_back_leaves_no_files(place: Place) -> Non
     assert len(list((place.runs()[-1] / "checkpoints").iterdir())) == 2
 
 
-# --- bad use ----------------------------------------------------------------------------------
-
 MISUSE = """
 from resilient_scoop import checkpoint, futures
 def leaf(x):
@@ -146,8 +142,6 @@ def test_an_error_of_wrong_use_has_advice(place: Place) -> None:
     assert "used in more than one round" in lines["stray"]
     assert lines["again"] == "1"
 
-
-# --- classes that change ----------------------------------------------------------------------
 
 CLASSES = """
 import sys
@@ -226,8 +220,6 @@ def test_a_class_that_cannot_be_imported_is_reported(place: Place, after: str, s
     assert done.code == 70, str(done)
     assert says in done.err
 
-
-# --- damage -----------------------------------------------------------------------------------
 
 LARGE = """
 import sys

@@ -86,8 +86,6 @@ def test_a_function_whose_loading_kills_the_worker_is_blamed(place: Place) -> No
     assert done.expect() == "WorkerCrashedError\n"
 
 
-# --- stopped processes ------------------------------------------------------------------------
-
 SLOW = """
 import time
 from resilient_scoop import futures
@@ -125,8 +123,6 @@ def test_a_stopped_worker_and_a_stopped_script_are_reported_and_shown(place: Pla
         assert f"(process {pid}) runs again" in done.err
     place.assert_nothing_left()
 
-
-# --- what tasks have started ------------------------------------------------------------------
 
 STARTS = """
 import os, subprocess, sys, time

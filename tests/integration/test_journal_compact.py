@@ -195,9 +195,6 @@ def test_damage_that_could_be_repaired_is_never_copied(tmp_path: Path) -> None:
     journal.close(clean=False)
 
 
-# --- the swap ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("renamed", [False, True])
 def test_a_failed_swap_is_given_up_only_if_the_old_file_is_the_current_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, renamed: bool

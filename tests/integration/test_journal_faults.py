@@ -98,9 +98,6 @@ def test_a_kill_at_any_moment_loses_no_acknowledged_turn(tmp_path: Path) -> None
         acknowledged = last
 
 
-# --- damage -----------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A journal of 1.5 MB in the state that a killed writer leaves."""

@@ -60,9 +60,6 @@ def test_two_hundred_rounds_break_no_guarantee(references: list[Reference], tmp_
     assert [str(result) for result in results if result.violations] == []
 
 
-# --- the harness itself ---
-
-
 def test_a_campaign_of_loops_reports_the_cost_of_a_kill() -> None:
     results = [Result(n, Path("ea.py"), [], lives_s=3.0 + n / 100) for n in range(101)]
     campaign = Campaign("ea", [2.9, 3.0, 3.5], results)

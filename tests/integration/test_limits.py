@@ -56,9 +56,6 @@ def rscoop(
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-# --- rights -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("mode", [0o500, 0o000])
 def test_a_state_folder_without_permissions_is_named_and_another_is_recommended(
     place: Place, mode: int
@@ -104,9 +101,6 @@ def test_a_run_without_permissions_is_not_reported_as_damaged_and_continues_when
         assert resumed.code in (2, 74, 75)
         rscoop(place, "resume", "-q", "last", before=bound_by_modes).expect(0)
     assert place.rscoop("logs", "last").expect() == ANSWER
-
-
-# --- processes, memory, descriptors -----------------------------------------------------------
 
 
 def tasks_of(uid: int) -> int:
@@ -181,8 +175,6 @@ def test_a_reached_limit_is_named_and_a_resume_without_it_finishes(
         resumed = rscoop(place, "resume", "-q", "last", before=lambda: None)
         assert resumed.expect() == ANSWER
 
-
-# --- space ------------------------------------------------------------------------------------
 
 FULL_DISK: Final = """
 mount -t tmpfs -o size=6m,mode=700 none "$RSCOOP_STATE_DIR" || exit 90

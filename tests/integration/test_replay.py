@@ -150,9 +150,6 @@ def test_a_script_that_ends_its_own_process_is_reported(place: Place) -> None:
     assert "exit status 7" in done.err
 
 
-# --- what is no function of its inputs -----------------------------------------------------------
-
-
 def test_an_audit_names_each_position_once_and_ignores_tasks_and_once(place: Place) -> None:
     path = place.write("""
         import datetime, os, random, socket, subprocess, time, uuid

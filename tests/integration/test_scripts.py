@@ -14,9 +14,6 @@ from tests.integration.runs import Place
 pytestmark = pytest.mark.real
 
 
-# --- starting ---------------------------------------------------------------------------------
-
-
 def test_a_script_without_a_guard_gets_advice_and_starts_no_second_run(place: Place) -> None:
     began = time.monotonic()
     done = place.run("""
@@ -116,9 +113,6 @@ def test_tasks_read_an_empty_standard_input(place: Place) -> None:
         stdin="mine",
     )
     assert done.expect() == "['', ''] mine\n"
-
-
-# --- ending -----------------------------------------------------------------------------------
 
 
 def test_the_exit_code_is_that_of_the_script(place: Place) -> None:
@@ -231,9 +225,6 @@ def test_the_traceback_of_a_task_names_the_lines_of_the_task(place: Place) -> No
     assert "in work" in done.err
     assert "in _item" not in done.err, done.err
     assert "futures.submit(work, 0).result()" in done.err
-
-
-# --- output -----------------------------------------------------------------------------------
 
 
 def test_the_output_is_what_the_script_wrote_byte_for_byte(place: Place) -> None:

@@ -272,8 +272,6 @@ def _called(function: Callable[..., Any]) -> tuple[str, str]:
     return " ".join(found), mark
 
 
-# --- edits ------------------------------------------------------------------------------------
-
 _OPERATORS: Final = (ast.Add, ast.Sub, ast.Mult)
 
 

@@ -291,9 +291,6 @@ def test_an_initializer_is_called_in_each_process(make: Callable[..., Any]) -> N
     assert make(2, keep, (100,)).map(kept, range(3)) == [100, 101, 102]
 
 
-# --- where it differs from the original -----------------------------------------------------------
-
-
 @pytest.fixture
 def mine(ours: None) -> Iterator[Any]:
     with resilient_scoop.Pool(2) as pool:

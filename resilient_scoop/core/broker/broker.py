@@ -461,8 +461,6 @@ class Broker:
         self.outbox.actions.append(Put(Table.META, b"ended", raw))
         self._stop("ended")
 
-    # --- work ---------------------------------------------------------------------------------
-
     def _assign(self, now: float) -> None:
         if self.busy_disk or self.membership.stopping or self.membership.recovering(now):
             return

@@ -149,8 +149,6 @@ class CallableCache:
         # If most are in use, do not search at each commit.
         self._full = max(self._kept_max, 2 * len(known))
 
-    # --- the journal's records ----------------------------------------------------------------
-
     def _look(self, search: _Search) -> list[bytes]:
         """Look at a page; return the callables whose records are obsolete (CC3)."""
         if self._durable < search.turn:

@@ -88,8 +88,6 @@ class CheckpointKeeper:
         """Whether there is something to erase."""
         return bool(self._jobs or self._left)
 
-    # --- what parents say ---------------------------------------------------------------------
-
     def checkpoint(self, peer: Peer, record: wire.Checkpoint, raw: bytes) -> None:
         """Record a checkpoint of the parent's one writer (KP1), and confirm it when it is durable."""
         ledger = self.ledger
@@ -134,8 +132,6 @@ class CheckpointKeeper:
         actions += [
             Discard(name) for name in checkpoints.unnamed(self.state.parents.values(), gone)
         ]
-
-    # --- erasing ------------------------------------------------------------------------------
 
     def _plan(self, parent: ParentFacts, seq: int, after: int) -> None:
         trimmed = parent.trims[seq]

@@ -166,8 +166,6 @@ class Guests:
         self.dropped -= host.identities
         host.identities.clear()
 
-    # --- the rules ----------------------------------------------------------------------------
-
     def judge(self, peer: PeerId, messages: Sequence[wire.Up]) -> str:
         """Return what is wrong with a bundle of a guest; empty: nothing.
 

@@ -116,8 +116,6 @@ class Handover:
         assert step in known, f"{self.stage.name} knows no {step.name}"
         self.stage = known[step]
 
-    # --- what happens -------------------------------------------------------------------------
-
     def ask(self, wanted: AskCheckpoints, now: float) -> None:
         """Start a request under a new number (H4), or join the running one."""
         until, was_active = now + wanted.grace_s, self.is_active
@@ -197,8 +195,6 @@ class Handover:
         ):
             noted.clear()
 
-    # --- parents ------------------------------------------------------------------------------
-
     def to_take_back(self) -> list[Lease]:
         """Return, once, leases whose workers must return items that have not started (H5)."""
         if not (self._has_changed and self.awaited.through):
@@ -252,8 +248,6 @@ class Handover:
             return root[0] if root is not None and root[1] == peer.id else None
         lease = self.scheduler.lease_of(path)
         return lease.attempt if lease is not None and lease.peer is peer else None
-
-    # --- processes ----------------------------------------------------------------------------
 
     def _ask_newcomers(self) -> None:
         """Request checkpoints of processes that have come since (H3)."""

@@ -126,8 +126,6 @@ class Hosts:
             found = self.by_name[name] = KnownHost(name)
         return found
 
-    # --- what is heard ------------------------------------------------------------------------
-
     def arrived(self, peer: Peer, now: float, *, greets: bool = False) -> None:
         """Handle the arrival or return of a process of a host; `greets`: it has received our messages."""
         guest = self.guests.of[peer.id]
@@ -252,8 +250,6 @@ class Hosts:
             del silent[each]
         return found
 
-    # --- time ---------------------------------------------------------------------------------
-
     def tick(self, now: float) -> None:
         """Find silent hosts, and end quarantines and drains whose time is over."""
         for host in self.by_name.values():
@@ -337,8 +333,6 @@ class Hosts:
         host.lost_items += again
         return again
 
-    # --- hosts that come and go too often -----------------------------------------------------
-
     def _count_loss(self, host: KnownHost, now: float) -> None:
         if host.lost_at and now - host.lost_at[-1] > FLAPS_S + QUARANTINE_S * 2**host.sentences:
             host.sentences = 0
@@ -366,8 +360,6 @@ class Hosts:
             host.enter(HostEvent.HEARD)
             host.why = ""
             self._seat_all(host)
-
-    # --- hosts that are to go -----------------------------------------------------------------
 
     def drain(self, name: str, deadline_s: float | None, now: float, why: str = "") -> None:
         """Give a host no more work, and let it end when it is empty, or at its deadline."""
@@ -482,8 +474,6 @@ class Hosts:
         host.enter(HostEvent.ENROLL)
         self._seat_all(host)
 
-    # --- liars --------------------------------------------------------------------------------
-
     def expel(self, peer_id: PeerId, name: str, why: str, now: float) -> None:
         """Drop a process that has broken a rule, and finally its host (GU4)."""
         if not why:
@@ -515,8 +505,6 @@ class Hosts:
             self._lost(host, "its agent broke the rules", now)
         else:
             self.outbox.send(agent.id, wire.encode(wire.Kill(peer_id, "asked")))
-
-    # --- figures ------------------------------------------------------------------------------
 
     def statuses(self, now: float) -> list[HostStatus]:
         """Return the hosts for display, by name."""

@@ -64,8 +64,6 @@ class Ledger:
         """Assign no more work, and leave in doubt what has begun."""
         self.stopping = reason
 
-    # --- doing --------------------------------------------------------------------------------
-
     def log(self, parent: ParentFacts, raw: bytes, *, forced: bool = True) -> int:
         """Append a record to a parent's log; return its sequence number (S4)."""
         self.state.seq += 1
@@ -109,8 +107,6 @@ class Ledger:
             self.scheduler.end(lease)
             self.again(lease.batch, list(lease.left), resumes=False)
         self.outbox.send(peer.id, wire.encode(wire.Drop([attempt])))
-
-    # --- what parents ask for -----------------------------------------------------------------
 
     def define(self, define: wire.Define, raw: bytes) -> bool:
         """Learn a callable; return whether it is new."""
@@ -252,8 +248,6 @@ class Ledger:
         for peer in self.members.peers.values():
             if peer.role != "agent":
                 self.outbox.send(peer.id, kept)
-
-    # --- results ---------------------------------------------------------------------
 
     def outcomes(self, peer: Peer, outcomes: wire.Outcomes, raw: bytes) -> None:
         """Record outcomes; count each item once (ONE-COMMIT) and tell the parent."""

@@ -82,8 +82,6 @@ class Membership:
             return False
         return peer.host is None or self.stopping != LAUNCHER_GONE
 
-    # --- arrival ------------------------------------------------------------------------------
-
     def welcome(
         self, peer_id: PeerId, hello: wire.Hello, now: float, host: str | None = None
     ) -> Peer:
@@ -258,8 +256,6 @@ class Membership:
         )
         self.outbox.send(peer.id, wire.encode(wire.Grant([task])))
 
-    # --- departure ----------------------------------------------------------------------------
-
     def process_lost(self, lost: wire.ProcessLost, agent: Peer) -> None:
         """Handle the death of a process, reported by its agent.
 
@@ -369,8 +365,6 @@ class Membership:
             exits = [[each.exit, each.reason] for each in deaths]
             return broker_error("crashed", path, name, exits)
         return None
-
-    # --- time ---------------------------------------------------------------------------------
 
     def vouch(self, agent: Peer, alive: wire.Alive, now: float) -> None:
         """Handle an agent's report of running processes, and of ended ones whose results it sends."""

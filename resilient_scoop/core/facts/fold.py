@@ -151,9 +151,6 @@ def apply_progress(state: DurableState, progress: Progress) -> bytes | None:
     return state.progress.put(progress, piece.fn, state.run)
 
 
-# --- calls --------------------------------------------------------------------------------------
-
-
 def _call(
     state: DurableState,
     parent: ParentFacts,
@@ -338,9 +335,6 @@ def _mark(state: DurableState, parent: ParentFacts, part: Part, spans: list[Span
                     marks[index] = _mark_of(state, part, index)
 
 
-# --- outcomes -----------------------------------------------------------------------------------
-
-
 def _end(
     state: DurableState, parent: ParentFacts, outcome: Outcome, spent: list[bytes]
 ) -> Counted | None:
@@ -465,9 +459,6 @@ def _forget(state: DurableState, parent: ParentFacts, call: int, low: int, high:
     if state.progress.batches:
         state.progress.sift(parent.path, parent.batches.get(call), call, low, high)
     parent.forget(call, low, high)
-
-
-# --- the rest -----------------------------------------------------------------------------------
 
 
 def _die(parent: ParentFacts, crashed: Crashed) -> None:

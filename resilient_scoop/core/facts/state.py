@@ -83,8 +83,6 @@ class DurableState(msgspec.Struct):
         define = self.defines.get(fn)
         return fn if define is None else define.fingerprint
 
-    # --- what counts --------------------------------------------------------------------------
-
     def differing(self, batch: Batch, part: Part) -> list[tuple[int, int]]:
         """Return the undone items of a part that differ from those of the batch."""
         found = Intervals()
@@ -137,8 +135,6 @@ class DurableState(msgspec.Struct):
             and outcome.digests == piece.digests
             and self.fingerprint(piece.fn) == outcome.fingerprint
         )
-
-    # --- what goes with its records -----------------------------------------------------------
 
     def forget_item(self, batch: Batch, index: int) -> None:
         """Forget an undone item whose arguments are lost: its parent makes it again."""

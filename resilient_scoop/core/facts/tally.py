@@ -76,8 +76,6 @@ class Totals:
         self.counts.gone += items
         self.is_new = self.is_new or bool(work) or items > 0
 
-    # --- what logs say --------------------------------------------------------------------------
-
     def count(
         self, parent: ParentFacts, outcome: Outcome, spans: Sequence[tuple[int, int]]
     ) -> None:

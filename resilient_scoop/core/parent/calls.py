@@ -57,8 +57,6 @@ class ParentCalls:
         # By number: calls with results in files, while anything can still read them (D6).
         self._unread: WeakValueDictionary[int, Call] = WeakValueDictionary()
 
-    # --- making -------------------------------------------------------------------------------
-
     def begin(self, fn: bytes, fingerprint: bytes) -> Call:
         """Open the next call."""
         number = self.next
@@ -134,8 +132,6 @@ class ParentCalls:
             return None
         return call
 
-    # --- settling -----------------------------------------------------------------------------
-
     def keep(self, outcome: wire.Outcome) -> None:
         """Keep an outcome of a call, or of items, that is not made yet."""
         self.ahead.setdefault(outcome.call, []).append(outcome)
@@ -204,8 +200,6 @@ class ParentCalls:
         # A new list: another thread may be going through the old one.
         living = [each for each in self.watches if each() is not None]
         self.watches = [*living, ReferenceType(watch)]
-
-    # --- dropping -----------------------------------------------------------------------------
 
     def abandon(self, call: Call) -> None:
         """Keep only what is left of a call: it is not read."""

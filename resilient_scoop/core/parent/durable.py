@@ -51,8 +51,6 @@ class Durable(msgspec.Struct):
     trimmed_by: set[Key] = msgspec.field(default_factory=set)
     heads: int = 0  # pages seen
 
-    # --- what the broker says -----------------------------------------------------------------
-
     def page(self, head: wire.History) -> None:
         """Record the checkpoints in the head of a page."""
         self.heads += 1
@@ -70,8 +68,6 @@ class Durable(msgspec.Struct):
         """Record that a generation is durable."""
         key = (name, opening)
         self.known[key] = max(self.known.get(key, 0), gen)
-
-    # --- blocks -------------------------------------------------------------------------------
 
     def is_open(self, name: str) -> bool:
         """Return whether a block of this name is open."""

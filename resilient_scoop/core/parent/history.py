@@ -136,8 +136,6 @@ class ParentHistory:
         if self.catching_up and (phase is HistoryPhase.CATCHING_UP or turn is Turn.RECONNECTED):
             self.after = 0  # read from the beginning
 
-    # --- pages --------------------------------------------------------------------------------
-
     def is_page_due(self, ahead: int, *, early: bool) -> bool:
         """Return whether a page should be requested now.
 
@@ -186,8 +184,6 @@ class ParentHistory:
         self.page_asked = False
         self.recorded.clear()
         self.turn(Turn.CUT)
-
-    # --- observations (P2) --------------------------------------------------------------------
 
     def needs_page(self) -> bool:
         """Return whether the next observation may be on a page that has not arrived."""

@@ -107,8 +107,6 @@ class Judge:
         self._moved_reported = False  # that a single call keeps its result
         self._missing_reported = False  # that dropped outcomes are missing
 
-    # --- refusing -----------------------------------------------------------------------------
-
     def refuse(self, error: ReplayDivergedError) -> NoReturn:
         """Refuse to continue, for good.
 
@@ -129,8 +127,6 @@ class Judge:
 
     def _refuse_begun(self, where: str, expected: str, found: str) -> NoReturn:
         self.refuse(BegunBeforeError(where, expected, found))
-
-    # --- calls --------------------------------------------------------------------------------
 
     def reuses(self, then: bytes, call: Call) -> bool:
         """Return whether outcomes of a function's earlier code count for a call."""
@@ -233,8 +229,6 @@ class Judge:
                 f"replay: {where}: {many} found by function and arguments, and reused{more}"
             )
         self._moved_reported = self._moved_reported or call.count == 1
-
-    # --- what is told -------------------------------------------------------------------------
 
     def report_other_answer(self, first: wire.Observation, kind: str, at_call: int) -> None:
         """Report or refuse that the parent asks for another answer than before."""

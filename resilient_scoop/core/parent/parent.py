@@ -78,8 +78,6 @@ class Parent:
         self.given_up = GivenUp()
         self.cancels = CancelQuestions(path, attempt)
 
-    # --- calls --------------------------------------------------------------------------------
-
     def begin(self, fn: bytes, fingerprint: bytes) -> Call:
         """Open the next call."""
         if self.given_up.named:
@@ -168,8 +166,6 @@ class Parent:
         self.outgoing.bring(frames_of(self.path, found))
         call.moved += sum(len(each.values) for each in found)
 
-    # --- outcomes -----------------------------------------------------------------------------
-
     def outcomes(self, outcomes: wire.Outcomes) -> None:
         """Settle items by outcomes, live or from the history."""
         calls, history = self.calls, self.history
@@ -209,8 +205,6 @@ class Parent:
                     args = [call.args[index] for index in range(a, b)]
                     self._send(call, part, args, sum(map(len, args)))
 
-    # --- sending ------------------------------------------------------------------------------
-
     @property
     def queued(self) -> int:
         """How many items wait to be sent."""
@@ -228,8 +222,6 @@ class Parent:
             calls = self.given_up.take_to_tell()
             frames.append(wire.encode(wire.Abandon(self.path, self.attempt, calls)))
         return frames
-
-    # --- given-up calls -----------------------------------------------------------------------
 
     def end_given_up(self) -> None:
         """End the calls that finalizers have named (U2)."""
@@ -251,8 +243,6 @@ class Parent:
         if call is not None and call.abandoned:
             for low, high in message.spans:
                 self.calls.drop(call, low, high)
-
-    # --- history ------------------------------------------------------------------------------
 
     def page_wanted(self, *, early: bool = False) -> bytes | None:
         """Return the request for the next page, if it is due.
@@ -318,13 +308,9 @@ class Parent:
         self.calls.ahead.clear()
         self.calls.held.clear()
 
-    # --- cancellation -------------------------------------------------------------------------
-
     def ask_cancel(self, call: int, index: int) -> None:
         """Ask to cancel an item; the answer arrives in `cancels`. The caller waits for it, and ends it."""
         self.outgoing.put(self.cancels.ask(call, index))  # the call itself is sent first
-
-    # --- observations -------------------------------------------------------------------------
 
     def recall(
         self, kind: str, of: str = "", fits: Callable[[bytes], bool] = any_answer
@@ -373,8 +359,6 @@ class Parent:
         """Record an answer to the parent."""
         self.outgoing.tell(self.history.new(kind_of(kind, of), self.calls.next, answer))
 
-    # --- `futures.once` -----------------------------------------------------------------------
-
     def begin_once(self, depth: int) -> Begun:
         """Return the start of a function inside `depth` others."""
         return once.begin(depth, self.calls.next, self.history.next_observation)
@@ -411,8 +395,6 @@ class Parent:
         self.once.wanted = self.history.next_observation
         self.observe(begun.kind if did_nothing else begun.whole, once.pack(name, answer))
         return answer
-
-    # --- checkpoints --------------------------------------------------------------------------
 
     def enter_block(self, name: str) -> OpenBlock:
         """Open a block here (D1)."""

@@ -176,8 +176,6 @@ class Replayed(Parent):
         if calls >= 0:
             self.last_call, self.last_observation = calls, observations
 
-    # --- calls (RP1) ---------------------------------------------------------------------------
-
     def begin(self, fn: bytes, fingerprint: bytes) -> Call:
         """Open the next call, unless a checkpoint covers it."""
         number = self.calls.next
@@ -266,8 +264,6 @@ class Replayed(Parent):
                 End("arguments", "the argument that was journaled", "another", call.number, index,
                     piece, arg)
             )  # fmt: skip
-
-    # --- the history --------------------------------------------------------------------------
 
     def page(self, head: wire.History, records: list[HistoryRecord]) -> None:
         """Handle a page."""

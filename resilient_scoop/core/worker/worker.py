@@ -74,8 +74,6 @@ class Worker:
         self.checkpoint_requests = CheckpointRequests()
         self.touched: set[str] = set()  # parents that got an answer
 
-    # --- sending ------------------------------------------------------------------------------
-
     def hello(self) -> list[bytes]:
         """Return the first message of a link: Hello and, after it, everything unacknowledged (W1)."""
         owed = [frame for frames in self.link.pending() for frame in frames]
@@ -235,8 +233,6 @@ class Worker:
         """Give back set-aside items: this worker ends."""
         for work, index in set_aside.held_aside(self.works.values()):
             self.give_back_from(work, index)
-
-    # --- hearing ------------------------------------------------------------------------------
 
     def hear(self, header: wire.Header, frames: list[bytes], now: float) -> list[list[bytes]]:
         """Handle a message; return messages to send back at once.

@@ -81,9 +81,6 @@ def main() -> int:
             return _start(run_key, tag)
 
 
-# --- finding ----------------------------------------------------------------------------------
-
-
 def _agents(run_key: str, tag: str) -> list[int]:
     """Return the live agents of a tag on this host."""
     found = []
@@ -119,9 +116,6 @@ def _stop(run_key: str, tag: str, grace_s: float) -> int:
         if not pids:
             return 0
     return 1
-
-
-# --- starting ---------------------------------------------------------------------------------
 
 
 def _start(run_key: str, tag: str) -> int:

@@ -114,8 +114,6 @@ class AgentFiles:
         for folder in ("payloads", "checkpoints"):
             (run_dir / folder).mkdir(mode=0o700, exist_ok=True)
 
-    # --- the workers --------------------------------------------------------------------------
-
     def ready(self, fds: Iterable[int], now: float) -> None:
         """Handle requests of workers."""
         for fd in fds:
@@ -202,8 +200,6 @@ class AgentFiles:
         """Answer the processes that wait for a file."""
         for fd in self._waiting.pop(name, ()):
             self._answer(fd, number, text)
-
-    # --- the run's host -----------------------------------------------------------------------
 
     def hear(self, frame: bytes, now: float) -> None:
         """Handle an answer of the run's host."""
@@ -386,8 +382,6 @@ class AgentFiles:
                 break
             Path(oldest).unlink(missing_ok=True)
             too_much -= size
-
-    # --- the user's code ----------------------------------------------------------------------
 
     def list_code(
         self, pump: Callable[[], None], now: Callable[[], float], until: float

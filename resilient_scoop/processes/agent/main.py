@@ -109,8 +109,6 @@ class AgentShell:
                 os.set_inheritable(fd, False)  # noqa: FBT003 - the system call takes it so
         self.socket.watch(self.control_fd)
 
-    # --- the loop -----------------------------------------------------------------------------
-
     def serve(self) -> int:
         """Supervise until the run ends; return the exit status."""
         self._turn(set())
@@ -197,8 +195,6 @@ class AgentShell:
             case _:
                 assert_never(action)
 
-    # --- what the agent of another host does differently --------------------------------------
-
     def _attend(self, ready: set[int]) -> None:
         """Handle descriptors that only this kind of agent has."""
 
@@ -215,8 +211,6 @@ class AgentShell:
     def _unmet_need(self) -> str:
         """Return what is missing to start a process; empty if nothing is."""
         return ""
-
-    # --- processes ----------------------------------------------------------------------------
 
     def _start(self, wanted: agent.Start) -> agent.Started | agent.NotStarted:
         """Start a slot's process; return the resulting event."""

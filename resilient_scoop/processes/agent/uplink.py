@@ -174,8 +174,6 @@ class Uplink:
                 self.files.hear(parcel[1], now)
         self.files.tick(now)
 
-    # --- as `transport.sockets.DealerSocket` ---------------------------------------------------
-
     def watch(self, fd: int) -> None:
         """Make `wait` return when a descriptor is readable."""
         self._workers.watch(fd)

@@ -97,8 +97,6 @@ class RemoteDoor:
             f"the broker cannot listen on {', '.join(addresses)} for other hosts: {reason}",
         )
 
-    # --- letting in ---------------------------------------------------------------------------
-
     def _admit(self, key: str, address: str) -> str | None:
         """Decide whether a key is admitted; return why it is refused."""
         if key in self.ring.hosts or self.ring.ticket_of(key) is not None:
@@ -200,8 +198,6 @@ class RemoteDoor:
         self._router.send(parcel.routing, [ENROL, enrol.encode(message)])
         self._router.forget(parcel.routing)  # its ticket is used: the agent connects again
 
-    # --- sending ------------------------------------------------------------------------------
-
     def is_guest(self, peer: PeerId) -> bool:
         """Return whether a process is reached through this door."""
         return peer in self._guests
@@ -228,8 +224,6 @@ class RemoteDoor:
         while self.files.notes:
             host, text = self.files.notes.popleft()
             self._tell_user(text if text.startswith(host) else f"{host}: {text}")
-
-    # --- shutting out -------------------------------------------------------------------------
 
     def shut_out(self, host: str, why: str) -> None:
         """Cut a host off at once (DR4)."""

@@ -101,7 +101,7 @@ class FileService:
         if remove:
             shutil.rmtree(self._incoming, ignore_errors=True)
 
-    # --- the thread ---------------------------------------------------------------------------
+    # The methods below run in the thread.
 
     def _serve(self) -> None:
         while (request := self._requests.get()) is not None:

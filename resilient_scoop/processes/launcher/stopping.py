@@ -163,8 +163,6 @@ class Stopping:
         """Return whether everything must be killed."""
         return self.kill_at is not None and now >= self.kill_at
 
-    # --- what is asked for --------------------------------------------------------------------
-
     def hear(self, numbers: Iterable[int]) -> None:
         """Handle signals."""
         for number in numbers:
@@ -229,8 +227,6 @@ class Stopping:
             self.tell(f"stop {self.word}")
         elif self.level > StopLevel.NONE:
             self._tell_ask(self.until - time.monotonic())
-
-    # --- results ---------------------------------------------------------------------
 
     def hear_report(self, report: Report) -> None:
         """Handle the broker's progress with the last request."""

@@ -171,8 +171,6 @@ class Launcher:
         self.started_at = self.looked_at = time.monotonic()
         self.lives = Lives(run.path, time.time())  # noqa: TID251 - for display
 
-    # --- starting -----------------------------------------------------------------------------
-
     def settings(self, *, adopt: bool) -> starting.ChildSettings:
         """Return the settings for the processes."""
         return starting.settings_for(self.run, self.info, self.options, adopt=adopt)
@@ -254,8 +252,6 @@ class Launcher:
         part.process = process
         part.pidfd = os.pidfd_open(process.pid)
         self.selector.register(part.pidfd, selectors.EVENT_READ, lambda: self._reap(part))
-
-    # --- the loop -----------------------------------------------------------------------------
 
     def serve(self) -> int:
         """Supervise until the run has ended or is stopped."""
@@ -523,8 +519,6 @@ class Launcher:
         leftovers.end_all(found)
         leftovers.bury(parts)
 
-    # --- showing ------------------------------------------------------------------------------
-
     def _hear_reports(self) -> None:
         if self.reports_fd < 0:
             return  # it ends already
@@ -618,8 +612,6 @@ class Launcher:
         if self.view is None:
             self.view = JournalView.open(self.run.journal)
         show_new(self.run, self.view, self.tail, self.shown, self.display, self.errors)
-
-    # --- ending -------------------------------------------------------------------------------
 
     def _finish(self) -> int:
         if self.run.is_gone(self.lock):

@@ -151,7 +151,7 @@ class PlaceCalls:
         wait([end for name, end in ends.items() if name not in busy], CLOSE_S)
         closing.shutdown(wait=False, cancel_futures=True)
 
-    # --- in a thread --------------------------------------------------------------------------
+    # The methods below run in a thread.
 
     def _carry_out(self, action: Asked) -> places.Event | None:
         try:

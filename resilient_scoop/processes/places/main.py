@@ -69,8 +69,6 @@ class PlacesShell:
         self._has_changed = self._is_unfiled = False
         self.is_over = False
 
-    # --- the loop -----------------------------------------------------------------------------
-
     def serve(self) -> int:
         """Serve until the machine leaves or the launcher is gone; return the exit status."""
         self._begin()
@@ -177,8 +175,6 @@ class PlacesShell:
                 host, tag, places.PlaceCall.WRITE, why, unasked=True, jitter=jitter
             )
         return places.TagWritten(host, tag)
-
-    # --- reports ------------------------------------------------------------------------------
 
     def _report_hosts(self, now: float, *, last: bool = False) -> None:
         """Report hosts that have changed, and keep `hosts.json` up to date."""

@@ -254,8 +254,6 @@ class ParentReplay:
         self.main.switch()
         raise InvariantError("a replay that stands still was switched to")
 
-    # --- what differs -------------------------------------------------------------------------
-
     def _difference(self, end: End) -> Difference:
         path = self.asked.path
         if end.call >= 0:

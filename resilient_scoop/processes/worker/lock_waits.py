@@ -131,8 +131,6 @@ class LockWaits:
         loop = self.loop
         file_locks.install(lambda: loop.session.context.path, loop.parked.__contains__)
 
-    # --- the deputy ---------------------------------------------------------------------------
-
     def look(self, now: float) -> bool:
         """Make a task yield if the main thread waits for a lock; return whether a signal was sent.
 
@@ -245,7 +243,7 @@ class LockWaits:
         sys.stderr.flush()
         os._exit(START_AGAIN)
 
-    # --- the main thread ----------------------------------------------------------------------
+    # The methods below run in the main thread.
 
     def _heard(self, _number: int, frame: FrameType | None) -> None:
         """Yield, in the middle of a blocked call."""

@@ -75,8 +75,6 @@ class WorkerLoop:
         session.waiter = self
         session.report_stuck = self.report_stuck
 
-    # --- called by items ----------------------------------------------------------------------
-
     def wait(self, ready: Callable[[], bool], until: float | None, *, yields: bool = False) -> bool:
         """Let other tasks run until `ready()` holds (True) or the moment `until` (False).
 
@@ -168,8 +166,6 @@ class WorkerLoop:
                 tries = self.session.reporter.tries(context.path, work)
                 stuck = wire.Stuck(work.attempt, context.index, tries)
                 self.session.send(wire.encode(stuck))
-
-    # --- the loop -----------------------------------------------------------------------------
 
     def run(self) -> None:
         """Run until the broker stops the worker."""

@@ -25,8 +25,6 @@ from resilient_scoop.runs.folder import RunDir
 from resilient_scoop.runs.json_text import one_line
 from tests.unit.cli_runs import ENDED, journaled, new, rscoop
 
-# --- run ---
-
 
 @pytest.mark.parametrize(
     ("source", "reason", "code"),
@@ -124,9 +122,6 @@ def test_a_name_that_looks_like_an_id_is_refused(tmp_path: Path, name: str) -> N
         catalog.check_name(name)
 
 
-# --- resume ---
-
-
 @pytest.fixture
 def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
     launches = Launches()
@@ -196,9 +191,6 @@ def test_contradicting_flags_are_refused(tmp_path: Path) -> None:
     assert result.exit_code == 2
 
 
-# --- the rest ---
-
-
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(tmp_path: Path, name: str) -> None:
     result = rscoop(tmp_path, name, "--help")
@@ -262,9 +254,6 @@ def test_sizes_are_short() -> None:
     assert [size(each) for each in (0, 999, 1500, 12_000, 5 * 10**13)] == [
         "0 B", "999 B", "1.5 kB", "12 kB", "50.0 TB",
     ]  # fmt: skip
-
-
-# --- python -m ---
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,6 @@ def test_a_tail_of_the_output_continues_where_it_was(tmp_path: Path) -> None:
         assert b"".join(tail.pieces(view)) == b""
 
 
-# --- looking ---
-
-
 def test_runs_are_listed_with_their_state(tmp_path: Path) -> None:
     stopped = journaled(new(tmp_path, "trial"))
     finished = journaled(new(tmp_path, after_s=1), ENDED)
@@ -144,9 +141,6 @@ def test_cancel_of_a_dead_run_has_nothing_to_do(tmp_path: Path) -> None:
     assert (result.exit_code, "not live" in result.stderr) == (0, True)
 
 
-# --- gc ---
-
-
 def test_gc_removes_old_finished_runs_only(tmp_path: Path) -> None:
     stopped = journaled(new(tmp_path))
     finished = journaled(new(tmp_path, after_s=1), ENDED)
@@ -160,9 +154,6 @@ def test_gc_removes_old_finished_runs_only(tmp_path: Path) -> None:
     assert [entry.run for entry in catalog.list_runs(tmp_path)] == [stopped, live]
     rscoop(tmp_path, "gc", "--older-than", "0s", "--all", "--keep", "1")
     assert [entry.run for entry in catalog.list_runs(tmp_path)] == [live]
-
-
-# --- journal ---
 
 
 def test_verify_distinguishes_a_sound_journal_from_a_damaged_one(tmp_path: Path) -> None:

@@ -146,9 +146,6 @@ def of(kind: type, actions: list[agent.Action]) -> list[agent.Action]:
     return [each for each in actions if isinstance(each, kind)]
 
 
-# --- the table --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("state", "happening"),
     list(itertools.product(SlotState, SlotEvent)),
@@ -260,9 +257,6 @@ def test_a_stop_is_accepted_in_every_state_and_starts_nothing(state: SlotState) 
     assert not of(Start, actions)
 
 
-# --- starts -----------------------------------------------------------------------------------
-
-
 def test_all_slots_start_at_once() -> None:
     host = Host(2, origin=True, greeted=False)
     assert [each.name for each in host.tick() if isinstance(each, Start)] == ["w1", "w2", "origin"]
@@ -339,9 +333,6 @@ def test_the_count_of_early_ends_begins_again_after_a_successful_start() -> None
     assert host.machine.stopping is None
 
 
-# --- refusals ---------------------------------------------------------------------------------
-
-
 def test_a_refused_process_is_tried_every_second_and_reported_once() -> None:
     host = Host(1)
     host.tick()
@@ -403,9 +394,6 @@ def test_a_refusal_is_forgotten_after_ten_seconds_of_life() -> None:
     assert host.slot().refused_at is None
 
 
-# --- blame ------------------------------------------------------------------------------------
-
-
 def test_a_death_is_blamed_on_memory_only_if_the_kernel_has_killed_for_it() -> None:
     host = running()
     assert lost(host.exit("w1", -9, BUSY, oom=True)).reason == "oom"
@@ -454,9 +442,6 @@ def test_a_worker_that_ends_because_of_a_lock_runs_calls_singly_and_may_do_so_a_
     assert host.slot().hasty == 0
 
 
-# --- the import of the script -----------------------------------------------------------------
-
-
 def test_a_worker_that_alone_cannot_import_tries_again_four_times() -> None:
     host = running(2)
     waits = []
@@ -494,9 +479,6 @@ def test_a_long_import_is_reported_once() -> None:
     assert notes(host.tick(0.5, {"w1": "R"})) == []
 
 
-# --- vouching ---------------------------------------------------------------------------------
-
-
 def test_only_processes_that_are_not_stopped_are_vouched_for() -> None:
     host = running(3)
     actions = host.tick(0.5, {"w1": "R", "w2": "T", "w3": "Z"})
@@ -512,9 +494,6 @@ def test_a_stopped_process_is_reported_after_three_seconds_and_when_it_runs_agai
     assert agent.Paused("worker", "w1", host.slot().pid) in [n for each in found for n in each]
     assert notes(host.tick(0.5, {"w1": "S"})) == [agent.Continued("w1", host.slot().pid)]
     assert notes(host.tick(0.5, {"w1": "S"})) == []
-
-
-# --- stops ------------------------------------------------------------------------------------
 
 
 def stopped(reason: str, *, origin: bool = True) -> Host:
@@ -612,9 +591,6 @@ def test_the_shell_is_woken_at_every_deadline() -> None:
     assert host.machine.deadline() > host.now, "what is done is not waited for"
 
 
-# --- talking ----------------------------------------------------------------------------------
-
-
 def test_events_before_the_first_broker_are_sent_with_the_hello() -> None:
     host = Host(1, greeted=False)
     host.tick()
@@ -652,9 +628,6 @@ def test_a_missing_message_is_requested_and_the_one_after_it_is_not_handled() ->
     actions = host.hear(wire.Stop("now"))
     assert host.machine.stopping is None
     assert len(of(Transmit, actions)) == 1
-
-
-# --- on another host (G8) ---------------------------------------------------------------------
 
 
 def remote(workers: int = 1) -> Host:
@@ -799,9 +772,6 @@ def test_a_local_agent_does_not_restart_a_worker_whose_work_is_done() -> None:
     host.exit("w1", 0, DONE)
 
     assert not [a for a in host.step(Received(Link(RUN, 2).beat(), {})) if isinstance(a, Start)]
-
-
-# --- what ended workers had finished ------------------------------------------------------------
 
 
 class Damaged:

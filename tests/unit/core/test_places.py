@@ -117,8 +117,6 @@ class Shell:
     def slot(self, host: str = "a") -> HostSlot:
         return self.machine.slots[host]
 
-    # --- what a place answers -----------------------------------------------------------------
-
     def started(self, host: str = "a", units: int = 1) -> list[Action]:
         """Let a start succeed."""
         wanted = [action for action in self.tick() if isinstance(action, WriteTag)]
@@ -150,9 +148,6 @@ def notes(actions: list[Action]) -> list[places.Note]:
 
 def of(actions: list[Action], kind: type[_A]) -> list[_A]:
     return [action for action in actions if isinstance(action, kind)]
-
-
-# --- the life of a unit -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("state", "happening"), list(itertools.product(PlaceState, UnitEvent)))
@@ -371,9 +366,6 @@ def test_the_tag_of_a_start_that_takes_very_long_is_searched() -> None:
     shell.to(Find)
 
 
-# --- after a restart --------------------------------------------------------------------------
-
-
 def test_written_tags_are_searched_before_anything_is_started() -> None:
     shell = Shell("a", "b", tags=(WrittenTag("a", "old"),))
     assert of(shell.seen, Find) == [Find("a", "old")]
@@ -425,9 +417,6 @@ def test_a_search_does_not_count_at_once_after_a_start_without_an_answer() -> No
     shell.step(UnitsFound("a", "old", ()))
     shell.to(Find)
     assert shell.now - began > places.FIND_S - 1.0
-
-
-# --- many units -------------------------------------------------------------------------------
 
 
 def test_one_unit_of_a_queue_is_tried_before_the_others() -> None:
@@ -515,9 +504,6 @@ def test_a_search_for_a_second_unit_that_fails_or_finds_nothing_is_repeated_and_
     assert shell.slot().is_counted
 
 
-# --- flapping ---------------------------------------------------------------------------------
-
-
 def lose(shell: Shell, times: int) -> None:
     for _ in range(times):
         shell.step(AgentCame("a"))
@@ -575,9 +561,6 @@ def test_a_host_whose_agent_left_is_not_used_again_at_once() -> None:
     assert not notes(shell.seen)
 
 
-# --- drains, revocations ----------------------------------------------------------------------
-
-
 def test_a_drained_agent_leaves_by_itself_and_is_not_replaced() -> None:
     shell = Shell("a")
     shell.come()
@@ -605,9 +588,6 @@ def test_a_revoked_agent_is_stopped_at_once() -> None:
     shell.come()
     (stop,) = of(shell.step(HostRevoked("a")), StopUnits)
     assert stop.grace_s == places.REVOKED_GRACE_S
-
-
-# --- stops ------------------------------------------------------------------------------------
 
 
 def test_a_stop_ends_when_all_units_have_ended() -> None:
@@ -747,9 +727,6 @@ def test_a_stop_that_fails_is_repeated() -> None:
     shell.step(EndUnits(3.0))
     shell.fail(PlaceCall.STOP)
     shell.to(StopUnits, within_s=2.0)
-
-
-# --- too few hosts ----------------------------------------------------------------------------
 
 
 def test_a_run_with_too_few_hosts_is_given_up_at_its_deadline() -> None:

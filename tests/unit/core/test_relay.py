@@ -117,9 +117,6 @@ class Host:
         return found
 
 
-# --- the table --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("state", "happening"),
     list(itertools.product(LineState, LineEvent)),
@@ -152,9 +149,6 @@ def test_the_table_in_the_docstring_equals_that_of_the_code() -> None:
         for state, row in rows.items()
     }
     assert table == _NEXT
-
-
-# --- keeping ----------------------------------------------------------------------------------
 
 
 def test_copies_are_dropped_when_they_are_acknowledged() -> None:
@@ -228,9 +222,6 @@ def test_kept_messages_are_dropped_when_their_worker_greets_a_new_broker() -> No
     host.says(HELLO, outcome(0), outcome(1))
     line = host.relay.lines[W1]
     assert (line.epoch, [copy.no for copy in line.copies]) == (2, [1])
-
-
-# --- processes that have ended ------------------------------------------------------------------
 
 
 def test_the_end_of_a_worker_without_unacknowledged_messages_may_be_reported_at_once() -> None:

@@ -86,9 +86,6 @@ def test_a_transfer_without_an_answer_repeats_its_request_after_a_time_limit() -
     assert upload.due(PATIENCE_S + 0.1) == [0]
 
 
-# --- the table --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("state", "event"),
     list(itertools.product(TransferState, TransferEvent)),

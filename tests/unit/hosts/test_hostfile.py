@@ -185,9 +185,6 @@ def test_two_names_of_one_host_give_a_warning() -> None:
     assert "ann@ws1.lab port 22" in warning
 
 
-# --- splitting a total ------------------------------------------------------------------------
-
-
 def test_each_host_gets_its_own_number_without_a_total() -> None:
     shares = split_total(None, read_hosts(["a:4", "b"]))
     assert (shares.workers, shares.limits, shares.missing) == ({"a": 4, "b": None}, {}, 0)

@@ -99,9 +99,6 @@ def test_a_known_host_with_an_accepted_key_admits_us(lab: Lab) -> None:
     assert lab.sshd.logins == 1
 
 
-# --- host keys --------------------------------------------------------------------------------
-
-
 def test_an_unknown_host_key_is_refused_with_its_fingerprint(lab: Lab) -> None:
     lab.known.write_text("")
     text = refused(lab.door())
@@ -164,9 +161,6 @@ def test_a_host_with_keys_of_several_types_is_asked_for_the_known_one(lab: Lab) 
 def test_a_revoked_host_key_is_refused(lab: Lab) -> None:
     lab.known.write_text(lab.sshd.known_line + "@revoked * " + lab.sshd.known_line.split(" ", 1)[1])
     assert "is revoked" in refused(lab.door())
-
-
-# --- users and keys ---------------------------------------------------------------------------
 
 
 def test_a_wrong_user_is_refused(lab: Lab) -> None:
@@ -305,9 +299,6 @@ def test_only_listed_keys_of_an_agent_are_offered_when_the_configuration_require
 def test_an_agent_that_does_not_answer_is_left_out(lab: Lab) -> None:
     lab.more = f"IdentityAgent {lab.folder}/nowhere"
     lab.door().connect()
-
-
-# --- hosts that do not answer -----------------------------------------------------------------
 
 
 def test_a_name_without_an_address_is_refused(lab: Lab) -> None:
@@ -538,9 +529,6 @@ def test_closing_a_connection_ends_its_login_after_the_present_step(lab: Lab) ->
         with pytest.raises(PlaceBusyError, match="was closed here"):
             login.result(10)
     assert len(tries) == 1
-
-
-# --- through others ---------------------------------------------------------------------------
 
 
 def test_a_jump_host_is_used_and_its_key_is_checked(lab: Lab) -> None:

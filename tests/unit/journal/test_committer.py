@@ -244,9 +244,6 @@ def test_any_other_error_in_a_commit_of_the_caller_ends_the_writer(bench: Bench)
         bench.committer.put(2, [put(b"2")])
 
 
-# --- upkeep -----------------------------------------------------------------------------------
-
-
 def test_upkeep_runs_at_its_interval_and_never_during_a_commit() -> None:
     # Given a disk that detects a commit and a step of upkeep at the same time
     disk, news, tended = Disk(), threading.Semaphore(0), threading.Semaphore(0)

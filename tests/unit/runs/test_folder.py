@@ -46,9 +46,6 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-# --- ids ---
-
-
 @given(st.integers(0, 10**12), st.integers(1, 10**9))
 def test_ids_sort_by_age(start_ms: int, later_ms: int) -> None:
     first = catalog.new_id(catalog.EPOCH_S + start_ms / 1000)
@@ -67,9 +64,6 @@ def test_many_runs_of_one_second_have_different_ids(tmp_path: Path) -> None:
     runs = [new(tmp_path) for _ in range(50)]
     assert names_in(tmp_path / "runs") == [run.id for run in runs]  # in their order
     assert catalog.select(tmp_path, "last").id == runs[-1].id
-
-
-# --- the folder ---
 
 
 def test_a_new_run_is_private_and_has_a_description(tmp_path: Path) -> None:
@@ -140,9 +134,6 @@ def test_sockets_have_a_separate_folder_that_is_removed_with_them(tmp_path: Path
     assert not folder.exists()
 
 
-# --- who holds it ---
-
-
 def test_a_run_can_be_locked_once(tmp_path: Path) -> None:
     run = new(tmp_path)
     assert not run.is_held()
@@ -184,9 +175,6 @@ def test_a_live_run_is_not_removed(tmp_path: Path) -> None:
         catalog.remove(run)
     catalog.remove(run)
     assert names_in(tmp_path / "runs") == []
-
-
-# --- lists and selection ---
 
 
 def test_no_state_folder_means_no_runs(tmp_path: Path) -> None:

@@ -46,9 +46,6 @@ def why(content: bytes) -> str:
     return str(caught.value)
 
 
-# --- what comes back --------------------------------------------------------------------------
-
-
 def test_a_loaded_state_equals_the_saved_one(user: Any) -> None:
     define(user, "class Box: pass")
     box = user.Box()
@@ -95,9 +92,6 @@ def test_objects_with_their_own_reduction_are_pickled_by_it() -> None:
     back = loaded(dumped([stream], own={random.Random: lambda each: (int, (7,))}))
 
     assert back == [7]
-
-
-# --- what is refused --------------------------------------------------------------------------
 
 
 def test_an_unsavable_part_is_named_by_its_path(user: Any) -> None:
@@ -150,8 +144,6 @@ def test_an_error_while_loading_is_reported(user: Any) -> None:
     culprit = codec.find_unloadable({"a": [1, box]}, {}, "state")
     assert (culprit.path, culprit.kind) == ("state['a'][1]", "of_the_user.Box")
 
-
-# --- classes that change ----------------------------------------------------------------------
 
 PLAIN = "class Box:\n  def __init__(self): self.size = 1"
 DATA = "@dataclass\nclass Box:\n  size: int = 1"

@@ -23,8 +23,6 @@ from tests.unit.bench import AGENT, FN, ORIGIN, PLAIN, W1, digests
 from tests.unit.core.broker.test_exchange import Office, answer, asked, other, read
 from tests.unit.core.worker.test_worker import Desk
 
-# --- the process' side ------------------------------------------------------------------------
-
 
 def test_unused_callables_are_forgotten_and_announced_before_their_next_call() -> None:
     # Given a process that has announced two callables and knows a third from the broker
@@ -92,9 +90,6 @@ def test_a_new_broker_gets_all_announcements_again() -> None:
 
     assert isinstance(hello, wire.Hello)
     assert rest == [other(1)]
-
-
-# --- the broker's side ------------------------------------------------------------------------
 
 
 def forgets(mails: Any, to: Any) -> list[wire.Forget]:
@@ -319,9 +314,6 @@ def test_the_search_waits_for_unfinished_commits() -> None:
     known = {key for key, _ in office.journal.read(Table.DEFINE)}
     assert other(0).fn in known
     assert other(1).fn not in known
-
-
-# --- the table --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -87,9 +87,6 @@ def loop(desk: Desk, generations: int, *, verify: bool = True, **more: Any) -> N
             desk.verify(gen)
 
 
-# --- taken in ---------------------------------------------------------------------------------
-
-
 def test_a_checkpoint_is_forced_and_confirmed_after_its_commit() -> None:
     desk = Desk().start()
     desk.call(0)
@@ -139,9 +136,6 @@ def test_an_inconsistent_checkpoint_is_refused(change: dict[str, Any]) -> None:
     check([good])
     with pytest.raises(ValueError, match="checkpoint"):
         check([msgspec.structs.replace(good, **change)])
-
-
-# --- what is dropped when ---------------------------------------------------------------------
 
 
 def test_nothing_is_trimmed_before_a_second_generation_is_verified() -> None:
@@ -317,9 +311,6 @@ def test_a_file_is_removed_when_no_generation_names_it_any_more() -> None:
     assert discarded == [same[1:], (FILE % 1)[1:]]
 
 
-# --- over restarts ----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("pages", range(8))
 def test_a_broker_restarted_during_a_sweep_has_the_same_state(pages: int) -> None:
     desk = Desk().start()
@@ -375,8 +366,6 @@ def test_a_future_that_cannot_continue_stops_the_run_with_the_reason() -> None:
 def test_the_log_prefix_of_a_parent_covers_only_this_parent() -> None:
     assert Desk().start().broker.state.parent(ROOT).prefix == log_prefix(RUN, ROOT)
 
-
-# --- the generations of a block: every state with every event -----------------------------------
 
 SAVED, VERIFIED = "saved", "verified"
 STATES = {

@@ -299,9 +299,6 @@ def test_messages_of_a_broken_connection_are_sent_again() -> None:
     assert office.exchange.reconnected(PeerId(b"nobody")) == []
 
 
-# --- callables --------------------------------------------------------------------------------
-
-
 def other(number: int) -> wire.Define:
     """Return a callable, as a lambda in a loop makes one."""
     fn = b"%016d" % number

@@ -48,9 +48,6 @@ def test_a_new_broker_waits_for_the_script_whichever_host_arrives_first() -> Non
     assert stops(after.tell(ORIGIN, checkpoint(ROOT, root))) == ["handed over"]
 
 
-# --- a process' own side ----------------------------------------------------------------------
-
-
 def test_a_process_answers_once_and_again_when_it_changes() -> None:
     parent = Parent(ROOT, wire.Attempt(1, 1))
     asked_here, parents = CheckpointRequests(), {ROOT: parent}

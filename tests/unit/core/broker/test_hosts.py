@@ -96,9 +96,6 @@ class Grid(Bench):
         return 0 if there is None else sum(each.left.count() for each in there.leases.values())
 
 
-# --- the table --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("state", HostState)
 @pytest.mark.parametrize("happening", HostEvent)
 def test_a_host_changes_state_only_as_the_table_says(
@@ -130,9 +127,6 @@ def test_the_table_in_the_docstring_equals_that_of_the_code() -> None:
         for state, row in rows.items()
     }
     assert table == _NEXT
-
-
-# --- lost, and back ---------------------------------------------------------------------------
 
 
 def test_a_silent_host_is_lost_at_once_with_all_its_items() -> None:
@@ -307,9 +301,6 @@ def test_a_hello_of_a_remote_agent_does_not_affect_a_local_host_of_the_same_name
     assert ORIGIN in grid.broker.members.peers
 
 
-# --- quarantine -------------------------------------------------------------------------------
-
-
 def lose(grid: Grid, times: int) -> None:
     for _ in range(times):
         grid.pass_s(10.5, BOB)
@@ -373,9 +364,6 @@ def test_a_quarantine_ends_while_the_host_is_away() -> None:
     grid.pass_s(61.0, BOB)
 
     assert grid.host("alice").state is HostState.LOST
-
-
-# --- drain ------------------------------------------------------------------------------------
 
 
 def test_a_drained_host_ends_its_begun_items_and_is_then_told_to_end() -> None:
@@ -589,9 +577,6 @@ def test_an_agent_that_ends_by_itself_has_left_and_its_host_is_not_lost() -> Non
     assert grid.notes() == []
 
 
-# --- cut off ----------------------------------------------------------------------------------
-
-
 def test_a_host_that_reports_the_death_of_its_agent_is_lost_at_once() -> None:
     # Given items on three workers of two hosts
     grid = Grid()
@@ -701,9 +686,6 @@ def test_a_revoked_host_that_is_enrolled_again_may_return() -> None:
 
     assert grid.host("alice").state is HostState.UP
     assert granted(grid.call(root, 4), A1)
-
-
-# --- slices and views -------------------------------------------------------------------------
 
 
 def test_a_distant_worker_gets_work_for_the_time_of_a_round_trip() -> None:
@@ -835,9 +817,6 @@ def test_pings_go_to_the_newest_agent_and_only_its_answers_count() -> None:
     assert hosts_.pings(new) is grid.host("alice")
     assert not grid.host("alice").is_unresponsive
     assert not grid.host("alice").pings
-
-
-# --- workers that have ended --------------------------------------------------------------------
 
 
 def test_a_worker_that_has_ended_gets_no_work_and_keeps_its_finished_items() -> None:

@@ -66,8 +66,6 @@ class Life:
             return State.READY
         return State.PARKED if 0 in holders[0].parked else State.LEASED
 
-    # --- events -------------------------------------------------------------------------------
-
     def ask(self, *, fresh: bool = False) -> None:
         asked = part(0, 0, 2, last=False, fresh=fresh)
         self.bench.tell(ORIGIN, *calls(asked, attempt=self.root))

@@ -443,9 +443,6 @@ def test_a_question_that_a_broker_did_not_answer_is_repeated_to_the_next_one() -
     assert parent.frames() == []
 
 
-# --- outcomes of other code, or of other arguments --------------------------------------------
-
-
 def doubtful(*, strict: bool = False) -> tuple[Parent, list[str]]:
     notes: list[str] = []
     of = Parent(ROOT, NOW, replaying=True, policy=Policy(strict=strict), tell_user=notes.append)

@@ -64,9 +64,6 @@ def test_output_that_is_partly_known_loses_its_mark_with_its_beginning() -> None
     assert kept == [(0, b"one\ntwo\n", None), (8, b"TWO\n", 4), (12, b"three\n", None)]
 
 
-# --- what the script reads from ---------------------------------------------------------------
-
-
 def reading(*pieces: bytes) -> tuple[ScriptInput, io.TextIOWrapper]:
     messages = itertools.chain(
         (InputPiece(each, 0) for each in pieces), itertools.repeat(InputPiece(b"", 0))
@@ -123,9 +120,6 @@ def test_a_failed_read_is_repeated_with_the_same_error() -> None:
         source.read1()
 
 
-# --- decisions --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("reuse", "recompute", "name", "reused"),
     [
@@ -171,9 +165,6 @@ def test_an_incomplete_line_does_not_damage_others(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     decisions.save(tmp_path, [decision(b"c", keep=True)])
     assert {then for then, _ in decisions.kept(tmp_path)} == {b"a", b"c"}
-
-
-# --- the launcher's end of the standard input -------------------------------------------------
 
 
 class Desk:
