@@ -20,6 +20,8 @@ same answer up to the point; without a checkpoint, its replay writes the output 
       beginning. The position of a batch in the input is unknown, and input cannot be read again.
   F7  For the script's batches after the point, results that depend only on function and arguments are
       copied without a place: equal calls of the new run find them (`core.parent.moved`).
+  F8  A script that failed after a wait that ended without a result waits again in a copy of the whole
+      run (`core.parent.history`, P2a).
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.adapters.synced_files import sync_folder
-from resilient_scoop.core.events import INPUT_KEY, Put, Table
+from resilient_scoop.core.events import FAILED_KEY, INPUT_KEY, Put, Table
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.facts.outcomes import succeeded
 from resilient_scoop.core.facts.visitor import LogVisitor
@@ -45,7 +47,8 @@ from resilient_scoop.journal.moment import one_moment
 from resilient_scoop.journal.view import JournalView
 from resilient_scoop.runs import decisions, stdin_rest
 from resilient_scoop.runs.folder import KEPT_SCRIPT, RunDir
-from resilient_scoop.runs.recorded_streams import recorded_input, recorded_output
+from resilient_scoop.runs.recorded_streams import read_failed, recorded_input, recorded_output
+from resilient_scoop.runs.status import read_ended
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -197,6 +200,7 @@ class Fork:
             yield Put(Table.META, b"boot", boot)
         for read in recorded_input(self.view):
             yield Put(Table.META, ids.record_key(INPUT_KEY, read.no), wire.encode(read))
+        yield from self._failure()
         for key, raw in self.view.scan(Table.LOG):
             yield from self._log(key, raw)
         yield from self._output()
@@ -206,6 +210,14 @@ class Fork:
         self.taken.calls = len(self._counts.calls)
         self.taken.covered = sum(self._counts.items_trimmed.values())
         self.taken.checkpoints = self._counts.checkpoints
+
+    def _failure(self) -> Iterator[Change]:
+        """Yield which answers the script does not get again, because it failed after them (F8)."""
+        ended = read_ended(self.view)
+        failed = ended if ended is not None and ended.failed else read_failed(self.view)
+        if self.at is None and failed is not None and failed.again:
+            kept = wire.RunEnded(failed.attempt, failed.code, failed=True, again=failed.again)
+            yield Put(Table.META, FAILED_KEY, wire.encode(kept))
 
     def _log(self, key: bytes, raw: bytes) -> Iterator[Change]:
         """Yield what the new journal gets for one record of the log (F1, F2)."""

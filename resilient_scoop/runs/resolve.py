@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from resilient_scoop import ids
-from resilient_scoop.core.events import Change, Erase, Put, Table
+from resilient_scoop.core.events import FAILED_KEY, Change, Erase, Put, Table
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.facts.outcomes import parts_of
 from resilient_scoop.core.facts.recovery import name_of
@@ -103,8 +103,9 @@ def resolve(run: RunDir, info: RunInfo, path: str, verdict: DoubtDecision, paylo
         try:
             item = Resolution(journal, *place)
             changes, text = item.changes(verdict, payload)
-            if changes and item.continues:
-                changes.append(Erase(Table.META, b"ended"))
+            ended = journal.get(Table.META, b"ended")
+            if changes and item.continues and ended is not None:
+                changes += [Erase(Table.META, b"ended"), Put(Table.META, FAILED_KEY, ended)]
             journal.commit(changes)
             clean = True
         except UsageError:

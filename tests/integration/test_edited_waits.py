@@ -171,6 +171,20 @@ def test_a_script_that_failed_after_a_time_limit_waits_again(place: Place, wait:
     assert place.rscoop("replay", "last").expect()
 
 
+def test_a_copy_of_a_run_that_failed_after_a_time_limit_waits_again(place: Place) -> None:
+    text = LIMITED.replace("{wait}", WAITS["result"])
+    path = place.write(text)
+    assert place.rscoop("run", "-q", "-n", "2", path.name).code == 1
+    place.rscoop("fork", "last", "--name", "copy").expect()
+    place.write(text.replace("LIMIT = 0.5", "LIMIT = 20"))
+    (place.folder / "go").touch()
+
+    done = place.rscoop("resume", "copy")
+
+    assert done.expect().splitlines()[-1] == "end"
+    assert "it waits again" in done.err
+
+
 def test_a_script_that_fails_for_another_reason_keeps_its_answers(place: Place) -> None:
     text = """
         import time

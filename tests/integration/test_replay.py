@@ -33,7 +33,7 @@ def test_a_finished_run_replays_without_difference_and_computes_nothing(place: P
         ("range(6)", "range(7)", "call", "0.0", "work, 6 items", "work, 7 items"),
         ("(deep, 4)", "(deep, 5)", "arguments", "0.2[0]", "another argument", "5"),
         ('print("second"', 'print("third"', "output", "0", "'second", "'third"),
-        ("futures.once(os.urandom, 3)", "os.urandom(3)", "observation", "0", "`once`", "`arrivals`"),
+        ("futures.once(os.urandom, 3)", "os.urandom(3)", "observation", "0", "`once`", "`arrivals 0.1`"),
         ("x * 2", "x * 3", "code", "0.0[0]", "work as it was", "work with other code"),
     ],
 )  # fmt: skip
