@@ -214,9 +214,9 @@ class Fork:
     def _failure(self) -> Iterator[Change]:
         """Yield which answers the script does not get again, because it failed after them (F8)."""
         ended = read_ended(self.view)
-        failed = ended if ended is not None and ended.failed else read_failed(self.view)
+        failed = read_failed(self.view) if ended is None else ended
         if self.at is None and failed is not None and failed.again:
-            kept = wire.RunEnded(failed.attempt, failed.code, failed=True, again=failed.again)
+            kept = wire.RunEnded(failed.attempt, failed.code, failed.failed, again=failed.again)
             yield Put(Table.META, FAILED_KEY, wire.encode(kept))
 
     def _log(self, key: bytes, raw: bytes) -> Iterator[Change]:

@@ -140,6 +140,7 @@ WAITS = {
     "as_completed": "print([g.result() for g in futures.as_completed([f], timeout=LIMIT)])",
     "map": "print(list(futures.map(nap, [2, 2], timeout=LIMIT)))",
     "map_as_completed": "print(list(futures.map_as_completed(nap, [2, 2], timeout=LIMIT)))",
+    "an exit": f"try: print(f.result(timeout=LIMIT)){LATE.replace('print', 'sys.exit')}",
     "asked": "time.sleep(2 * LIMIT); assert f.done(); print('done')",
 }
 

@@ -312,7 +312,8 @@ def _script(settings: ChildSettings) -> ScriptEnd:
     except SystemExit as error:
         if isinstance(sys.stderr, Errors):
             sys.stderr.repeats = never
-        return ScriptEnd(program_end.exit_status(error))
+        code = program_end.exit_status(error)
+        return ScriptEnd(code, vain=_vain_answer(Process.session) if code else -1)
     except (ReplayDivergedError, CheckpointUnusableError):
         raise
     except BaseException as error:  # user code: the script itself
