@@ -128,8 +128,8 @@ def _torn_files_are_said() -> Sequence[Patch]:
 def _the_ended_get_work() -> Sequence[Patch]:
     vouched = Hosts.vouched
 
-    def bug(self: Hosts, agent: Any, ended: Sequence[bytes], now: float) -> None:
-        vouched(self, agent, ended, now)
+    def bug(self: Hosts, agent: Any, alive: Any, now: float) -> None:
+        vouched(self, agent, alive, now)
         for peer in self.guests.of[agent.id].host.peers.values():
             if peer.role == "worker":
                 self.scheduler.workers[peer.id] = peer

@@ -8,7 +8,8 @@
   H2  Later answers of a process add no parents: else a stream of short-lived parents would never end.
   H3  A process that arrives during a request is asked as well. Right after a restart the request is not
       over before the workers and the script have arrived. A parent that has made no call yet is not
-      waited for: nothing of it could be lost.
+      waited for: nothing of it could be lost. If its first call arrives during the request, the answer
+      of its process is waited for, too: on another host, the parent may have called before it was asked.
   H4  A new number is above all numbers of earlier epochs, so that a late answer cannot be confused.
   H5  Before a hand-over, an item is held back if a parent above it has saved, and no parent that is
       waited for is above it or is the item itself: its result would be lost or late. A parent that has
@@ -45,7 +46,7 @@ class Stage(Enum):
 
     IDLE = auto()  # no process is asked
     ASKED = auto()  # origin and workers were asked; not all holders of a parent have answered
-    WAITING = auto()  # all have answered; not every named parent has saved
+    WAITING = auto()  # all known holders had answered; not every named parent has saved
     OVER = auto()  # every named parent has saved or need not save, or the time was over
 
 
@@ -176,7 +177,8 @@ class Handover:
             self._settle(path)
         if self.stage is Stage.ASKED and not recovering and self._all_answered():
             self.step(HandoverEvent.ALL_ANSWERED)
-        whole = self.stage is Stage.WAITING and not self.awaited.waiting
+        is_free = self.stage is Stage.WAITING and not self.awaited.waiting
+        whole = is_free and self._all_answered()
         if whole or stopping or now >= self.until:
             self.step(HandoverEvent.ALL_SAVED if whole else HandoverEvent.CUT_SHORT)
             self.is_whole, self._late = whole, len(self.awaited.waiting)

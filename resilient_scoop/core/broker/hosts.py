@@ -36,7 +36,7 @@ from resilient_scoop.core.facts.checkpoints import newest
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from resilient_scoop.core.broker.leases import Lease, Peer
     from resilient_scoop.core.broker.outbox import Outbox
@@ -144,13 +144,16 @@ class Hosts:
             self.outbox.send(peer.id, wire.encode(wire.Stop(DRAINED)))
         self._seat(peer, host)
 
-    def vouched(self, agent: Peer, ended: Sequence[bytes], now: float) -> None:
+    def vouched(self, agent: Peer, alive: wire.Alive, now: float) -> None:
         """Handle an agent's report of its running workers, and of ended ones whose results it sends."""
         host = self.guests.of[agent.id].host
         host.vouched_at = host.heard_at = now
-        if ended or host.ended:
-            host.ended = frozenset(map(ids.PeerId, ended))
+        if alive.ended or host.ended:
+            host.ended = frozenset(map(ids.PeerId, alive.ended))
             self._seat_all(host)
+        for each in self.guests.dropped.intersection(map(ids.PeerId, alive.incarnations)):
+            # The agent was not known yet when the worker was dropped, or the order was lost with it.
+            self.outbox.send(agent.id, wire.encode(wire.Kill(each, "asked")))
         self._heard(host, now)
 
     def has_ended(self, peer: Peer) -> bool:

@@ -371,7 +371,7 @@ class Membership:
         if agent.host is None:
             self.agent_alive_at = now
         else:
-            self.hosts.vouched(agent, alive.ended, now)
+            self.hosts.vouched(agent, alive, now)
             if self._awaited is not None:
                 self._awaited |= {each for each in alive.ended if each not in self.peers}
         for each in (*alive.incarnations, *alive.ended):

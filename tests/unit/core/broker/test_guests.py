@@ -142,6 +142,23 @@ def test_a_worker_that_lies_is_dropped_and_named_and_changes_nothing(lie: list[w
     assert A1 not in door.exchange.links
 
 
+def test_a_dropped_worker_is_replaced_when_its_agent_arrives_after_that() -> None:
+    # Given a worker that is dropped before the broker knows its agent
+    door = Door()
+    door.arrive("alice", A1)
+    door.heard("alice", A1, wire.RunEnded(NEVER, 0, failed=False))
+    assert door.refusals
+
+    # When the agent arrives and reports that the worker runs, then it is told to end it
+    door.arrive("alice", ALICE)
+    mails = door.heard("alice", ALICE, wire.Alive([A1]))
+    assert [m.incarnation for m in read(mails, ALICE) if isinstance(m, wire.Kill)] == [A1]
+
+    # And it is not told again after the worker has ended
+    mails = door.heard("alice", ALICE, wire.Alive([]))
+    assert [m for m in read(mails, ALICE) if isinstance(m, wire.Kill)] == []
+
+
 def test_a_guest_may_not_report_an_attempt_of_another_guest() -> None:
     door = Door()
     _, others = door.work()

@@ -11,6 +11,7 @@ from resilient_scoop.wire import messages as wire
 from tests.unit.bench import (
     AGENT,
     ORIGIN,
+    PLAIN,
     W1,
     W2,
     Bench,
@@ -240,6 +241,23 @@ def test_parents_that_open_a_block_later_are_not_waited_for() -> None:
     bench.tell(W1, opened(bench))
     bench.tell(W1, opened(bench, KID))
     assert stops(bench.tell(ORIGIN, checkpoint(ROOT, root))) == ["handed over"]
+
+
+def test_a_parent_whose_first_call_arrives_during_the_request_is_waited_for() -> None:
+    # Given a request that waits only for the script, since W1 holds a task without calls
+    bench = Bench()
+    root = bench.begin(W1)
+    (task,) = granted(bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root)), W1)
+    kid = wire.Attempt(1, task.no)
+    bench.feed(asked())
+    bench.tell(ORIGIN, opened(bench, ROOT))
+    assert bench.broker.handover.stage is Stage.WAITING
+
+    # When the task's first call arrives, and the script saves, then the answer of W1 is waited for
+    bench.tell(W1, wire.Parked(kid, 0), *calls(part(0, 0, 1), parent=KID, attempt=kid))
+    assert stops(bench.tell(ORIGIN, checkpoint(ROOT, root))) == []
+    assert stops(bench.tell(W1, opened(bench, KID))) == []
+    assert stops(bench.tell(W1, checkpoint(KID, kid))) == ["handed over"]
 
 
 def test_a_process_that_arrives_later_is_asked_too() -> None:
