@@ -104,9 +104,8 @@ class ParentHistory:
     """How far the history is read, and its unused observations."""
 
     __slots__ = (
-        "after", "again", "ahead", "catching_up", "known_calls",
-        "next_observation", "output_known", "page_asked", "pages_asked", "phase", "recorded",
-        "replaying", "vain",
+        "after", "again", "ahead", "catching_up", "known_calls", "next_observation", "output_known",
+        "page_asked", "pages_asked", "phase", "recorded", "replaying", "vain",
     )  # fmt: skip
 
     def __init__(self, *, replaying: bool) -> None:
@@ -124,7 +123,7 @@ class ParentHistory:
         self.recorded: deque[wire.Observation] = deque()  # not used up
         self.again: frozenset[int] = frozenset()  # numbers of answers that are not used again (P2a)
         self.vain: tuple[int, int] | None = (
-            None  # the last answer, if nothing was there: number, call
+            None  # number and call of the last answer, if nothing was there
         )
 
     def turn(self, turn: Turn) -> None:
@@ -219,7 +218,7 @@ class ParentHistory:
         return first.answer
 
     def _note(self, last: wire.Observation) -> None:
-        if last.kind != _CALLBACKS:
+        if last.kind not in (_CALLBACKS, _REWIND):
             self.vain = (last.no, last.at_call) if last.answer in _NOTHING else None
 
     @property

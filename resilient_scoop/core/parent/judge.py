@@ -238,7 +238,7 @@ class Judge:
             self.refuse(ReplayDivergedError(where, expected, f"`{kind}`"))
         what = f"it asked `{first.kind}` at call {first.at_call} before, and asks `{kind}` now"
         if (first.kind, first.at_call) == (kind, at_call):
-            what = f"the recorded answer to `{kind}` is no answer to what it waits for now"
+            what = f"the recorded answer to `{kind}` does not answer what it waits for now"
         self.tell_user(f"replay: {where}: {what}; from here on it gets new answers{_CURE}")
 
     def report_asked_again(self, kind: str, at_call: int) -> None:

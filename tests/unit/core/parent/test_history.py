@@ -113,10 +113,11 @@ def test_an_answer_after_which_the_script_failed_is_asked_for_again() -> None:
 
 def test_the_last_answer_is_vain_if_nothing_was_there() -> None:
     history, seen = ParentHistory(replaying=False), []
-    for kind, answer in (("result 0.0[0]", b"0"), ("callbacks", b""), ("result 0.0[0]", b"1")):
+    told = [("result 0.0[0]", b"0"), ("callbacks", b""), ("result 0.0[0]", b"1"), ("rewind", b"0")]
+    for kind, answer in told:
         history.new(kind, 1, answer)
         seen.append(history.vain)
-    assert seen == [(0, 1), (0, 1), None]
+    assert seen == [(0, 1), (0, 1), None, None]
 
 
 def test_a_rewind_drops_what_was_recorded_before_the_mark() -> None:

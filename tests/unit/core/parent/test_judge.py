@@ -147,7 +147,7 @@ def test_a_different_observation_is_reported_and_refused_in_a_strict_run() -> No
     scene.judge.report_other_answer(first, "done", 3)
     scene.judge.other_once("f", "g", 2)
     assert "`done` at call 3" in scene.notes[0]
-    assert "the recorded answer to `done` is no answer to" in scene.notes[1]
+    assert "the recorded answer to `done` does not answer" in scene.notes[1]
     assert "`once(g)` takes the place of `once(f)`" in scene.notes[2]
 
     with pytest.raises(ReplayDivergedError):
