@@ -21,7 +21,7 @@ class OpenBatch:
     """An unfinished batch in one epoch of the broker: the places of its undone items."""
 
     __slots__ = (
-        "asked", "call", "facts", "held_back_except", "leases", "parent", "queued", "ready",
+        "asked", "call", "facts", "held_back_except", "leases", "parent", "place", "queued", "ready",
         "resumed", "tried", "unfit",
     )  # fmt: skip
 
@@ -32,6 +32,7 @@ class OpenBatch:
         self.ready = Intervals()  # undone and not leased
         self.resumed: list[int] = []  # a heap of ready items that have a history
         self.queued = False  # has an entry in the queue
+        self.place = 0  # its place in the queue among batches of the same kind; 0: it had none yet
         self.held_back_except: set[int] | None = None  # all but these are held back; None: none are
         # Tries under `retries=` in an earlier worker, of items that were moved since.
         self.tried: dict[int, int] | None = None

@@ -29,6 +29,8 @@ The life of an item; what is not listed changes nothing:
   Q2  Items that are held back (`core.broker.holdback`) are not handed out, and `Scheduler.ready` does not
       count them.
   Q3  Each batch in `batches` is one of the state's that is not done.
+  Q4  Of equally urgent batches at the same depth, the one whose first item was ready first goes first, also
+      when its items come back from a worker.
 """
 
 from __future__ import annotations
@@ -155,13 +157,16 @@ class Scheduler(msgspec.Struct):
     def _push(self, batch: OpenBatch, *, resumes: bool) -> None:
         self._count += 1
         batch.queued = True
+        batch.place = (
+            batch.place or self._count
+        )  # items that come back go before later batches (Q4)
         pieces = batch.facts.pieces
         piece = pieces[0] if len(pieces) == 1 else batch.facts.piece_at(batch.ready.starts[0])
         urgency = -self.options(piece.fn).priority if piece is not None else 0
         if self._lax is None or urgency > self._lax:
             self._lax = urgency
         leaf, depth = 0 if resumes else 1, batch.parent.depth
-        heapq.heappush(self._queue, Entry(urgency, leaf, -depth, self._count, batch))
+        heapq.heappush(self._queue, Entry(urgency, leaf, -depth, batch.place, self._count, batch))
 
     def options(self, fn: bytes) -> Options:
         """Return the options of a function; plain ones while its definition is not known."""

@@ -42,6 +42,7 @@ class Entry(NamedTuple):
     urgency: int
     leaf: int  # 0 if it represents only the batch's ready parents
     height: int
+    place: int  # of the batch: when its first item was ready
     order: int  # never the same
     batch: OpenBatch
 

@@ -89,3 +89,24 @@ def test_an_idle_worker_gets_queued_items_but_no_started_ones() -> None:
     # When another worker arrives, then the second item is requested at once
     (retract,) = sent(bench.arrive(W2), W1, wire.Retract)
     assert retract.attempt == attempts[1]
+
+
+def test_an_item_that_comes_back_goes_before_items_that_were_called_later() -> None:
+    # Given a worker with a long item and one behind it, and an item that waits for room
+    bench = Bench()
+    root = bench.begin(W1)
+    actions = bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root))
+    actions += bench.tell(ORIGIN, *calls(part(1, 0, 1), attempt=root))
+    long, behind = (wire.Attempt(1, task.no) for task in granted(actions, W1))
+    assert granted(bench.tell(ORIGIN, *calls(part(2, 0, 1), attempt=root)), W1) == []
+
+    # When the item behind is taken back, and the long one ends
+    bench.now += 1.5
+    bench.feed(Tick())
+    (retract,) = sent(bench.tell(W1, wire.Returned(long, 1)), W1, wire.Retract)
+    assert retract.attempt == behind
+    assert granted(bench.tell(W1, wire.Returned(behind, 0)), W1) == []
+    done = bench.tell(W1, outcomes(0, 0, 1, task=long))
+
+    # Then it is the next one (Q4)
+    assert [task.call for task in granted(done, W1)][:1] == [1]
