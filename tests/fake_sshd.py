@@ -14,9 +14,10 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import paramiko
+from paramiko.common import MSG_CHANNEL_REQUEST
 
 USER = "ann"
 
@@ -70,7 +71,7 @@ class FakeSshd:
         if not self.before(sock):
             sock.close()
             return
-        transport = paramiko.Transport(sock)
+        transport = _Transport(sock)
         for key in (self.host_key, *self.more_host_keys):
             transport.add_server_key(key)
         with self._lock:
@@ -168,10 +169,23 @@ def _counted(server: FakeSshd) -> Iterator[None]:
         server._at_once -= 1
 
 
+def _answer(channel: Any, message: Any) -> None:
+    """Answer a request; only then start its command, which may end and close the channel at once."""
+    paramiko.Channel._handle_request(channel, message)
+    channel.transport.server_object.start(channel)
+
+
+class _Transport(paramiko.Transport):  # type: ignore[misc]
+    _channel_handler_table: ClassVar = {
+        **paramiko.Transport._channel_handler_table, MSG_CHANNEL_REQUEST: _answer,
+    }  # fmt: skip
+
+
 class _Server(paramiko.ServerInterface):  # type: ignore[misc]
     def __init__(self, server: FakeSshd, transport: paramiko.Transport) -> None:
         self.server = server
         self.transport = transport
+        self.accepted: str | None = None  # the command of the request that is being answered
 
     def get_allowed_auths(self, username: str) -> str:
         return "publickey"
@@ -189,10 +203,13 @@ class _Server(paramiko.ServerInterface):  # type: ignore[misc]
     def check_channel_exec_request(self, channel: Any, command: bytes) -> bool:
         if not self.server.runs_commands:
             return False
-        threading.Thread(
-            target=self.server.run, args=(channel, command.decode()), daemon=True
-        ).start()
+        self.accepted = command.decode()
         return True
+
+    def start(self, channel: Any) -> None:
+        command, self.accepted = self.accepted, None
+        if command is not None:
+            threading.Thread(target=self.server.run, args=(channel, command), daemon=True).start()
 
     def check_port_forward_request(self, address: str, port: int) -> int | bool:
         return self.server.lets_forward and self.server.listen(self.transport, address, port)

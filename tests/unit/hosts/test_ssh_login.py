@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import paramiko
 import pytest
@@ -23,7 +24,7 @@ from resilient_scoop.hosts.known_hosts import fingerprint
 from resilient_scoop.hosts.ssh import SshDoor
 from resilient_scoop.hosts.ssh_config import SshConfig
 from resilient_scoop.hosts.ssh_login import LOGINS_MAX, SILENT_TRIES, TRIES, LoginSettings
-from tests.fake_sshd import FakeSshd, make_key
+from tests.fake_sshd import FakeSshd, _Server, make_key
 
 PATIENT = LoginSettings(connect_s=15.0)
 QUICK = LoginSettings(connect_s=1.0)
@@ -97,6 +98,22 @@ def test_a_known_host_with_an_accepted_key_admits_us(lab: Lab) -> None:
     door.connect()
     assert door.run("echo hello").lines == ["hello"]
     assert lab.sshd.logins == 1
+
+
+def test_a_command_that_ends_at_once_is_answered_by_a_slow_server(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test server's own order: the answer, then all that the command does."""
+    check = _Server.check_channel_exec_request
+
+    def slow(server: _Server, channel: Any, command: bytes) -> bool:
+        is_accepted = check(server, channel, command)
+        time.sleep(0.3)  # a command that runs already ends in this time
+        return is_accepted
+
+    monkeypatch.setattr(_Server, "check_channel_exec_request", slow)
+
+    assert lab.door().run("echo hello").lines == ["hello"]
 
 
 def test_an_unknown_host_key_is_refused_with_its_fingerprint(lab: Lab) -> None:
