@@ -393,24 +393,22 @@ def _find(state: Path, name: str | None) -> RunDir | None:
 
 def _create(state: Path, name: str | None, workers: int, seed: int | None) -> RunDir:
     from resilient_scoop.processes.in_process import files_of, main_program, script_of
-    from resilient_scoop.processes.starting import interpreter_flags
+    from resilient_scoop.processes.new_run import describe_run
     from resilient_scoop.runs import catalog
-    from resilient_scoop.runs.folder import RunInfo, user_name
-    from resilient_scoop.runs.surroundings import look
-    from resilient_scoop.runs.versions import installed_versions
-    from resilient_scoop.task_state.rng import RULES
 
     program, now = main_program(), time.time()  # noqa: TID251 - labels the run and makes its id
     drawn = int.from_bytes(os.urandom(_SEED_BITS // 8)) if seed is None else seed
 
     def describe(run_id: str) -> RunInfo:
-        return RunInfo(
-            id=run_id, uuid=os.urandom(16).hex(), name=name, flags=interpreter_flags(),
-            around=look(os.environ), python=sys.executable, python_version=sys.version.split()[0],
-            versions=installed_versions(), seed=drawn, streams=RULES, workers=workers,
-            created_at=now, host=os.uname().nodename, user=user_name(os.geteuid()), in_process=True,
+        return describe_run(
+            run_id,
+            now,
+            name=name,
+            seed=drawn,
+            workers=workers,
+            in_process=True,
             **script_of(program),
-        )  # fmt: skip
+        )
 
     return catalog.create(state, describe, now, files_of(program))
 

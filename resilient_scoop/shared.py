@@ -117,6 +117,7 @@ def get_const(name: str, timeout: float | None = None) -> Any:
             name,
         )
         if found == b"0":
+            _engine.in_vain(at)
             return None
     if name not in machine.consts:
         _engine.block(at, lambda: name in machine.consts)

@@ -7,7 +7,6 @@ after the script belong to the script.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Final
@@ -32,19 +31,15 @@ from resilient_scoop.cli.script import (
 from resilient_scoop.cli.start import start
 from resilient_scoop.cli.timelimit import TimeLimit, limit_of, time_limit_option
 from resilient_scoop.errors import JournalPlaceError, UsageError
+from resilient_scoop.processes.new_run import describe_run
 from resilient_scoop.processes.options import RunOptions
-from resilient_scoop.processes.starting import interpreter_flags
 from resilient_scoop.runs import catalog
 from resilient_scoop.runs.folder import (
     KEPT_SCRIPT,
     RunDir,
     RunInfo,
-    user_name,
 )
 from resilient_scoop.runs.stdin_rest import file_of
-from resilient_scoop.runs.surroundings import look
-from resilient_scoop.runs.versions import installed_versions
-from resilient_scoop.task_state.rng import RULES
 
 SEED_BITS: Final = 64
 
@@ -118,35 +113,16 @@ def command(  # noqa: PLR0913 - one parameter per option
     resources = crew(grid, workers)
     drawn = int.from_bytes(os.urandom(SEED_BITS // 8)) if seed is None else seed
 
-    def describe(run_id: str) -> RunInfo:
-        return RunInfo(
-            id=run_id,
-            uuid=os.urandom(16).hex(),
-            name=name,
-            script=target.script,
-            module=target.module,
-            argv=list(args),
-            argv0="" if target.module else script,
-            script_kept=target.source is not None,
-            first=target.first,
-            flags=interpreter_flags(),
-            around=look(os.environ),
-            stdin_file=None if detach else file_of(0),
-            cwd=str(folder),
-            python=sys.executable,
-            python_version=sys.version.split()[0],
-            versions=installed_versions(),
-            seed=drawn,
-            streams=RULES,
-            strict=strict,
-            keep_history=keep_history,
-            workers=resources.here,
-            created_at=now,
-            host=os.uname().nodename,
-            user=user_name(os.geteuid()),
-        )
-
     now = time.time()  # noqa: TID251 - labels the run and makes its id
+
+    def describe(run_id: str) -> RunInfo:
+        return describe_run(
+            run_id, now, name=name, script=target.script, module=target.module, argv=list(args),
+            argv0="" if target.module else script, script_kept=target.source is not None,
+            first=target.first, stdin_file=None if detach else file_of(0), cwd=str(folder), seed=drawn,
+            strict=strict, keep_history=keep_history, workers=resources.here,
+        )  # fmt: skip
+
     files = {} if target.source is None else {KEPT_SCRIPT: target.source}
     run = catalog.create(state_folder(), describe, now, files)
     _save_hosts(run, resources, target, folder)

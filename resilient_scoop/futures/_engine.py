@@ -540,6 +540,12 @@ def observe(
     return answer
 
 
+def in_vain(at: Here) -> None:
+    """Note that what the last answer was about was not there in time (`core.parent.history`, P2a)."""
+    with at.session.turn():
+        at.parent.history.in_vain(at.parent.calls.next)
+
+
 def decode(at: Here, payload: bytes, *, failed: bool, what: str) -> Any:
     """Return an item's value, or raise its error."""
     value = codec.loads(payload, at.session.store, what)

@@ -367,6 +367,7 @@ class Future(Generic[T]):
                 return b"1" if _engine.block(at, self.settled, until) else b"0"
 
             if _engine.observe(at, "result", live, self.path) == b"0":
+                _engine.in_vain(at)
                 raise TimeoutError(f"future {self.path} has no result after {timeout} s")
         if not self.settled():
             _engine.block(at, self.settled)
@@ -388,6 +389,7 @@ class Future(Generic[T]):
                 return b"1" if self.settled() else b"0"
 
         if _engine.observe(at, "done", live, self.path) == b"0":
+            _engine.in_vain(at)
             return False
         _engine.block(at, self.settled)
         self.learn()

@@ -199,6 +199,7 @@ class Mapping:
 
             item = ids.item_path(at.parent.path, call.number, index)
             if _engine.observe(at, "map", live, item) == b"0":
+                _engine.in_vain(at)
                 raise TimeoutError(
                     f"item {index} of {self.define.name} has no result after {timeout} s"
                 )
@@ -233,6 +234,7 @@ class Mapping:
                 _engine.enter(at, "a map of", self.define.name)
                 answer = _engine.observe(at, "arrivals", live, path, fits)
                 if not answer:
+                    _engine.in_vain(at)
                     raise TimeoutError(f"{self.define.name} has results missing after {timeout} s")
                 run_callbacks(at)
                 for span in answer.split():

@@ -148,15 +148,16 @@ def next_settled(
     pending: Pending[T],
     until: float | None,
     enough: Callable[[Pending[T]], bool],
-    least: int = 1,
     *,
+    least: int = 1,
+    most: int = 1,
     is_exact: bool = True,
 ) -> list[T]:
     """Wait until enough are settled; return them in the order of arrival, none after a timeout.
 
-    `least` is the number of futures that are enough in every case. A recorded answer counts only if
-    it could be one here: a changed script may wait for other futures, for more, or without a limit.
-    Unless `is_exact`, it may also name futures that are not waited for yet.
+    Fewer futures than `least` are never enough; `most` are, and fewer only if one has failed. A
+    recorded answer counts only if it could be one here: a changed script may wait for other futures,
+    for more, or without a limit. Unless `is_exact`, it may also name futures that are not waited for yet.
     """
     at = pending.enter()
 
@@ -170,9 +171,22 @@ def next_settled(
         is_whole = found == len(named) or not is_exact
         return is_whole and (until is not None or found >= least)
 
-    chosen = pending.take(_engine.observe(at, "settled", live, fits=fits))
+    answer = _engine.observe(at, "settled", live, fits=fits)
+    if until is not None and not _is_enough(pending, at, answer, least, most):
+        _engine.in_vain(at)
+    chosen = pending.take(answer)
     run_callbacks(at)
     return chosen
+
+
+def _is_enough(pending: Pending[T], at: Here, answer: bytes, least: int, most: int) -> bool:
+    """Return whether a wait ended because enough were settled, and not because its time was over."""
+    chosen = [future for future in pending.named(answer) if future is not None]
+    if len(chosen) >= most or least == most:
+        return len(chosen) >= most
+    for future in chosen:
+        _engine.block(at, future.settled)
+    return any(future.has_failed() for future in chosen)
 
 
 def any_settled(pending: Pending[Any]) -> bool:

@@ -123,7 +123,8 @@ def wait(
     ):
         until, enough = _deadline(timeout), _ENOUGH[return_when]
         least = len(pending) if return_when == ALL_COMPLETED else 1
-        found = next_settled(pending, until, enough, least)
+        most = 1 if return_when == FIRST_COMPLETED else len(pending)
+        found = next_settled(pending, until, enough, least=least, most=most)
         is_unlimited = until is None and return_when == FIRST_EXCEPTION
         while is_unlimited and pending and not any(each.has_failed() for each in found):
             found = next_settled(pending, until, enough)  # the script waited in another way before

@@ -15,8 +15,6 @@ SCRIPT = """
     def nap(x):
         time.sleep(x / 10)
         return x * x
-    def broken(x):
-        raise ValueError(x)
     def hold():
         futures.submit(nap, 0).result()  # what was recorded before it is in the journal
         if not os.path.exists("go"):
@@ -116,12 +114,10 @@ def test_an_edit_that_waits_with_a_time_limit_keeps_the_recorded_answer(place: P
 
 LIMITED = """
     import os, sys, time
-    from resilient_scoop import futures
+    from resilient_scoop import futures, shared
     def nap(x):
         time.sleep(x)
         return x
-    def late(limit):
-        return futures.submit(nap, 2).result(timeout=limit)
     LIMIT = 0.5
     if __name__ == "__main__":
         print(futures.submit(nap, 0).result())
@@ -140,9 +136,28 @@ WAITS = {
     "as_completed": "print([g.result() for g in futures.as_completed([f], timeout=LIMIT)])",
     "map": "print(list(futures.map(nap, [2, 2], timeout=LIMIT)))",
     "map_as_completed": "print(list(futures.map_as_completed(nap, [2, 2], timeout=LIMIT)))",
+    "some of several": (
+        "late = futures.wait([f, futures.submit(nap, 0)], timeout=LIMIT)[1]\n"
+        "        if late: sys.exit('too slow')\n"
+        "        print('all')"
+    ),
+    "no exception": (
+        "ends = futures.wait([f, futures.submit(nap, 0)], LIMIT, 'FIRST_EXCEPTION')\n"
+        "        assert not ends.not_done; print('all')"
+    ),
     "an exit": f"try: print(f.result(timeout=LIMIT)){LATE.replace('print', 'sys.exit')}",
+    "an exit without cleanup": (
+        "if not futures.wait([f], LIMIT).done: sys.stdout.flush(); os._exit(1)\n"
+        "        print('done')"
+    ),
+    "a constant": (
+        "nobody = shared.getConst('unset', timeout=LIMIT)\n"
+        "        assert nobody or LIMIT > 1; print(nobody)"
+    ),
     "asked": "time.sleep(2 * LIMIT); assert f.done(); print('done')",
 }
+SHORT = ("asked", "a constant")
+"""Here the script always waits for so long."""
 
 
 @pytest.mark.parametrize("wait", WAITS)
@@ -155,7 +170,7 @@ def test_a_script_that_failed_after_a_time_limit_waits_again(place: Place, wait:
     assert failed.out == "0\n"
 
     # When it gets more time, and all is killed after the wait
-    place.write(text.replace("LIMIT = 0.5", "LIMIT = 20" if wait != "asked" else "LIMIT = 2"))
+    place.write(text.replace("LIMIT = 0.5", "LIMIT = 2" if wait in SHORT else "LIMIT = 20"))
     process = place.start("resume", "last")
     wait_until(lambda: (place.folder / "held").exists() or process.poll() is not None)
     kill_all(place)

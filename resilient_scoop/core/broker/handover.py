@@ -177,8 +177,8 @@ class Handover:
             self._settle(path)
         if self.stage is Stage.ASKED and not recovering and self._all_answered():
             self.step(HandoverEvent.ALL_ANSWERED)
-        is_free = self.stage is Stage.WAITING and not self.awaited.waiting
-        whole = is_free and self._all_answered()
+        all_saved = self.stage is Stage.WAITING and not self.awaited.waiting
+        whole = all_saved and self._all_answered()
         if whole or stopping or now >= self.until:
             self.step(HandoverEvent.ALL_SAVED if whole else HandoverEvent.CUT_SHORT)
             self.is_whole, self._late = whole, len(self.awaited.waiting)

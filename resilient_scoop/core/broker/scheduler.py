@@ -29,8 +29,8 @@ The life of an item; what is not listed changes nothing:
   Q2  Items that are held back (`core.broker.holdback`) are not handed out, and `Scheduler.ready` does not
       count them.
   Q3  Each batch in `batches` is one of the state's that is not done.
-  Q4  Of equally urgent batches at the same depth, the one whose first item was ready first goes first, also
-      when its items come back from a worker.
+  Q4  Of equally urgent batches at the same depth, the one that was ready first goes first, also when its
+      items come back from a worker; items with a history go before all others.
 """
 
 from __future__ import annotations

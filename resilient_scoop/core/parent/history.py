@@ -10,8 +10,8 @@ when a future of a state needs what was dropped (D7). `_NEXT` lists the phases.
       mark that is left ("rewind") lets a later replay of the same code continue after it. It fits if its
       kind, what it is about, and the number of calls before it are those of the question, and if it can
       be an answer to it: a changed script may ask about other futures at the same place.
-  P2a If a script has failed right after an answer that something was not there in time, a later attempt
-      asks again (`again`): with that answer it could only fail again.
+  P2a If a script has failed right after an answer that something was not there in time (`in_vain`), a
+      later attempt asks again (`again`): with that answer it could only fail again.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ HistoryRecord = wire.Outcomes | wire.Observed | wire.Checkpoint
 """The content of a page."""
 _REWIND = "rewind"
 _CALLBACKS = "callbacks"
-_NOTHING: Final = (b"0", b"")
-"""Answers that something was not there: a time limit was over, a future was not done."""
 
 
 class HistoryPhase(Enum):
@@ -122,9 +120,8 @@ class ParentHistory:
         self.next_observation = 0
         self.recorded: deque[wire.Observation] = deque()  # not used up
         self.again: frozenset[int] = frozenset()  # numbers of answers that are not used again (P2a)
-        self.vain: tuple[int, int] | None = (
-            None  # number and call of the last answer, if nothing was there
-        )
+        # Number of the last answer, and of the call after it, if what was asked for was not there.
+        self.vain: tuple[int, int] | None = None
 
     def turn(self, turn: Turn) -> None:
         """Go to the next phase."""
@@ -214,12 +211,16 @@ class ParentHistory:
             return None
         first = self.recorded.popleft()
         self.next_observation = first.no + 1
-        self._note(first)
+        self._follow(first.kind)
         return first.answer
 
-    def _note(self, last: wire.Observation) -> None:
-        if last.kind not in (_CALLBACKS, _REWIND):
-            self.vain = (last.no, last.at_call) if last.answer in _NOTHING else None
+    def _follow(self, kind: str) -> None:
+        if kind not in (_CALLBACKS, _REWIND):
+            self.vain = None
+
+    def in_vain(self, at_call: int) -> None:
+        """Note that what the last answer was about was not there in time."""
+        self.vain = (self.next_observation - 1, at_call)
 
     @property
     def is_to_ask_again(self) -> bool:
@@ -230,7 +231,7 @@ class ParentHistory:
         """Make the next observation."""
         made = wire.Observation(self.next_observation, kind, at_call, answer)
         self.next_observation += 1
-        self._note(made)
+        self._follow(kind)
         return made
 
     def skip_to(self, observation: int) -> None:

@@ -204,7 +204,8 @@ def _hear_exit(session: Connection, output: ScriptOutput) -> None:
         in_main = threading.current_thread() is threading.main_thread()
         if in_main and os.getpid() == pid and not caller.startswith("resilient_scoop."):
             os._exit = leave
-            _end(session, output, ScriptEnd(status & 0xFF))
+            code = status & 0xFF
+            _end(session, output, ScriptEnd(code, vain=_vain_answer(session) if code else -1))
         leave(status)
 
     os._exit = _exit

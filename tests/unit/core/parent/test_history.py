@@ -111,13 +111,15 @@ def test_an_answer_after_which_the_script_failed_is_asked_for_again() -> None:
     assert history.is_to_ask_again
 
 
-def test_the_last_answer_is_vain_if_nothing_was_there() -> None:
-    history, seen = ParentHistory(replaying=False), []
-    told = [("result 0.0[0]", b"0"), ("callbacks", b""), ("result 0.0[0]", b"1"), ("rewind", b"0")]
-    for kind, answer in told:
-        history.new(kind, 1, answer)
+def test_the_last_answer_is_noted_if_what_was_asked_for_was_not_there() -> None:
+    history, seen = with_recorded(observation(0, "result 0.0[0]", 1, b"0")), []
+    history.use("result", 1, "0.0[0]")
+    history.in_vain(1)
+    for kind in ("callbacks", "rewind", "result 0.0[0]"):
         seen.append(history.vain)
-    assert seen == [(0, 1), (0, 1), None, None]
+        history.new(kind, 1, b"1")
+    assert seen == [(0, 1)] * 3
+    assert history.vain is None
 
 
 def test_a_rewind_drops_what_was_recorded_before_the_mark() -> None:
