@@ -18,7 +18,6 @@ between commits by the thread that commits, compacts the data file when half of 
 
 from __future__ import annotations
 
-import mmap
 import os
 import threading
 from collections import deque
@@ -67,6 +66,7 @@ from resilient_scoop.journal.place import (
 from resilient_scoop.journal.store import (
     JournalReader,
     JournalStore,
+    has_room,
     open_store,
     translate,
 )
@@ -346,11 +346,9 @@ class Journal(JournalReader):
     def _grow(self) -> None:
         """Double the map. LMDB closes the environment if that fails, so it is tested before."""
         map_bytes: int = self.store.env.info()["map_size"]
-        try:
-            mmap.mmap(-1, map_bytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ).close()
-        except OSError as error:
+        if not has_room(map_bytes):
             reason = f"no address space for a map of {2 * map_bytes} bytes (see `ulimit -v`)"
-            raise JournalFullError(str(self.directory), "a commit", reason) from error
+            raise JournalFullError(str(self.directory), "a commit", reason)
         with self.store.reading:
             try:
                 self.store.env.set_mapsize(2 * map_bytes)

@@ -13,6 +13,7 @@ created when the journal is opened for writing.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import threading
 from collections.abc import Iterator
@@ -226,6 +227,10 @@ def _open_env(
     map_bytes = MAP_BYTES
     while map_bytes < 2 * _data_bytes(directory):
         map_bytes *= 2
+    least = max(MAP_BYTES_MIN, _data_bytes(directory))
+    # With a limit of address space (ulimit -v), at most half of what is free: threads need the rest.
+    while map_bytes // 2 >= least and not has_room(2 * map_bytes):
+        map_bytes //= 2
     while True:
         try:
             return lmdb.open(
@@ -240,10 +245,19 @@ def _open_env(
                 max_spare_txns=2,
                 lib_version=0,  # else an environment variable could choose the file format
             )
-        except lmdb.MemoryError:  # an address space limit (ulimit -v): use less
-            if map_bytes // 2 < max(MAP_BYTES_MIN, _data_bytes(directory)):
+        except lmdb.MemoryError:
+            if map_bytes // 2 < least:
                 raise
             map_bytes //= 2
+
+
+def has_room(amount: int) -> bool:
+    """Return whether so many bytes can be mapped: no limit of address space forbids it."""
+    try:
+        mmap.mmap(-1, amount, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ).close()
+    except OSError:
+        return False
+    return True
 
 
 def _data_bytes(directory: Path) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 
-from resilient_scoop.adapters import collector
+from resilient_scoop.adapters import collector, memory_arenas
 from resilient_scoop.core.endings import REFUSED
 from resilient_scoop.processes import REFUSAL_REPORTED
 
@@ -34,6 +34,7 @@ def main() -> int:
 def _run() -> int:
     """Run the process that the command line names; its settings are in its environment."""
     role = sys.argv[1]
+    memory_arenas.share_if_limited()
     with collector.paused():
         if role == "broker":
             from resilient_scoop.processes.broker.main import main as run

@@ -159,3 +159,20 @@ journal.commit([Put(Table.LOG, b"k", b"v")])
 say(journal.get(Table.LOG, b"k"))
 """
     assert output_of(code, tmp_path / "journal") == ["b'v'", "exit 0"]
+
+
+def test_a_journal_leaves_address_space_for_threads(tmp_path: Path) -> None:
+    code = """
+import mmap, resource, threading
+Journal.create(directory, b"r" * 16).close(clean=True)
+used = int(open("/proc/self/statm").read().split()[0]) * mmap.PAGESIZE
+resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30) + (16 << 20),) * 2)
+journal = Journal.open(directory)
+gate = threading.Event()
+threads = [threading.Thread(target=gate.wait, daemon=True) for _ in range(8)]
+for thread in threads:
+    thread.start()
+gate.set()
+say(len(threads))
+"""
+    assert output_of(code, tmp_path / "journal") == ["8", "exit 0"]

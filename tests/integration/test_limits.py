@@ -176,6 +176,18 @@ def test_a_reached_limit_is_named_and_a_resume_without_it_finishes(
         assert resumed.expect() == ANSWER
 
 
+@pytest.mark.parametrize("mebibytes", [400, 600, 800])
+def test_a_run_needs_little_address_space(place: Place, mebibytes: int) -> None:
+    place.write(SCRIPT)
+    amount = mebibytes << 20
+    done = rscoop(
+        place, "run", "-n", "2", "script.py",
+        before=lambda: resource.setrlimit(resource.RLIMIT_AS, (amount, amount)),
+    )  # fmt: skip
+    assert (done.code, done.out) == (0, ANSWER), done.err
+    assert "crash" not in done.err
+
+
 FULL_DISK: Final = """
 mount -t tmpfs -o size=6m,mode=700 none "$RSCOOP_STATE_DIR" || exit 90
 "$@" 2>errors &
