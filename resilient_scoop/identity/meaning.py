@@ -24,7 +24,14 @@ import os
 import reprlib
 import sys
 from collections.abc import Callable, Iterable
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import (
+    BuiltinMethodType,
+    CodeType,
+    FunctionType,
+    MethodType,
+    MethodWrapperType,
+    ModuleType,
+)
 from typing import Any, Final
 
 import msgspec
@@ -237,6 +244,7 @@ class _Survey:
             isinstance(root, _CARRYING)
             or not hasattr(root, "__qualname__")
             or is_user_code(type(root))  # with the name of the function that it wraps
+            or _is_bound(root)
         ):
             self._add("", _short(describe(root)), self._describer.part(root), b"")
             self.guard.value(root)
@@ -677,6 +685,16 @@ def _counts(module: ModuleType, name: str, value: Any, *, is_named: bool) -> boo
     if isinstance(value, FunctionType | type):
         return is_user_code(value) or type(value).__name__ == "MetaCreator"
     return (is_named and type(value) in SCALARS) or is_user_code(type(value))
+
+
+def _is_bound(function: Any) -> bool:
+    """Return whether a built-in function is a method of an object: `"{:.2f}".format`, `table.get`."""
+    if not isinstance(function, BuiltinMethodType | MethodWrapperType):
+        return False
+    owner = function.__self__
+    if isinstance(owner, type):
+        return is_user_code(owner)
+    return owner is not None and not isinstance(owner, ModuleType)
 
 
 def _is_method(function: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import importlib.util
 import itertools
@@ -508,3 +509,19 @@ def test_a_function_that_numba_compiles_is_compared_by_its_python_code_and_optio
     assert made(text, nopython=True) != made(text, nopython=False)
     assert made(text) != made(text.replace("x * K", "x + K"))
     assert made(text) != made(text.replace("K = 2", "K = 3"))
+
+
+@pytest.mark.parametrize(
+    ("one", "same", "other"),
+    [
+        ("{:.2f}".format, "{:.2f}".format, "{:.3f}".format),
+        ({1: 2}.get, {1: 2}.get, {1: 3}.get),
+        ((5).__add__, (5).__add__, (6).__add__),
+        (dict.fromkeys, dict.fromkeys, collections.OrderedDict.fromkeys),
+    ],
+)
+def test_a_method_of_a_built_in_object_counts_with_its_object(
+    one: Any, same: Any, other: Any
+) -> None:
+    assert fingerprint(one) == fingerprint(same)
+    assert fingerprint(one) != fingerprint(other)
