@@ -524,15 +524,25 @@ class UnpicklableExceptionError(TaskError):
 
 
 class UnpicklingFailedError(TaskError, pickle.UnpicklingError):
-    """A complete value cannot be loaded here; `names` are the types that it needs."""
+    """A complete value cannot be loaded here; `names` are the types that it needs.
 
-    def __init__(self, what: str, names: str, reason: str) -> None:
-        super().__init__(what, names, reason)
+    `at_fault`: the value could not be loaded anywhere, because code that rebuilds it raised.
+    """
+
+    def __init__(self, what: str, names: str, reason: str, at_fault: bool = False) -> None:  # noqa: FBT001, FBT002 - pickled by position
+        super().__init__(what, names, reason, at_fault)
         self.what = what
         self.names = names
         self.reason = reason
+        self.at_fault = at_fault
 
     def __str__(self) -> str:
+        if self.at_fault:
+            of = f" (it has {self.names})" if self.names else ""
+            return (
+                f"the {self.what} cannot be loaded: {self.reason}{of}; pickle.loads(pickle.dumps(value)) "
+                f"must work, so change __reduce__, __getstate__ or __setstate__ of its class"
+            )
         needs = f" (it needs {self.names})" if self.names else ""
         return (
             f"the {self.what} cannot be loaded here: {self.reason}{needs}; define its types at the "

@@ -506,6 +506,5 @@ class Future(Generic[T]):
             except Exception:  # user code
                 import logging  # takes 3 ms, and is seldom needed
 
-                logging.getLogger("resilient_scoop").exception(
-                    "a callback of future %s raised", self.path
-                )
+                name = f"future {self.path}" if self.path else "a future"
+                logging.getLogger("resilient_scoop").exception("a callback of %s raised", name)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from resilient_scoop import ids
 from resilient_scoop.futures._future import Future
@@ -15,6 +17,7 @@ from resilient_scoop.task_state.asyncio_state import NO_LOOP, RunningLoop
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+_PACKAGE: Final = str(Path(__file__).parents[1]) + os.sep
 _WARNED: list[bool] = []
 _calls = itertools.count()
 _loop = RunningLoop()
@@ -58,7 +61,15 @@ def warn_once() -> None:
     """Report, once per process, how to start the script in parallel."""
     if not _WARNED:
         _WARNED.append(True)
-        warnings.warn(_how_to_start(), RuntimeWarning, stacklevel=4)
+        warnings.warn(_how_to_start(), RuntimeWarning, stacklevel=_callers_level())
+
+
+def _callers_level() -> int:
+    """Return the `stacklevel` of the user's line that made the call."""
+    level, frame = 1, sys._getframe(1)  # noqa: SLF001 - documented, for CPython
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _how_to_start() -> str:
@@ -74,11 +85,22 @@ def _how_to_start() -> str:
             'session: `from resilient_scoop import Session`, `session = Session(run="NAME")`, then '
             "`session.map` and `session.submit`, or Executor(session=session)"
         )
-    script = sys.argv[0] or "script.py"
     return (
         "futures run one after another in this process; start it with "
-        f"`rscoop run {script}` to run them in parallel, journaled"
+        f"`rscoop run {_script()}` to run them in parallel, journaled"
     )
+
+
+def _script() -> str:
+    """Return what names the program on the command line of `rscoop run`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if (
+        spec is not None and spec.name != "__main__"
+    ):  # `python -m`; a folder and an archive are paths
+        return f"-m {spec.name.removesuffix('.__main__')}"
+    if sys.argv[0] in {"", "-c"}:
+        return "script.py"
+    return shlex.quote(sys.argv[0])
 
 
 def mapped(function: Callable[..., Any], iterables: tuple[Iterable[Any], ...]) -> Iterator[Any]:

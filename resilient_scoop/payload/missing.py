@@ -41,6 +41,14 @@ def is_missing_name(error: BaseException) -> bool:
     )
 
 
+def is_of_the_value(error: BaseException) -> bool:
+    """Return whether code that rebuilds the value raised: this process has all that it needs."""
+    frame = _first_foreign(error.__traceback__)
+    if frame is None:
+        return isinstance(error, TypeError)  # the arguments are not those of the constructor
+    return frame.tb_frame.f_code.co_name != "<module>"
+
+
 def in_a_line(error: BaseException) -> str:
     """Return an error and its place, for display."""
     text = traceback.format_exception_only(error)[-1].strip().partition("\n")[0]

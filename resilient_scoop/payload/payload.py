@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from resilient_scoop.adapters import former_names
 from resilient_scoop.errors import PicklingFailedError, UnpicklingFailedError
-from resilient_scoop.payload import class_keys, codec
+from resilient_scoop.payload import class_keys, codec, missing
 from resilient_scoop.payload.class_keys import SendingFuture, is_importable, locate
 from resilient_scoop.payload.codec import Parts, dumps
 from resilient_scoop.payload.exceptions import (
@@ -150,7 +150,8 @@ def loads(
         return codec.loads(payload)
     except (Exception, SystemExit) as error:  # unpickling runs user code
         reason = f"{type(error).__name__}: {error}"
-        raise UnpicklingFailedError(what, _names(payload), reason) from error
+        at_fault = missing.is_of_the_value(error)
+        raise UnpicklingFailedError(what, _names(payload), reason, at_fault) from error
     finally:
         class_keys.ProcessClasses.is_call = False
 

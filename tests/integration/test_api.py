@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Final
 
 import pytest
 
@@ -63,6 +64,46 @@ def test_the_same_script_without_rscoop_answers_the_same_and_warns_once(place: P
     assert (done.returncode, done.stdout) == (0, CALLED)
     assert done.stderr.count("RuntimeWarning") == 1
     assert "rscoop run" in done.stderr
+
+
+SERIAL: Final = """
+import sys
+from resilient_scoop import futures
+def calls():
+    future = futures.submit(abs, -1)
+    future.add_done_callback(lambda _: 1 / 0)
+    print(future.result())
+if __name__ == "__main__":
+    calls()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "start"),
+    [
+        ("a script.py", ["a script.py"], "rscoop run 'a script.py'"),
+        ("tool/__main__.py", ["-m", "tool"], "rscoop run -m tool"),
+        ("tool/__main__.py", ["tool"], "rscoop run tool"),
+        ("part/tool.py", ["-m", "part.tool"], "rscoop run -m part.tool"),
+        ("tool.py", ["-c", "import tool; tool.calls()"], "rscoop run script.py"),
+    ],
+)
+def test_the_warning_without_rscoop_names_the_line_and_the_command(
+    place: Place, name: str, words: list[str], start: str
+) -> None:
+    path = place.folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(SERIAL)
+    done = subprocess.run(
+        [sys.executable, *words], cwd=place.folder, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "1\n"
+    first, second = done.stderr.splitlines()[:2]
+    assert first.partition(":")[0].endswith(name)
+    assert ":5: RuntimeWarning: futures run one after another" in first
+    assert f"`{start}`" in first
+    assert second == "  future = futures.submit(abs, -1)"
+    assert "a callback of a future raised" in done.stderr
 
 
 def test_every_wait_ends_at_its_timeout_or_result(place: Place) -> None:

@@ -90,6 +90,7 @@ def test_an_error_of_a_missing_name_is_recognized(module: Path) -> None:
     error = error_of(data)
     assert is_missing_name(error)
     assert not is_missing_module(error)
+    assert "at the top level of the script" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -99,3 +100,22 @@ def test_an_error_of_user_code_belongs_to_the_value(kind: type[Exception]) -> No
     error = error_of(pickle.dumps(Raising(kind)))
     assert not is_missing_module(error)
     assert not is_missing_name(error)
+    assert "change __reduce__" in str(error)
+    assert "at the top level of the script" not in str(error)
+
+
+class WantsMore:
+    """An object whose constructor takes other arguments than its pickle has."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __reduce__(self) -> Any:
+        return WantsMore, ()
+
+
+def test_a_constructor_that_lacks_an_argument_belongs_to_the_value() -> None:
+    error = error_of(pickle.dumps(WantsMore("a")))
+    assert "missing 1 required positional argument: 'name'" in str(error)
+    assert "change __reduce__" in str(error)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
