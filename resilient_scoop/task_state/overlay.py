@@ -9,7 +9,7 @@ change.
 Invariants:
 - M1: at most one overlay is active; the modules' own values are restored before the next.
 - M2: while an item of a callable runs, each reference of its definition has the digest that the
-  script's process sent, or the item was refused.
+  script's process sent, or had it until a task of this worker changed it, or the item was refused.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from resilient_scoop.counts import sized
 from resilient_scoop.errors import MeaningError, PicklingFailedError
 from resilient_scoop.identity.meaning import ABSENT_DIGEST, here_of
 from resilient_scoop.payload import codec
+from resilient_scoop.task_state.held_state import HeldState
 from resilient_scoop.values import open_files
 from resilient_scoop.values.containers import copy_of, fill, is_container
 from resilient_scoop.values.hidden_state import may_have_state
@@ -49,12 +50,14 @@ _LOOKED_AT_MAX: Final = 10_000
 class Overlay:
     """Values that are set while items of one callable run."""
 
-    __slots__ = ("caches", "values")
+    __slots__ = ("caches", "states", "values")
 
     def __init__(self, values: dict[str, Any]) -> None:
         self.values = values
         self.caches: list[Any] = []
         """Caches of functions in containers: emptied before and after these items."""
+        self.states: list[HeldState] = []
+        """What functions held when they were imported, then what these items have made of it."""
 
 
 class _Active:
@@ -62,6 +65,8 @@ class _Active:
     before: list[tuple[Any, str, Any]] = []  # noqa: RUF012 - one per process
     moved: list[tuple[Any, int]] = []  # noqa: RUF012 - one per process
     """Files, and their positions before."""
+    held: list[HeldState] = []  # noqa: RUF012 - one per process
+    """What the functions of the overlay held before."""
 
 
 def active() -> Overlay | None:
@@ -95,9 +100,16 @@ def activate(overlay: Overlay | None) -> None:
             elif held is not MISSING:
                 _Active.before.append((owner, name, held))
                 _put(owner, name, MISSING)
+    for state in () if overlay is None else overlay.states:
+        _Active.held.append(HeldState(state.root))
+        state.set_back()
 
 
 def _restore() -> None:
+    if _Active.overlay is not None and _Active.held:
+        _Active.overlay.states = [HeldState(each.root) for each in _Active.held]
+    while _Active.held:
+        _Active.held.pop().set_back()
     while _Active.moved:
         open_files.move(*_Active.moved.pop())
     while _Active.before:
@@ -143,13 +155,18 @@ def settle(define: Define) -> Overlay | None:
     """
     activate(None)
     differing = _differing(define)
+    _note_imported(define, differing)
     if not differing:
         return None
     values = _values(define)
+    sent = {home for home, value in values.items() if not isinstance(value, _Unsent)}
+    if all(_is_imported(each) and each.home not in sent for each in differing):
+        return None  # only tasks have changed something, and the changes of tasks stay
     overlay: Overlay | None = None
     for _ in range(len(values) + 1):
         wanted = {each.home for each in differing} | set(overlay.values if overlay else ())
         overlay = of(define, wanted)
+        overlay.states = _states(define, overlay)
         activate(overlay)
         # The sent value counts: unpickling may give it another form (a masked array's fill value).
         differing = [each for each in _differing(define) if each.home not in overlay.values]
@@ -165,6 +182,59 @@ def settle(define: Define) -> Overlay | None:
     if overlay is not None:
         _give_caches(define, overlay)
     return overlay
+
+
+class _Imported:
+    """An object of a module, as it was before tasks could change it."""
+
+    __slots__ = ("digest", "state")
+
+    def __init__(self, value: Any, digest: bytes) -> None:
+        self.digest = digest
+        self.state = HeldState(value)
+
+
+_imported: dict[str, _Imported] = {}
+"""By home, what the script and this worker have imported alike and no definition brings by value."""
+
+
+def _note_imported(define: Define, differing: list[Reference]) -> None:
+    """Note what functions hold here before tasks of this callable change it."""
+    known = _imported.keys() | {each.home for each in differing}
+    for each in (*define.references, *define.brought):
+        if each.home and each.flags & AS_IMPORTED and each.home not in known:
+            value = _held(each.home)
+            if value is not MISSING and type(value) not in SCALARS:
+                _imported[each.home] = _Imported(value, each.value)
+
+
+def _is_imported(reference: Reference) -> bool:
+    """Return whether an object is the one that was imported; tasks may have changed what it holds."""
+    known = _imported.get(reference.home)
+    return (
+        known is not None
+        and bool(reference.flags & AS_IMPORTED)
+        and known.digest == reference.value
+        and known.state.root is _held(reference.home)
+    )
+
+
+def _states(define: Define, overlay: Overlay) -> list[HeldState]:
+    """Return what is set back during items of a callable: else they would see results of others.
+
+    A cache that was filled with another value of a global would give wrong results.
+    """
+    every = {each.home: each for each in (*define.references, *define.brought)}
+    return [
+        _imported[home].state
+        for home, each in every.items()
+        if home not in overlay.values and _is_imported(each) and _imported[home].state.is_complete
+    ]
+
+
+def _held(home: str) -> Any:
+    owner, name = _owner(home)
+    return MISSING if owner is None else vars(owner).get(name, MISSING)
 
 
 def _give_caches(define: Define, overlay: Overlay) -> None:
@@ -220,7 +290,7 @@ def _values(define: Define) -> dict[str, Any]:
     return found
 
 
-class _Imported:
+class _Module:
     """Replaces a module in a pickle: unpickling imports it."""
 
     def __init__(self, name: str) -> None:
@@ -269,10 +339,15 @@ class _Unsent:
 
 
 def _reason(reference: Reference, values: dict[str, Any]) -> str:
+    label, module = reference.label, _named(reference.home)
+    if _is_imported(reference):
+        return (
+            f"a task in this worker has changed what {label} holds, and the script has set values that the "
+            f"function uses: keep what changes in a dict or list of {module}, or pass it as an argument"
+        )
     unsent = values.get(reference.home)
     if isinstance(unsent, _Unsent):
         return unsent.reason
-    label, module = reference.label, _named(reference.home)
     return (
         f"{label} is something else where a worker imports {module}: let it be the same in each "
         f"process, or pass it as an argument"
@@ -319,8 +394,7 @@ def _differing(define: Define) -> list[Reference]:
 
 
 def _is_same(reference: Reference) -> bool:
-    owner, name = _owner(reference.home)
-    found = MISSING if owner is None else vars(owner).get(name, MISSING)
+    found = _held(reference.home)
     if found is MISSING:
         return reference.value == ABSENT_DIGEST
     states = not reference.flags & AS_IMPORTED
@@ -380,7 +454,7 @@ def values_of(references: Iterable[Reference], objects: dict[str, Any]) -> bytes
 def _replaced(value: Any, events: dict[int, _SetEvent]) -> Any:
     """Return what is sent for a value that is not pickled itself, else None."""
     if isinstance(value, ModuleType):
-        return _Imported(value.__name__)
+        return _Module(value.__name__)
     if isinstance(value, BuiltinFunctionType) and isinstance(value.__self__, ModuleType):
         return _Replaced(value.__self__.__name__, value.__name__)
     if type(value) is threading.Event and value.is_set():

@@ -914,3 +914,95 @@ def test_objects_whose_state_cannot_be_sent_are_refused_after_the_script_has_cha
         "[[''], [b'a'], ['e3b0'], [False], [[]], [[]]]\n"
         "[['b'], ['VIEW'], ['HASH'], ['LATER'], ['MEMORY'], [[(1,)]]] ['STEPS']\n"
     )
+
+
+HOLDING: Final = """
+import collections, functools, threading
+from resilient_scoop import futures
+
+def memo(function):
+    cache, order = {}, collections.OrderedDict()
+    @functools.wraps(function)
+    def cached(x):
+        if x not in cache:
+            cache[x] = function(x)
+        order[x] = True
+        order.move_to_end(x)
+        cached.calls += 1
+        return cache[x]
+    cached.calls = 0
+    return cached
+
+def counter():
+    count = 0
+    def step(x):
+        nonlocal count
+        count += 1
+        return x
+    return step
+
+class Kept:
+    def __init__(self): self.lock, self.known = threading.Lock(), []
+    def add(self, x): self.known.append(x); return x
+
+RATE = 1
+KEPT = Kept()
+step = counter()
+LARGE = list(range(50_000))
+
+@memo
+def rated(x): return x * RATE
+@memo
+def twice(x): return x * 2
+def default(x, known={}): return known.setdefault(x, x)
+def counted(x): counted.calls += 1; return x
+counted.calls = 0
+class Parts:
+    @staticmethod
+    def static(x): Parts.static.__dict__.setdefault("known", []).append(x); return x
+def large(x): LARGE.append(x); return LARGE[x]
+def all_of(x):
+    return twice(x), step(x), default(x), counted(x), Parts.static(x), KEPT.add(x), large(x)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_tasks_may_change_what_functions_hold(place: Place, workers: int) -> None:
+    done = place.run(
+        HOLDING
+        + """
+def first(x): return all_of(x)
+def second(x): return all_of(x)
+if __name__ == "__main__":
+    for function in (first, second, twice, counted, first):
+        print(sum(x if isinstance(x, int) else sum(x) for x in futures.map(function, range(20))))
+""",
+        workers=workers,
+    )
+    assert done.expect().split() == ["1520", "1520", "380", "190", "1520"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_functions_hold_is_not_that_of_calls_with_other_globals(
+    place: Place, workers: int
+) -> None:
+    done = place.run(
+        HOLDING
+        + """
+GENERATION = 0
+def staged(x):
+    before = [counted.calls, step(x)]
+    counted(x)
+    futures.submit(abs, x).result()  # others run meanwhile
+    return counted.calls > before[0] and GENERATION
+if __name__ == "__main__":
+    for RATE in (1, 2, 3, 1):
+        print(RATE, sum(futures.map(rated, range(20))))
+    for GENERATION in range(1, 4):
+        print(set(futures.map(staged, range(6))), list(futures.map(counted, range(3))))
+""",
+        workers=workers,
+    )
+    assert done.expect().splitlines() == [
+        "1 190", "2 380", "3 570", "1 190", "{1} [0, 1, 2]", "{2} [0, 1, 2]", "{3} [0, 1, 2]",
+    ]  # fmt: skip

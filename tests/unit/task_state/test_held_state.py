@@ -1,0 +1,121 @@
+"""What functions and objects hold is set back as it was."""
+
+from __future__ import annotations
+
+import collections
+import functools
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from resilient_scoop.task_state import held_state
+from resilient_scoop.task_state.held_state import HeldState
+
+
+class Kept:
+    """An object of a user."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.known: list[int] = []
+
+    def add(self) -> None:
+        """Change the object."""
+        self.count += 1
+        self.known.append(self.count)
+
+
+def closure() -> Callable[[], Any]:
+    count, known, unset = 0, collections.OrderedDict({"a": [1], "b": [2]}), None
+
+    def change() -> Any:
+        nonlocal count, unset
+        before = count, unset, list(known.items())[:2], [list(each) for each in known.values()]
+        count += 1
+        unset = count
+        known["a"].append(count)
+        known.move_to_end("a")
+        known[f"{count}"] = []
+        return before
+
+    return change
+
+
+def attribute() -> Any:
+    before = dict(vars(attribute))
+    vars(attribute)["calls"] = vars(attribute).get("calls", 0) + 1
+    return before
+
+
+def default(known: Any = None, *, more: collections.deque[int] = collections.deque([1], 3)) -> Any:  # noqa: B006 - it is changed here
+    before = list(more)
+    more.append(len(more))
+    return known, before
+
+
+def held_object() -> Callable[[], Any]:
+    kept = Kept()
+
+    def change() -> Any:
+        before = kept.count, list(kept.known)
+        kept.add()
+        return before
+
+    return change
+
+
+CHANGES: dict[str, tuple[Any, Callable[[], Any]]] = {}
+for _name, _root in {"closure": closure(), "attribute": attribute, "default": default}.items():
+    CHANGES[_name] = _root, _root
+_object = held_object()
+CHANGES["object"] = _object, _object
+CHANGES["partial"] = functools.partial(_object), _object
+CHANGES["static method"] = staticmethod(_object), _object
+CHANGES["property"] = property(cast("Any", _object)), _object
+CHANGES["in containers"] = [({"a": {_object}},)], _object
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_state_is_set_back(name: str) -> None:
+    root, change = CHANGES[name]
+    state = HeldState(root)
+    found = []
+    for _ in range(3):
+        found.append(change())
+        change()
+        state.set_back()
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_deleted_cell_is_filled_again_and_an_unassigned_one_is_emptied() -> None:
+    def make() -> Any:
+        value = 1
+
+        def empties() -> None:
+            nonlocal value
+            del value
+
+        def fills() -> None:
+            nonlocal value
+            value = 2
+
+        return empties, fills
+
+    empties, fills = make()
+    (cell,) = empties.__closure__
+    full = HeldState(empties)
+    empties()
+    empty = HeldState(fills)
+    full.set_back()
+    assert cell.cell_contents == 1
+    fills()
+    empty.set_back()
+    with pytest.raises(ValueError, match="empty"):
+        _ = cell.cell_contents
+
+
+def test_a_state_with_too_many_entries_is_not_complete() -> None:
+    assert HeldState([0] * held_state.ENTRIES_MAX).is_complete
+    assert not HeldState([0] * (held_state.ENTRIES_MAX + 1)).is_complete
+    assert not HeldState({n: [0] * 200 for n in range(100)}).is_complete
