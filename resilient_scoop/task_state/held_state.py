@@ -8,6 +8,7 @@ set back in place.
 from __future__ import annotations
 
 import functools
+import sys
 from collections import OrderedDict, deque
 from types import CellType, FunctionType, MethodType
 from typing import Any, Final
@@ -17,6 +18,7 @@ from resilient_scoop.values.values import CACHED, MISSING, SCALARS, content
 
 ENTRIES_MAX: Final = 10_000
 """More entries of containers and cells would take too long to compare at each change."""
+ARRAY_BYTES_MAX: Final = 1 << 20
 _CONTAINERS: Final[tuple[Any, ...]] = (OrderedDict, dict, list, set, deque, bytearray)
 
 
@@ -28,6 +30,7 @@ class HeldState:
         self.is_complete = True
         self._cells: list[tuple[CellType, Any]] = []
         self._containers: list[tuple[Any, Any, list[Any]]] = []
+        self._arrays: list[tuple[Any, Any]] = []
         self._entries = 0
         left, seen = [root], set[int]()
         while left:
@@ -44,6 +47,8 @@ class HeldState:
             return self._note_container(value)
         if not isinstance(value, type) and is_user_code(type(value)):
             return self._note_container(getattr(value, "__dict__", {}))
+        if _is_array(value):
+            self._note_array(value)
         return _parts(value)
 
     def _note_function(self, function: FunctionType) -> list[Any]:
@@ -66,6 +71,12 @@ class HeldState:
             return list(kind.values(container))
         return [] if kind is bytearray else entries
 
+    def _note_array(self, array: Any) -> None:
+        if not array.flags.owndata or array.dtype.hasobject or array.nbytes > ARRAY_BYTES_MAX:
+            self.is_complete = False
+        else:
+            self._arrays.append((array, array.copy()))
+
     def _count(self, more: int) -> None:
         self._entries += more
         self.is_complete = self.is_complete and self._entries <= ENTRIES_MAX
@@ -80,6 +91,15 @@ class HeldState:
         for kind, container, entries in self._containers:
             if not _are_same(_entries(kind, container), entries):
                 _fill(kind, container, entries)
+        for array, copied in self._arrays:
+            if array.flags.writeable and array.shape == copied.shape:
+                array[...] = copied
+
+
+def _is_array(value: Any) -> bool:
+    """Return whether it is an array in memory; a `memmap` is a file."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and type(value) is numpy.ndarray
 
 
 def _parts(value: Any) -> list[Any]:

@@ -342,8 +342,9 @@ def _reason(reference: Reference, values: dict[str, Any]) -> str:
     label, module = reference.label, _named(reference.home)
     if _is_imported(reference):
         return (
-            f"a task in this worker has changed what {label} holds, and the script has set values that the "
-            f"function uses: keep what changes in a dict or list of {module}, or pass it as an argument"
+            f"a task in this worker has changed what {label} holds, and the script has set values that "
+            f"the function uses: keep what changes in a small dict or list of {module}, or pass it as an "
+            f"argument"
         )
     unsent = values.get(reference.home)
     if isinstance(unsent, _Unsent):

@@ -918,6 +918,7 @@ def test_objects_whose_state_cannot_be_sent_are_refused_after_the_script_has_cha
 
 HOLDING: Final = """
 import collections, functools, threading
+import numpy
 from resilient_scoop import futures
 
 def memo(function):
@@ -948,7 +949,7 @@ class Kept:
 RATE = 1
 KEPT = Kept()
 step = counter()
-LARGE = list(range(50_000))
+LARGE, ARRAY = list(range(50_000)), numpy.zeros(20_000)
 
 @memo
 def rated(x): return x * RATE
@@ -960,7 +961,7 @@ counted.calls = 0
 class Parts:
     @staticmethod
     def static(x): Parts.static.__dict__.setdefault("known", []).append(x); return x
-def large(x): LARGE.append(x); return LARGE[x]
+def large(x): LARGE.append(x); ARRAY[x] += 1; return LARGE[x]
 def all_of(x):
     return twice(x), step(x), default(x), counted(x), Parts.static(x), KEPT.add(x), large(x)
 """
@@ -993,9 +994,11 @@ GENERATION = 0
 def staged(x):
     before = [counted.calls, step(x)]
     counted(x)
+    ARRAY[x] += 1
     futures.submit(abs, x).result()  # others run meanwhile
     return counted.calls > before[0] and GENERATION
 if __name__ == "__main__":
+    print(sum(futures.map(large, range(20))))
     for RATE in (1, 2, 3, 1):
         print(RATE, sum(futures.map(rated, range(20))))
     for GENERATION in range(1, 4):
@@ -1004,5 +1007,5 @@ if __name__ == "__main__":
         workers=workers,
     )
     assert done.expect().splitlines() == [
-        "1 190", "2 380", "3 570", "1 190", "{1} [0, 1, 2]", "{2} [0, 1, 2]", "{3} [0, 1, 2]",
+        "190", "1 190", "2 380", "3 570", "1 190", "{1} [0, 1, 2]", "{2} [0, 1, 2]", "{3} [0, 1, 2]",
     ]  # fmt: skip

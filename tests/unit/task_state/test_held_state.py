@@ -5,8 +5,10 @@ from __future__ import annotations
 import collections
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from resilient_scoop.task_state import held_state
@@ -86,6 +88,18 @@ def test_a_state_is_set_back(name: str) -> None:
         change()
         state.set_back()
     assert found[0] == found[1] == found[2]
+
+
+def test_arrays_are_set_back_but_views_and_files_are_not(tmp_path: Path) -> None:
+    array, file = np.zeros(3), np.memmap(tmp_path / "file", float, "w+", shape=(3,))
+    state, view = HeldState({"array": array, "file": file}), HeldState(array[1:])
+    array[1], file[1] = 1, 1
+    state.set_back()
+    view.set_back()
+    assert (array.tolist(), file.tolist()) == ([0, 0, 0], [0, 1, 0])
+    assert state.is_complete
+    assert not view.is_complete
+    assert not HeldState(np.zeros(held_state.ARRAY_BYTES_MAX)).is_complete
 
 
 def test_a_deleted_cell_is_filled_again_and_an_unassigned_one_is_emptied() -> None:
