@@ -31,10 +31,7 @@ class RunningLoop:
         """Return a snapshot: (loop, task, hooks)."""
         module = loaded("asyncio.events")
         loop = None if module is None else module._get_running_loop()  # noqa: SLF001 - asyncio has no public way
-        task = None if loop is None else _swap_task(loop, None)
-        if task is not None:
-            _swap_task(loop, task)
-        return loop, task, sys.get_asyncgen_hooks()
+        return loop, None if loop is None else _task_of(loop), sys.get_asyncgen_hooks()
 
     def write(self, value: Any) -> None:
         """Restore a snapshot."""
@@ -44,16 +41,26 @@ class RunningLoop:
             return
         before = module._get_running_loop()  # noqa: SLF001 - asyncio has no public way
         if before is not None:
-            _swap_task(before, None)
+            _set_task(before, None)
         module._set_running_loop(value[0])  # noqa: SLF001 - asyncio has no public way
         if value[0] is not None:
-            _swap_task(value[0], value[1])
+            _set_task(value[0], value[1])
 
 
-def _swap_task(loop: Any, task: Any) -> Any:
-    """Set the running task of a loop; return the one before. Python 3.11 keeps it with the loop."""
-    swap = getattr(loaded("asyncio.tasks"), "_swap_current_task", None)
-    return None if swap is None else swap(loop, task)
+def _swap() -> Any:
+    """Return the function that sets the running task of a loop; Python 3.11 keeps the task in it."""
+    return getattr(loaded("asyncio.tasks"), "_swap_current_task", None)
+
+
+def _task_of(loop: Any) -> Any:
+    """Return the running task of a loop, None between two steps."""
+    return None if _swap() is None else loaded("asyncio.tasks").current_task(loop)
+
+
+def _set_task(loop: Any, task: Any) -> None:
+    """Set the running task of a loop; Python 3.12.1 raises a KeyError if none is set where none is."""
+    if _swap() is not None and (task is not None or _task_of(loop) is not None):
+        _swap()(loop, task)
 
 
 class CurrentLoop:
