@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from resilient_scoop.identity import imported_values
 from resilient_scoop.task_state import (
     generators,
+    manager_key,
     process_locks,
     process_state,
     rng,
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
-_THEN: Final = {"multiprocessing.synchronize": process_locks.install}
+_THEN: Final = {
+    "multiprocessing.synchronize": process_locks.install,
+    manager_key.MODULE: manager_key.set_key,
+}
 """Called after a module was imported."""
 
 

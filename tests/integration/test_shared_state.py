@@ -89,3 +89,30 @@ def test_an_audit_names_what_tasks_change_and_draw_from_the_system(place: Place)
         assert "number of workers" in line
     assert "random numbers from the system" in found.pop("secrets")
     assert len(found) == 4, str(done)
+
+
+def test_proxies_of_a_manager_work_in_tasks(place: Place) -> None:
+    done = place.run("""
+        import multiprocessing
+        from multiprocessing.managers import BaseManager
+        from resilient_scoop import futures
+        class Counter:
+            def __init__(self): self.count = 0
+            def add(self, by):
+                self.count += by
+                return self.count
+        class Counters(BaseManager): pass
+        Counters.register("Counter", Counter)
+        def work(counter, queue, lock, x):
+            with lock:
+                counter.add(x)
+            queue.put(x)
+        if __name__ == "__main__":
+            with Counters() as counters, multiprocessing.Manager() as manager:
+                counter, queue, lock = counters.Counter(), manager.Queue(), manager.Lock()
+                calls = [futures.submit(work, counter, queue, lock, x) for x in range(5)]
+                futures.wait(calls)
+                print([call.result() for call in calls].count(None), counter.add(0))
+                print(sorted(queue.get() for _ in range(5)))
+    """)
+    assert done.expect() == "5 10\n[0, 1, 2, 3, 4]\n"

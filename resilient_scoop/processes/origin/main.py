@@ -51,6 +51,7 @@ from resilient_scoop.processes.origin.stdout import (
     repeating,
 )
 from resilient_scoop.processes.starting import take_settings
+from resilient_scoop.task_state import manager_key
 from resilient_scoop.wire.messages import Halted, RunEnded, encode
 
 if TYPE_CHECKING:
@@ -282,6 +283,7 @@ class ScriptEnd(NamedTuple):
 def _run(session: Connection, settings: ChildSettings, output: ScriptOutput) -> ScriptEnd:
     """Run the script to its end, and what Python runs after it."""
     random_streams.install(settings.streams, settings.seed, lambda: session.context, tasks=False)
+    manager_key.follow(settings.run)
     try:
         end = _script(settings)
         if forked_children.is_child():

@@ -33,7 +33,7 @@ from resilient_scoop.processes.starting import take_settings
 from resilient_scoop.processes.worker.executor import SliceExecutor
 from resilient_scoop.processes.worker.loop import WorkerLoop
 from resilient_scoop.processes.worker.new_parents import make_parent
-from resilient_scoop.task_state import generators, process_state, thread_locals
+from resilient_scoop.task_state import generators, manager_key, process_state, thread_locals
 from resilient_scoop.wire.messages import Bye, encode
 
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
@@ -109,6 +109,7 @@ def main() -> NoReturn:
 
     Process.tell_user, Process.make_parent = tell_user, parent_here
     random_streams.install(settings.streams, settings.seed, lambda: session.context, tasks=True)
+    manager_key.follow(settings.run)
     loop = WorkerLoop(session, executor, tell_user)
     loop.lock_waits.install()
     import_script(session, functions)
