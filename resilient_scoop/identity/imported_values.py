@@ -15,7 +15,7 @@ from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from resilient_scoop.hashing import blake2b
-from resilient_scoop.identity import script_changes
+from resilient_scoop.identity import library_patches, script_changes
 from resilient_scoop.values.containers import content_of, is_container
 from resilient_scoop.values.hidden_state import may_have_state
 from resilient_scoop.values.user_code import is_user_code, is_user_module
@@ -63,6 +63,7 @@ def note(typed: str = "") -> None:
         elif is_user_module(name):
             _note_module(name, module)
     _note_libraries()
+    library_patches.note()
     script_changes.note(
         {home: each for home, each in _values.items() if isinstance(each, ContextVar)}
     )
@@ -214,6 +215,7 @@ def forget() -> None:
     _entries.clear()
     _made.clear()
     _libraries.clear()
+    library_patches.forget()
     for each in (_sources, _functions, _values, _digests, _own_homes, _attributes, _names):
         each.clear()
 
@@ -236,6 +238,9 @@ def attributes_had(home: str) -> frozenset[str]:
 def is_unchanged(home: str, value: Any, digest: bytes) -> bool:
     """Return whether the value at a home (with this digest) is the one that the import set."""
     name, _, key = home.partition(":")
+    patch = library_patches.known(home)
+    if patch is not None:
+        return not library_patches.is_changed(patch)
     if not is_user_module(name):
         module = sys.modules.get(name)
         patched = (

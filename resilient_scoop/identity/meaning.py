@@ -41,6 +41,7 @@ from resilient_scoop.errors import MeaningError
 from resilient_scoop.hashing import blake2b
 from resilient_scoop.identity import (
     imported_values,
+    library_patches,
     module_source,
     process_settings,
     script_changes,
@@ -208,6 +209,7 @@ class _Survey:
         self.lacking: dict[str, None] = {}  # names of modules that workers do not have
         self._root_id = id(root)
         self._whole: set[str] = set()
+        self._tops: set[str] = set()  # top packages of the libraries that it uses
         self._all_behind: set[str] = set()
         self.reads_environment = self.reads_arguments = self.reads_notes = False
         self._having_notes: list[tuple[str, Any]] = []
@@ -221,6 +223,7 @@ class _Survey:
         for home, value in self._queue:  # grows during the survey
             self._describe(home, value)
         self._changes_behind()
+        self._patches()
         self._notes()
         self._environment()
 
@@ -266,6 +269,25 @@ class _Survey:
                 self._describe(*self._queue[done])
                 done += 1
         self._only_changes = False
+
+    def _patches(self) -> None:
+        """Describe what the script has set inside of the libraries that the callable uses."""
+        if not library_patches.has_places():
+            return
+        done = len(self._queue)
+        for patch in library_patches.patches():
+            top = patch.home.partition(":")[0].partition(".")[0]
+            self.guard.name(sys.modules, top, sys.modules.get(top))
+            if top not in self._tops or patch.home in self._seen:
+                continue
+            value = patch.value
+            self.guard.name(vars(patch.owner), patch.name, None if value is MISSING else value)
+            if is_container(value):
+                self.guard.content(value)
+            if library_patches.is_changed(patch):
+                self._reach(patch.home, ABSENT if value is MISSING else value)
+        for home, value in self._queue[done:]:
+            self._describe(home, value)
 
     def _notes(self) -> None:
         """Count docstrings and annotations, if something may read them."""
@@ -322,6 +344,7 @@ class _Survey:
     def _describe(self, home: str, value: Any) -> None:
         label = _short(home)
         self.objects[home] = value
+        self._uses(value)
         if isinstance(value, FunctionType | type):
             own = own_home(value)
             if own is not None and own != home:
@@ -336,6 +359,13 @@ class _Survey:
                 self._function(home, label, value)
             return
         self._data(home, label, value)
+
+    def _uses(self, value: Any) -> None:
+        """Note the library of a module, of a function or class, or of an object's class."""
+        name = value.__name__ if isinstance(value, ModuleType) else None
+        name = name or getattr(value, "__module__", None) or type(value).__module__
+        if isinstance(name, str):
+            self._tops.add(name.partition(".")[0])
 
     def _alias(self, own: str, value: Any) -> bytes:
         if is_user_code(value):
@@ -487,6 +517,7 @@ class _Survey:
             module = sys.modules.get(name)
             self.guard.name(sys.modules, name, module)
             self._look_for_lacking(name, module)
+            self._tops.add(name.partition(".")[0])
             if not isinstance(module, ModuleType) or not is_user_module(name):
                 continue
             if not names or "*" in names:
@@ -567,6 +598,7 @@ class _Survey:
 
     def _module(self, module: ModuleType, attributes: list[str], *, is_named: bool = True) -> None:
         name = module.__name__
+        self._uses(module)
         if name.partition(".")[0] == _OURS:
             return  # its values about the process differ by design
         of_user = is_user_module(name)
@@ -659,6 +691,9 @@ class _Survey:
         module, _, name = home.partition(":")
         file = file_of(module) or ""
         binding = module_source.bindings(file).get(name) if is_user_module(module) else None
+        patch = library_patches.known(home)
+        if patch is not None:  # the statement counts, since the value may be a new one each time
+            binding = module_source.Binding(patch.place.text, patch.place.line, volatile=True)
         at = "" if binding is None else f"{os.path.basename(file)}:{binding.line}"  # noqa: PTH119 - a string, of any platform
         found = (self._describer.inline if type(value) is CACHED else self._describer.value)(value)
         self.guard.value(value, found)

@@ -1009,3 +1009,73 @@ if __name__ == "__main__":
     assert done.expect().splitlines() == [
         "190", "1 190", "2 380", "3 570", "1 190", "{1} [0, 1, 2]", "{2} [0, 1, 2]", "{3} [0, 1, 2]",
     ]  # fmt: skip
+
+
+INSIDE_OF_LIBRARIES: Final = """
+import configparser, fractions, http.client, json, os, string, tempfile, textwrap
+from textwrap import TextWrapper
+from resilient_scoop import futures
+class Point:
+    def __init__(self, x): self.x = x
+def encoded(x): return json.dumps(Point(x))
+def replaced(x): return string.Template("%x $x").safe_substitute(x=x)
+def known(x): return configparser.ConfigParser.BOOLEAN_STATES.get("ja")
+def removed(x): return configparser.ConfigParser.BOOLEAN_STATES.get("yes")
+def half(x): return fractions.Fraction(1, 3).half()
+def level(x): return http.client.HTTPConnection.debuglevel
+def mark(x): return TextWrapper.mark, textwrap.fill("a b", 1)
+def folder(x):
+    made = tempfile.mkdtemp()
+    return os.path.basename(tempfile.gettempdir()), os.path.dirname(made) == tempfile.tempdir
+def late(x):
+    import shlex
+    return shlex.shlex.marks
+def unchanged(x): return json.JSONDecodeError.__name__
+ALL = encoded, replaced, known, removed, half, level, mark, folder, late, unchanged
+def show():
+    for function in ALL:
+        there, here = list(futures.map(function, range(2))), list(map(function, range(2)))
+        print(function.__name__, there, "as here" if there == here else f"but here {here}")
+if __name__ == "__main__":
+    json.JSONEncoder.default = lambda self, value: value.x
+    string.Template.delimiter = "%"
+    configparser.ConfigParser.BOOLEAN_STATES["ja"] = True
+    del configparser.RawConfigParser.BOOLEAN_STATES["yes"]
+    setattr(fractions.Fraction, "half", lambda self: self / 2)
+    http.client.HTTPConnection.debuglevel += 1
+    TextWrapper.mark = ">"
+    os.makedirs("mine", exist_ok=True)
+    tempfile.tempdir = os.path.abspath("mine")
+    import shlex
+    shlex.shlex.marks = [1]
+    show()
+    shlex.shlex.marks.append(2)
+    json.JSONEncoder.default = lambda self, value: -value.x
+    show()
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_a_script_sets_inside_of_libraries_counts(place: Place, workers: str) -> None:
+    place.write(INSIDE_OF_LIBRARIES)
+    plain = subprocess.run(
+        [sys.executable, "script.py"], cwd=place.folder, capture_output=True, text=True, check=True
+    )
+    shown = place.rscoop("run", "-q", "-n", workers, "script.py").expect()
+    assert shown == plain.stdout
+    assert "but here" not in shown
+
+
+def test_what_cannot_be_sent_inside_of_a_library_is_refused(place: Place) -> None:
+    done = place.run("""
+        import json, sqlite3
+        from resilient_scoop import futures
+        def work(x): return json.dumps(x)
+        if __name__ == "__main__":
+            json.JSONEncoder.base = sqlite3.connect(":memory:")
+            try:
+                print(list(futures.map(work, [1])))
+            except Exception as error:
+                print(type(error).__name__, "JSONEncoder.base" in str(error))
+    """)
+    assert done.expect() == "MeaningError True\n"
