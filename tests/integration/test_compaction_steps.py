@@ -61,7 +61,9 @@ def journal_of(place: Place) -> Path:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("who", ["one", "all"])
 @pytest.mark.parametrize("role", list(STEPS))
-def test_a_run_may_die_at_each_step_of_a_compaction(place: Place, role: str, who: str) -> None:
+def test_a_run_may_die_at_each_step_of_a_compaction(
+    place: Place, role: str, who: str, each_step: int
+) -> None:
     # Given a run that compacts its journal; a folder is removed only by the second compaction. All
     # processes die after each step: before the next step the disk is the same.
     times = 2 if role == "remover" else 1
@@ -70,7 +72,7 @@ def test_a_run_may_die_at_each_step_of_a_compaction(place: Place, role: str, who
     place.write(SCRIPT)
     where: list[str] = []
     at = ""
-    for step in range(1, STEPS_MAX):
+    for step in range(1, STEPS_MAX, each_step):
         killing_at_steps.install(place.folder, place.environ, role, step, who, sides)
         (place.folder / "armed").touch()
 
@@ -89,5 +91,6 @@ def test_a_run_may_die_at_each_step_of_a_compaction(place: Place, role: str, who
             break
         where.append(at)
     assert not at, f"no end of steps: {where}"
-    assert set(where) == {f"{side} {kind}" for side in sides.split() for kind in STEPS[role]}
+    wanted = {f"{side} {kind}" for side in sides.split() for kind in STEPS[role]}
+    assert set(where) == wanted or (each_step > 1 and set(where) <= wanted)
     place.rscoop("journal", "verify", "last").expect()
