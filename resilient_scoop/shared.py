@@ -10,6 +10,7 @@ import sys
 import time
 from typing import Any
 
+from resilient_scoop.core.parent.history import Question
 from resilient_scoop.errors import ConstExistsError, PicklingFailedError, RscoopError
 from resilient_scoop.futures import _engine
 from resilient_scoop.hashing import blake2b
@@ -112,9 +113,8 @@ def get_const(name: str, timeout: float | None = None) -> Any:
         until = time.monotonic() + timeout
         found = _engine.observe(
             at,
-            "const",
+            Question("const", name),
             lambda: b"1" if _engine.block(at, lambda: name in machine.consts, until) else b"0",
-            name,
         )
         if found == b"0":
             _engine.in_vain(at)

@@ -34,6 +34,8 @@ class Table(IntEnum):
 INPUT_KEY: Final = b"input"
 FAILED_KEY: Final = b"failed"
 """Key of the `RunEnded` of a failed script, after its run was continued."""
+PYTHON_KEY: Final = b"python"
+"""Key of the minor version of Python, such as 3.11, that the broker had."""
 
 
 class Put(msgspec.Struct, frozen=True):

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from resilient_scoop.adapters.greenlets import GreenletExit
-from resilient_scoop.core.parent.history import any_answer
 from resilient_scoop.core.parent.severed import sever
 from resilient_scoop.errors import ScriptGuardError, UsageError
 from resilient_scoop.futures import _shared_files
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from resilient_scoop.core.parent.call import Call
+    from resilient_scoop.core.parent.history import Question
     from resilient_scoop.core.parent.parent import Parent
     from resilient_scoop.processes.connection import Connection, Context
     from resilient_scoop.wire.callables import Setting
@@ -512,31 +512,22 @@ def refuse_cut(at: Here, what: str) -> None:
         raise CancelledError(f"{what}: the run was interrupted")
 
 
-def observe(
-    at: Here,
-    kind: str,
-    live: Callable[[], bytes],
-    of: str = "",
-    fits: Callable[[bytes], bool] = any_answer,
-) -> bytes:
-    """Return an answer for the parent: the recorded one on replay, else that of `live`, recorded now.
-
-    `of` is what the question is about; a recorded answer counts only if it `fits`.
-    """
+def observe(at: Here, question: Question, live: Callable[[], bytes]) -> bytes:
+    """Return an answer for the parent: the recorded one on replay, else that of `live`, recorded now."""
     _refuse(Process.refusal)
     parent = at.parent
     if parent.history.needs_page():
         block(at, lambda: not parent.history.needs_page())
     with at.session.turn():
-        answer = parent.recall(kind, of, fits)
+        answer = parent.recall(question)
     if answer is None and parent.history.replaying:
         block(at, lambda: not parent.history.replaying)
         with at.session.turn():
-            answer = parent.recall(kind, of, fits)
+            answer = parent.recall(question)
     if answer is None:
         answer = live()
         with at.session.turn():
-            parent.observe(kind, answer, of)
+            parent.answer_anew(question, answer)
     return answer
 
 

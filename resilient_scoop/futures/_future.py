@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from resilient_scoop import ids
 from resilient_scoop.core.parent.call import Call, OutcomeChunk
+from resilient_scoop.core.parent.history import Question
 from resilient_scoop.futures import _engine, _pending
 from resilient_scoop.payload import payload as codec
 from resilient_scoop.wire.broker_errors import is_cancelled
@@ -366,13 +367,22 @@ class Future(Generic[T]):
             def live() -> bytes:
                 return b"1" if _engine.block(at, self.settled, until) else b"0"
 
-            if _engine.observe(at, "result", live, self.path) == b"0":
+            if _engine.observe(at, self._question("result"), live) == b"0":
                 _engine.in_vain(at)
                 raise TimeoutError(f"future {self.path} has no result after {timeout} s")
         if not self.settled():
             _engine.block(at, self.settled)
         _pending.run_callbacks(at)
         self.learn()
+
+    def _question(self, kind: str) -> Question:
+        """Return a question whose answer depends on the time that the call takes."""
+        return Question(kind, self.path, rests_on=lambda _answer: (self.awaited(),))
+
+    def awaited(self) -> tuple[Call, int]:
+        """Return its call, and its index there, while its outcome is not known to the parent."""
+        assert self._call is not None, "a future without a parent is born seen"
+        return self._call, self.index
 
     def done(self) -> bool:
         """Return whether it has an outcome (including cancellation)."""
@@ -388,7 +398,7 @@ class Future(Generic[T]):
                 at.session.pump()
                 return b"1" if self.settled() else b"0"
 
-        if _engine.observe(at, "done", live, self.path) == b"0":
+        if _engine.observe(at, self._question("done"), live) == b"0":
             _engine.in_vain(at)
             return False
         _engine.block(at, self.settled)
@@ -435,7 +445,7 @@ class Future(Generic[T]):
                 cancelled = self._ended_cancelled()
             return b"1" if cancelled else b"0"
 
-        if _engine.observe(at, "cancel", live, self.path) == b"0":
+        if _engine.observe(at, Question("cancel", self.path), live) == b"0":
             return False
         _engine.block(at, self.settled)
         self.learn()

@@ -8,6 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.core.parent.history import Question
 from resilient_scoop.futures import _engine
 from resilient_scoop.futures._pending import run_callbacks
 from resilient_scoop.payload import payload as codec
@@ -15,7 +17,7 @@ from resilient_scoop.payload import payload as codec
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from resilient_scoop.core.parent.call import OutcomeChunk
+    from resilient_scoop.core.parent.call import Call, OutcomeChunk
     from resilient_scoop.futures._engine import Here
     from resilient_scoop.wire.messages import Options
 
@@ -198,7 +200,8 @@ class Mapping:
                 return b"1" if _engine.block(at, settled, until) else b"0"
 
             item = ids.item_path(at.parent.path, call.number, index)
-            if _engine.observe(at, "map", live, item) == b"0":
+            question = Question("map", item, rests_on=lambda _answer: ((call, index),))
+            if _engine.observe(at, question, live) == b"0":
                 _engine.in_vain(at)
                 raise TimeoutError(
                     f"item {index} of {self.define.name} has no result after {timeout} s"
@@ -213,8 +216,35 @@ class Mapping:
     def as_completed(self, timeout: float | None) -> Iterator[Any]:
         """Yield the values in order of completion, which is recorded; an early stop gives up the rest."""
         until = None if timeout is None else time.monotonic() + timeout
-        consumed, at, call = 0, self.at, self.call
-        path = ids.batch_path(at.parent.path, call.number)
+        consumed, at, call, taken = 0, self.at, self.call, Intervals()
+        try:
+            while True:
+                self.refill(consumed)
+                if self.is_over(consumed):
+                    self._finish()
+                    return
+                _engine.enter(at, "a map of", self.define.name)
+                answer = self._arrived(until, taken)
+                if not answer:
+                    _engine.in_vain(at)
+                    raise TimeoutError(f"{self.define.name} has results missing after {timeout} s")
+                run_callbacks(at)
+                for start, end in self._spans(answer):
+                    taken.add(start, end)
+                    stop = min(end, self._fed)  # a changed script may have fewer
+                    _engine.block(at, functools.partial(self._are_settled, start, stop))
+                    with at.session.turn():
+                        chunks = call.take(start, stop)  # returned items are not kept
+                    for chunk in chunks:
+                        for index in range(chunk.start, chunk.stop):
+                            consumed += 1
+                            yield self.value(chunk, index)
+        finally:
+            self._end(abandoned=True)
+
+    def _arrived(self, until: float | None, taken: Intervals) -> bytes:
+        """Return spans of items that have arrived and are not `taken`; none if it is too late."""
+        at, call = self.at, self.call
 
         def live() -> bytes:
             _engine.block(at, lambda: bool(call.chunks), until)
@@ -225,30 +255,20 @@ class Mapping:
         def fits(answer: bytes) -> bool:
             return bool(answer) or until is not None  # a script may have had a time limit before
 
-        try:
-            while True:
-                self.refill(consumed)
-                if self.is_over(consumed):
-                    self._finish()
-                    return
-                _engine.enter(at, "a map of", self.define.name)
-                answer = _engine.observe(at, "arrivals", live, path, fits)
-                if not answer:
-                    _engine.in_vain(at)
-                    raise TimeoutError(f"{self.define.name} has results missing after {timeout} s")
-                run_callbacks(at)
-                for span in answer.split():
-                    start, stop = map(int, span.split(b":"))
-                    stop = min(stop, self._fed)  # a changed script may have fewer
-                    _engine.block(at, functools.partial(self._are_settled, start, stop))
-                    with at.session.turn():
-                        taken = call.take(start, stop)  # returned items are not kept
-                    for chunk in taken:
-                        for index in range(chunk.start, chunk.stop):
-                            consumed += 1
-                            yield self.value(chunk, index)
-        finally:
-            self._end(abandoned=True)
+        def rests_on(answer: bytes) -> list[tuple[Call, int]]:
+            if until is None:
+                return []
+            spans = self._spans(answer) if answer else taken.gaps(0, self._fed)
+            return [(call, index) for start, stop in spans for index in range(start, stop)]
+
+        path = ids.batch_path(at.parent.path, call.number)
+        return _engine.observe(at, Question("arrivals", path, fits, rests_on), live)
+
+    @staticmethod
+    def _spans(answer: bytes) -> list[tuple[int, int]]:
+        """Return the spans of items that an answer names."""
+        pairs = (span.split(b":") for span in answer.split())
+        return [(int(start), int(stop)) for start, stop in pairs]
 
     def _are_settled(self, start: int, stop: int) -> bool:
         """Return whether items are settled, starting at the first that was not."""

@@ -6,11 +6,13 @@ import functools
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from resilient_scoop.core.parent.call import Watch
+from resilient_scoop.core.parent.history import Question
 from resilient_scoop.futures import _engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from resilient_scoop.core.parent.call import Call
     from resilient_scoop.futures._engine import Here
 
 
@@ -25,6 +27,9 @@ class Waited(Protocol):
 
     def arrival(self) -> int:
         """Return the sort key of settled ones."""
+
+    def awaited(self) -> tuple[Call, int]:
+        """Return its call, and its index there."""
 
     def has_failed(self) -> bool:
         """Return whether its outcome is an exception."""
@@ -107,6 +112,10 @@ class Pending(Generic[T]):
         self.hear()
         return list(self._settled)
 
+    def waiting(self) -> list[T]:
+        """Return all of them."""
+        return [future for siblings in self._waiting.values() for future in siblings]
+
     def look(self) -> bytes:
         """Return the settled ones, in the order of completion, for the parent's record."""
         with self._at.session.turn():
@@ -120,7 +129,7 @@ class Pending(Generic[T]):
         """
         names = answer.split()
         if names and b":" not in names[0]:
-            waiting = [future for siblings in self._waiting.values() for future in siblings]
+            waiting = self.waiting()
             places = map(int, names)
             return [waiting[place] if place < len(waiting) else None for place in places]
         found: list[T | None] = []
@@ -171,7 +180,14 @@ def next_settled(
         is_whole = found == len(named) or not is_exact
         return is_whole and (until is not None or found >= least)
 
-    answer = _engine.observe(at, "settled", live, fits=fits)
+    def rests_on(answer: bytes) -> list[tuple[Call, int]]:
+        if until is None:
+            return []
+        named = [future for future in pending.named(answer) if future is not None]
+        return [each.awaited() for each in (named if len(named) >= most else pending.waiting())]
+
+    question = Question("settled", fits=fits, rests_on=rests_on)
+    answer = _engine.observe(at, question, live)
     if until is not None and not _is_enough(pending, at, answer, least, most):
         _engine.in_vain(at)
     chosen = pending.take(answer)
@@ -207,7 +223,7 @@ def run_callbacks(at: Here) -> None:
     listeners: Pending[Waited] | None = at.context.listeners
     if not listeners:
         return
-    answer = _engine.observe(at, "callbacks", listeners.look)
+    answer = _engine.observe(at, Question("callbacks"), listeners.look)
     if at.context.called_back is None:
         listeners.take(answer)
     else:

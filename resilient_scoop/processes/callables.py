@@ -8,6 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from resilient_scoop.errors import MeaningError
 from resilient_scoop.identity import script_changes
 from resilient_scoop.payload import payload
 from resilient_scoop.payload.missing import in_a_line, is_missing_module, is_missing_name
@@ -52,6 +53,7 @@ class Loaded:
     function: Callable[..., Any] | None
     error: BaseException | None = None
     unfit: str = ""  # why this process cannot load it, although another could
+    differs: str = ""  # why it is not what the script had when it made the call
     overlay: Overlay | None = None  # set while its items run
     is_pure: bool = False  # as the definition says
     draws: bool = False  # loaded again for every item, with random generators that it carries
@@ -119,7 +121,8 @@ class Functions:
             if is_missing_module(error) or is_missing_name(error):
                 unfit = self.describe_missing(f"function {define.name}", error)
                 return Loaded(define, None, error, unfit)
-            return Loaded(define, None, error)
+            differs = str(error) if isinstance(error, MeaningError) else ""
+            return Loaded(define, None, error, differs=differs)
         shared = is_stateless(function) or len(define.payload) >= SHARED_BYTES_MIN
         found = [function] if overlaid is None else [function, overlaid.values]
         carried = tuple(generators.within(found))

@@ -37,7 +37,7 @@ import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.adapters.synced_files import sync_folder
-from resilient_scoop.core.events import FAILED_KEY, INPUT_KEY, Put, Table
+from resilient_scoop.core.events import FAILED_KEY, INPUT_KEY, PYTHON_KEY, Put, Table
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.facts.outcomes import succeeded
 from resilient_scoop.core.facts.visitor import LogVisitor
@@ -195,9 +195,10 @@ class Fork:
         epoch = self.view.get(Table.META, b"epoch")
         if epoch is not None:
             yield Put(Table.META, b"epoch", epoch)  # attempts of the old run stay older than ours
-        boot = self.view.get(Table.META, b"boot")
-        if boot is not None:
-            yield Put(Table.META, b"boot", boot)
+        for name in (b"boot", PYTHON_KEY):
+            found = self.view.get(Table.META, name)
+            if found is not None:
+                yield Put(Table.META, name, found)
         for read in recorded_input(self.view):
             yield Put(Table.META, ids.record_key(INPUT_KEY, read.no), wire.encode(read))
         yield from self._failure()

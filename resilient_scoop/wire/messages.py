@@ -106,6 +106,7 @@ class Observation(MessagePart, frozen=True):
     kind: str
     at_call: int  # the parent's batch counter at this answer
     answer: bytes
+    rests_on: bytes = b""  # digest of the awaited calls, if there was a time limit
 
 
 class Observed(Frame, frozen=True):
@@ -327,6 +328,7 @@ class Unfit(Frame, frozen=True):
     call: int
     fn: bytes
     reason: str
+    differs: bool = False  # the function is not what it was when the items were called
 
 
 Up = (
@@ -360,6 +362,7 @@ class Task(MessagePart, frozen=True):
     replay: bool = False  # the (single) item has a history: request it
     tries: int = 0  # number of known earlier attempts
     resume: bytes = b""  # the payload that an earlier attempt of the (single) item saved
+    is_asked: bool = True  # its parent has made the call since the run was resumed
 
 
 class Grant(Frame, frozen=True):

@@ -8,6 +8,8 @@ from typing import Final
 
 import pytest
 
+from resilient_scoop.wire import messages as wire
+from tests.integration.killed import killed_at, records
 from tests.integration.runs import Done, Place
 
 pytestmark = pytest.mark.real
@@ -364,3 +366,53 @@ def test_a_missing_module_that_a_function_imports_is_reported(place: Place) -> N
     """).expect(5)
     (place.folder / "lib" / "special.py").rename(place.folder / "lib" / "away.py")
     assert "special … → cannot be imported; add" in resume(place).err
+
+
+FAILING: Final = """
+import os, time
+from resilient_scoop import futures
+def work(x):
+    if x == 3: raise ValueError(x)
+    if os.path.exists("slow"): time.sleep(60)
+    return x * x
+if __name__ == "__main__":
+    for x in range(6):
+        call = futures.submit(work, x)
+        if os.path.exists("slow"):
+            open("held", "w").close()
+        print(x, call.exception() or call.result())
+    if not os.path.exists("end"): raise SystemExit(5)
+"""
+
+
+def test_the_last_line_counts_no_failure_of_code_that_was_replaced(place: Place) -> None:
+    # Given a run of which one call has failed
+    done = place.rscoop("run", "-n", "2", place.write(FAILING).name)
+    assert "6 results, 1 of them failed" in done.err
+
+    # When the function is mended, and its calls are computed again
+    place.write(FAILING.replace("raise ValueError(x)", "return 0"))
+    (place.folder / "end").touch()
+    done = place.rscoop("resume", "--recompute-changed", "last")
+
+    # Then no line says that a call has failed, as no other command does
+    assert done.code == 0
+    assert "6 results" in done.err
+    assert "failed" not in done.err
+    assert "no call in the journal has failed" in place.rscoop("failures", "last").expect()
+
+
+def test_calls_in_flight_whose_function_was_edited_do_not_fail(place: Place) -> None:
+    (place.folder / "slow").touch()
+    killed_at(place, FAILING, "held")
+    (place.folder / "slow").unlink()
+    place.write(FAILING.replace("x * x", "x + 1"))
+    (place.folder / "end").touch()
+
+    done = place.rscoop("resume", "--recompute-changed", "last")
+
+    assert done.expect().splitlines() == ["0 1", "1 2", "2 3", "3 3", "4 5", "5 6"]
+    assert "6 results, 1 of them failed" in done.err
+    failed = [item for each in records(place) if isinstance(each, wire.Outcomes)
+              for item in each.items if item.failed]  # fmt: skip
+    assert [item.call for item in failed] == [3]

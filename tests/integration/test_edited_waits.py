@@ -112,6 +112,130 @@ def test_an_edit_that_waits_with_a_time_limit_keeps_the_recorded_answer(place: P
     assert " answer " not in done.err
 
 
+CALLS = """
+    import os, time
+    from resilient_scoop import futures
+    def nap(x):
+        time.sleep(x)
+        return x
+    def count(answers):
+        try:
+            return sum(1 for _ in answers)
+        except TimeoutError:
+            return "late"
+    def is_over(ask):
+        return any(ask() for _ in range(40) if time.sleep(0.025) is None)
+    def hold():
+        futures.submit(abs, 0).result()  # what was recorded before it is in the journal
+        if not os.path.exists("go"):
+            open("held", "w").close()
+            time.sleep(60)
+    if __name__ == "__main__":
+        X = 4
+        {ask}
+        print(futures.once(time.time_ns), file=open("drawn", "a"))
+        hold()
+        print("end", f.result())
+"""
+LATE_CALL = "f = futures.submit(nap, X)\n        "
+ASKS = {
+    "result": LATE_CALL + "print(count([f.result(timeout=1)] for _ in '1'))",
+    "exception": LATE_CALL + "print(count([f.exception(timeout=1)] for _ in '1'))",
+    "done": LATE_CALL + "print(int(is_over(f.done)) or 'late')",
+    "running": LATE_CALL + "print(int(is_over(lambda: not f.running())) or 'late')",
+    "wait": LATE_CALL + "print(len(futures.wait([f], timeout=1).done) or 'late')",
+    "wait for the first": (
+        LATE_CALL + "print(len(futures.wait([f], 1, 'FIRST_COMPLETED').done) or 'late')"
+    ),
+    "as_completed": LATE_CALL + "print(count(futures.as_completed([f], timeout=1)))",
+    "map": ("f = futures.submit(abs, 0)\n        print(count(futures.map(nap, [X], timeout=1)))"),
+    "map_as_completed": (
+        "f = futures.submit(abs, 0)\n        "
+        "print(count(futures.map_as_completed(nap, [X], timeout=1)))"
+    ),
+}
+
+
+def after_edit(place: Place, text: str, old: str, new: str, *options: str) -> tuple[str, str]:
+    """Kill a run of a script after its answer is recorded, edit the script, and resume the run.
+
+    Returns what the resume printed beyond the lines of the run, and its messages.
+    """
+    killed_at(place, text, "held")
+    (place.folder / "go").touch()
+    assert old in text
+    place.write(text.replace(old, new))
+    done = place.rscoop("resume", "last", *options)
+    assert place.rscoop("replay", "last").expect()
+    return done.expect(), done.err
+
+
+def drawn(place: Place) -> list[str]:
+    """Return what `once` gave each attempt."""
+    return (place.folder / "drawn").read_text().split()
+
+
+@pytest.mark.parametrize("name", ASKS)
+def test_a_call_that_was_edited_is_in_time(place: Place, name: str) -> None:
+    text = CALLS.replace("{ask}", ASKS[name])
+
+    out, err = after_edit(place, text, "X = 4", "X = 0")
+
+    assert out.splitlines()[-2:] == ["1", "end 0"]
+    assert "was edited, and the answer is another one" in err
+
+
+@pytest.mark.parametrize("name", ["result", "done", "wait", "as_completed", "map"])
+def test_a_call_that_was_edited_is_late(place: Place, name: str) -> None:
+    text = CALLS.replace("{ask}", ASKS[name]).replace("X = 4", "X = 0")
+
+    out, err = after_edit(place, text, "X = 0", "X = 4")
+
+    assert out.splitlines()[0] == "late"
+    assert "was edited, and the answer is another one" in err
+
+
+def test_a_function_that_was_edited_is_in_time(place: Place) -> None:
+    text = CALLS.replace("{ask}", ASKS["wait"])
+
+    out, _ = after_edit(place, text, "time.sleep(x)", "time.sleep(0)", "--recompute-changed")
+
+    assert out.splitlines()[-2:] == ["1", "end 4"]
+
+
+def test_an_edited_call_that_is_late_again_keeps_all_later_answers(place: Place) -> None:
+    text = CALLS.replace("{ask}", ASKS["result"])
+
+    out, err = after_edit(place, text, "X = 4", "X = 3")
+
+    assert out == "end 3\n"
+    assert "gets new answers" not in err
+    assert len(set(drawn(place))) == 1
+
+
+def test_results_of_an_edited_function_that_are_kept_keep_its_answers(place: Place) -> None:
+    text = CALLS.replace("{ask}", ASKS["result"]).replace("X = 4", "X = 2").replace(
+        "hold()\n        print", "f.result(); hold()\n        print"
+    )  # fmt: skip
+
+    out, err = after_edit(place, text, "time.sleep(x)", "time.sleep(0)", "--reuse-changed=nap")
+
+    assert out == "end 2\n"
+    assert "gets new answers" not in err
+
+
+def test_a_strict_run_refuses_another_answer_of_an_edited_call(place: Place) -> None:
+    text = CALLS.replace("{ask}", ASKS["done"])
+    killed_at(place, text, "held")
+    (place.folder / "go").touch()
+    place.write(text.replace("X = 4", "X = 0"))
+
+    done = place.rscoop("resume", "last", "--strict")
+
+    assert done.code == 70
+    assert "what it waits for was edited" in done.err
+
+
 LIMITED = """
     import os, sys, time
     from resilient_scoop import futures, shared

@@ -14,7 +14,7 @@ from typing import Any
 from resilient_scoop import ids
 from resilient_scoop.core.parent.call import Call, OutcomeChunk
 from resilient_scoop.core.parent.durable import OpenBlock
-from resilient_scoop.core.parent.history import any_answer
+from resilient_scoop.core.parent.history import Question, any_answer
 from resilient_scoop.core.parent.once import Begun
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.core.worker.worker import Work, Worker
@@ -241,10 +241,10 @@ class Operations:
         """Return (whether to continue, the recorded answer or None)."""
         parent = frame.parent
         assert parent is not None
-        differs = parent.history.replaying and parent.differs(kind, fits=fits)
+        differs = parent.history.replaying and parent.differs(Question(kind, fits=fits))
         if parent.history.needs_page() or differs:
             return False, None
-        raw = parent.recall(kind, fits=fits)
+        raw = parent.recall(Question(kind, fits=fits))
         return True, None if raw is None else programs.decode_arg(raw)
 
     def _observe(self, frame: Frame, kind: str, draw: Callable[[], Any]) -> Ready:

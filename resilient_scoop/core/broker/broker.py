@@ -280,7 +280,9 @@ class Broker:
                 assert isinstance(args, wire.Args), "Calls without Args"
                 peer.moved_at = now
                 self.abandonments.asked_for(message)
-                self.ledger.calls(peer, message, args.args, event.raw[at], event.raw[at + 1])
+                frames = event.raw[at], event.raw[at + 1]
+                for lease in self.ledger.calls(peer, message, args.args, *frames):
+                    self.membership.end_obsolete(lease)
                 self._judge_unfit(message)
             else:
                 self._handle(peer, message, event.raw[at], now)
@@ -402,7 +404,8 @@ class Broker:
             self.ledger.again(lease.batch, [(low, high)], resumes=False)
 
     def _set_aside(self, peer: Peer, unfit: wire.Unfit, now: float) -> None:
-        if peer.host is not None and self.hosts.does_without(peer, unfit.reason, now):
+        is_lacking = peer.host is not None and not unfit.differs
+        if is_lacking and self.hosts.does_without(peer, unfit.reason, now):
             self._put_back(peer, unfit)
             return
         self._unfit(unfit)
@@ -423,8 +426,17 @@ class Broker:
             return
         if not batch.asked:
             batch.unfit, self._has_unfit = unfit, True
+        elif batch.asked == unfit.fn and unfit.differs:
+            self._hand_out_again(batch)
         elif batch.asked == unfit.fn:
             self.keeper.halted = self.keeper.halted or unfit.reason
+
+    def _hand_out_again(self, batch: OpenBatch) -> None:
+        """Hand out the items again that were set aside: now their failure is the call's own."""
+        for lease in [each for each in batch.leases if not each.busy()]:
+            self.scheduler.end(lease)
+            self.ledger.again(batch, list(lease.left), resumes=True)
+            self.outbox.send(lease.peer.id, wire.encode(wire.Drop([lease.attempt])))
 
     def _put_back(self, peer: Peer, unfit: wire.Unfit) -> None:
         """Give set-aside items to other hosts."""

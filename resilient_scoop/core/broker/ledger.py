@@ -30,7 +30,7 @@ from resilient_scoop.wire.tally import TALLY_KEY, encode_tally
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from resilient_scoop.core.broker.leases import OpenBatch, Peer
+    from resilient_scoop.core.broker.leases import Lease, OpenBatch, Peer
     from resilient_scoop.core.broker.members import Members
     from resilient_scoop.core.broker.outbox import Outbox
     from resilient_scoop.core.broker.scheduler import Scheduler
@@ -118,21 +118,25 @@ class Ledger:
 
     def calls(
         self, peer: Peer, calls: wire.Calls, args: list[bytes], raw: bytes, raw_args: bytes
-    ) -> None:
-        """Record a parent's calls; known ones change nothing."""
+    ) -> list[Lease]:
+        """Record a parent's calls; known ones change nothing.
+
+        Return the leases that have ended because other calls have replaced theirs.
+        """
         if not self.current(peer, calls.parent, calls.attempt):
-            return
+            return []
         parent, state = self.state.parent(calls.parent), self.state
         keep = state.args_bytes + len(raw_args) <= self.scheduler.config.args_bytes_max
         change = apply(state, calls, state.seq + 1, args if keep else None)
         changed: list[tuple[OpenBatch, PartChange]] = []
+        obsolete: list[Lease] = []
         for part in change.parts:
             if part.is_whole:
                 self.scheduler.enqueue_whole(parent, part.batch)
             else:
                 batch = self.scheduler.open(parent, part.batch)
                 changed.append((batch, part))
-                self._replace(batch, part)
+                obsolete += self._replace(batch, part)
         if change.is_new:
             record = self.log(parent, raw, forced=False)
             key = ids.record_key(parent.prefix, record)
@@ -143,30 +147,36 @@ class Ledger:
         for batch, part in changed:
             self.give_up(batch, part.begun)
             self._close_if_over(batch)
+        return obsolete
 
-    def _replace(self, batch: OpenBatch, part: PartChange) -> None:
-        """Take back running items that have changed, and queue new ones."""
+    def _replace(self, batch: OpenBatch, part: PartChange) -> list[Lease]:
+        """Take back running items that have changed, and queue new ones; return the ended leases."""
+        ended: list[Lease] = []
         path, call = batch.parent.path, batch.call
         if part.lost:
             self.reused.lose(path, call, part.lost, batch.facts.done)
         for low, high in part.replaced:
             self.scheduler.withdraw(batch, low, high)
-            self.release(batch, [(low, high)])
+            ended += self.release(batch, [(low, high)])
             kids = self.state.kids_within(path, call, low, high)
             below = [ids.item_path(path, call, index) for index in kids]
             self.reused.lose_below(below, self.state.kids)
-            self._drop_kids(path, call, low, high, counted=False)
+            ended += self._drop_kids(path, call, low, high, counted=False)
         batch.asked = part.fn
         self.scheduler.enqueue(batch, part.new, resumes=False)
+        return ended
 
-    def release(self, batch: OpenBatch, spans: Sequence[Span]) -> None:
-        """End the leases' hold on items; a worker that is left with nothing is told to stop."""
+    def release(self, batch: OpenBatch, spans: Sequence[Span]) -> list[Lease]:
+        """End the leases' hold on items; return leases without items, whose workers are told to stop."""
+        ended = []
         for start, stop in spans:
             for lease in list(batch.leases):
                 if lease.left.overlap(start, stop):
                     self.scheduler.settle(lease, start, stop)
                     if not lease.left:
+                        ended.append(lease)
                         self.outbox.send(lease.peer.id, wire.encode(wire.Drop([lease.attempt])))
+        return ended
 
     def observed(self, peer: Peer, observed: wire.Observed, raw: bytes) -> None:
         """Record a parent's observations."""
@@ -393,15 +403,19 @@ class Ledger:
         self._close_if_over(batch)
         self._erase_spent()
 
-    def _drop_kids(self, path: str, call: int, start: int, stop: int, *, counted: bool) -> None:
-        if not self.state.kid_items:
-            return
-        for index in self.state.kids_within(path, call, start, stop):
-            self._drop(ids.item_path(path, call, index), counted=counted)
+    def _drop_kids(
+        self, path: str, call: int, start: int, stop: int, *, counted: bool
+    ) -> list[Lease]:
+        ended: list[Lease] = []
+        if self.state.kid_items:
+            for index in self.state.kids_within(path, call, start, stop):
+                ended += self._drop(ids.item_path(path, call, index), counted=counted)
+        return ended
 
-    def _drop(self, path: str, *, counted: bool) -> None:
-        """Drop the descendants of a parent that is done, or has changed."""
+    def _drop(self, path: str, *, counted: bool) -> list[Lease]:
+        """Drop the descendants of a parent that is done, or has changed; return their leases."""
         gone = [path]
+        ended: list[Lease] = []
         kept: list[Generation] = []
         while gone:
             each = gone.pop()
@@ -413,7 +427,7 @@ class Ledger:
                 batch = self.scheduler.batches.get(facts)
                 if batch is not None:
                     self.scheduler.withdraw(batch, 0, 1 << 62)
-                    self.release(batch, list(facts.undone))
+                    ended += self.release(batch, list(facts.undone))
                     self.scheduler.close(batch)
             if self.state.progress.batches:
                 self.state.progress.drop_all(each)
@@ -422,3 +436,4 @@ class Ledger:
         if kept:
             names = checkpoints.unnamed(self.state.parents.values(), kept)
             self.outbox.actions += [Discard(name) for name in names]
+        return ended

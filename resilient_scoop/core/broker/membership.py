@@ -5,7 +5,8 @@ the CPU and on nothing else; prefetched items and waiting parents are innocent. 
 told to end blames no item (BLAST-RADIUS). M3 An item of an `idempotent=False` call that has begun
 and whose worker is lost is never ready again (AT-MOST-ONCE; `core.broker.permission`). M4 A
 parent's attempt is not adopted if a later one has written: it lacks answers that the later one got.
-So there is one writer over restarts, too (LE1).
+So there is one writer over restarts, too (LE1). M5 A worker that executes a call that another call has
+replaced is ended, unless it holds a call that must not start twice: no item is blamed.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from resilient_scoop.config import BrokerConfig
+    from resilient_scoop.core.broker.leases import Lease
     from resilient_scoop.core.broker.ledger import Ledger
     from resilient_scoop.core.broker.scheduler import Scheduler
     from resilient_scoop.core.facts.state import DurableState
@@ -66,6 +68,7 @@ class Membership:
         self.limits = Limits(self.scheduler.leases)
         self._awaited: set[bytes] | None = set() if config.adopt else None
         self._grace_until: float | None = None
+        self._kills: list[tuple[Peer, wire.Attempt]] = []  # that no agent was told yet
         self.in_doubt = True  # intents of an earlier epoch are still to be checked
 
     @property
@@ -101,6 +104,10 @@ class Membership:
             dropped = [held.attempt for held in hello.held if not adopt(peer, held, now)]
             self._park_waiting(peer, hello, now)
         self._await(peer_id, hello, now)
+        due = [(of, at) for of, at in self._kills if _is_agent_of(peer, of)]
+        self._kills = [each for each in self._kills if each not in due]
+        for of, attempt in due:
+            self._kill(of, attempt)
         greeting = wire.Welcome(self.epoch, self.seed, self.config.lease_s, dropped)
         self.outbox.send(peer_id, wire.encode(greeting))
         if hello.role != "agent" and self.ledger.consts and not self.hosts.has_ended(peer):
@@ -347,9 +354,17 @@ class Membership:
     def _kill(self, peer: Peer, attempt: wire.Attempt) -> None:
         """Let a worker be killed if it is executing an attempt; no item is blamed for it."""
         kill = wire.encode(wire.Kill(peer.id, "asked", attempt))
-        for each in self.peers.values():
-            if each.role == "agent" and each.host == peer.host:
-                self.outbox.send(each.id, kill)
+        agents = [each for each in self.peers.values() if _is_agent_of(each, peer)]
+        for agent in agents:
+            self.outbox.send(agent.id, kill)
+        if not agents:
+            self._kills.append((peer, attempt))  # until its agent arrives, shortly after a start
+
+    def end_obsolete(self, lease: Lease) -> None:
+        """End the execution of a call that another call has replaced (M5)."""
+        held = (lease, *lease.peer.leases.values())
+        if all(self.scheduler.options(each.fn).idempotent for each in held):
+            self._kill(lease.peer, lease.attempt)
 
     def _verdict(self, batch: OpenBatch, fn: bytes, lost: wire.ProcessLost) -> bytes | None:
         """Return the outcome of an item that may not be tried again, or None."""
@@ -438,6 +453,11 @@ class Membership:
         if peer.role != "agent" and self.ledger.consts:
             self.outbox.send(peer_id, *self.ledger.consts.values())  # it may not know some of them
         return peer
+
+
+def _is_agent_of(agent: Peer, worker: Peer) -> bool:
+    """Return whether a peer is the agent of a worker's host."""
+    return agent.role == "agent" and agent.host == worker.host
 
 
 def _of_host(host: str) -> bytes:

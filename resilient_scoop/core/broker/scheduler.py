@@ -365,6 +365,7 @@ class Scheduler(msgspec.Struct):
         task = Task(
             lease.attempt.no, batch.parent.path, batch.call, start, piece.fn,
             piece.digests if whole else facts.digests_of(start, stop), args, replay, tries,
+            is_asked=bool(batch.asked),
         )  # fmt: skip
         return Slice(lease, task, piece, options, resume)
 

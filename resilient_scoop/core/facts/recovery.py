@@ -15,6 +15,7 @@ from resilient_scoop.wire.messages import Crashed, Define, Logged, Outcomes, Pro
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from resilient_scoop.core.facts.batch import Piece
     from resilient_scoop.core.facts.fold import Counted
     from resilient_scoop.wire.tally import Tally
 
@@ -142,19 +143,28 @@ def forget_items(state: DurableState, record: int, indexes: set[int]) -> int:
     Their parents replay and make them again, like new ones. Return how many there were. Those that
     a checkpoint waits for are kept: they are not called again, and their arguments were synced.
     """
+    return _forget(
+        state,
+        lambda piece, index: (
+            piece.record == record and piece.offset + index - piece.start in indexes
+        ),
+    )
+
+
+def forget_undone(state: DurableState) -> int:
+    """Forget all undone items, like `forget_items`; return how many there were."""
+    return _forget(state, lambda _piece, _index: True)
+
+
+def _forget(state: DurableState, is_lost: Callable[[Piece, int], bool]) -> int:
     forgotten = 0
     for parent in state.parents.values():
         kept = pending(parent)
-        for batch in list(parent.batches.values()):
+        for batch in [each for each in parent.batches.values() if each.call not in kept]:
+            begun = parent.intents.get(batch.call, Intervals())  # given up, never asked for (AB4)
             for piece in list(batch.pieces):
-                if piece.record != record or batch.call in kept:
-                    continue
-                begun = parent.intents.get(
-                    batch.call, Intervals()
-                )  # given up, never asked for (AB4)
                 for index in range(piece.start, piece.stop):
-                    at = piece.offset + index - piece.start
-                    if at in indexes and index in batch.undone and index not in begun:
+                    if index in batch.undone and index not in begun and is_lost(piece, index):
                         forgotten += 1
                         state.forget_item(batch, index)
     return forgotten

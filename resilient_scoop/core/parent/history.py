@@ -10,6 +10,9 @@ when a future of a state needs what was dropped (D7). `_NEXT` lists the phases.
       mark that is left ("rewind") lets a later replay of the same code continue after it. It fits if its
       kind, what it is about, and the number of calls before it are those of the question, and if it can
       be an answer to it: a changed script may ask about other futures at the same place.
+  P2b An answer with a time limit rests on the calls that were awaited (`rests_on`). If they are others
+      now, the parent asks again. If the new answer is the recorded one, the history is still used; else
+      its use ends.
   P2a If a script has failed right after an answer that something was not there in time (`in_vain`), a
       later attempt asks again (`again`): with that answer it could only fail again.
 """
@@ -18,12 +21,14 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from resilient_scoop.core.parent.awaited import Awaited
 
 HistoryRecord = wire.Outcomes | wire.Observed | wire.Checkpoint
 """The content of a page."""
@@ -93,9 +98,23 @@ def any_answer(_answer: bytes) -> bool:
     return True
 
 
-def kind_of(kind: str, of: str) -> str:
-    """Return the kind under which an observation is recorded, which says what it is about."""
-    return f"{kind} {of}" if of else kind
+def no_calls(_answer: bytes) -> Awaited:
+    """Say that an answer rests on no calls."""
+    return ()
+
+
+class Question(NamedTuple):
+    """What a parent asks, whose answer is recorded."""
+
+    kind: str
+    of: str = ""  # what it is about, such as a path
+    fits: Callable[[bytes], bool] = any_answer  # whether a recorded answer can be one to it
+    rests_on: Callable[[bytes], Awaited] = no_calls  # what was awaited for an answer (P2b)
+
+    @property
+    def whole(self) -> str:
+        """The kind under which its answer is recorded, which says what it is about."""
+        return f"{self.kind} {self.of}" if self.of else self.kind
 
 
 class ParentHistory:
@@ -190,24 +209,20 @@ class ParentHistory:
         """Whether the parent still gets answers of an earlier attempt."""
         return self.replaying or bool(self.recorded)
 
-    def differs(
-        self, kind: str, at_call: int, of: str = "", fits: Callable[[bytes], bool] = any_answer
-    ) -> bool:
+    def differs(self, question: Question, at_call: int) -> bool:
         """Return whether the next recorded observation is no answer to a question asked here.
 
-        Older journals do not say what an observation is about (`of`).
+        Older journals do not say what an observation is about (`Question.of`).
         """
         if not self.recorded:
             return False
         first = self.recorded[0]
-        is_same = first.at_call == at_call and first.kind in (kind, kind_of(kind, of))
-        return not (is_same and fits(first.answer))
+        is_same = first.at_call == at_call and first.kind in (question.kind, question.whole)
+        return not (is_same and question.fits(first.answer))
 
-    def use(
-        self, kind: str, at_call: int, of: str = "", fits: Callable[[bytes], bool] = any_answer
-    ) -> bytes | None:
+    def use(self, question: Question, at_call: int) -> bytes | None:
         """Use the next observation if it is an answer to the question; return its answer."""
-        if not self.recorded or self.differs(kind, at_call, of, fits):
+        if not self.recorded or self.differs(question, at_call):
             return None
         first = self.recorded.popleft()
         self.next_observation = first.no + 1
@@ -227,9 +242,11 @@ class ParentHistory:
         """Whether the next recorded answer is not used again (P2a)."""
         return bool(self.recorded) and self.recorded[0].no in self.again
 
-    def new(self, kind: str, at_call: int, answer: bytes) -> wire.Observation:
+    def new(
+        self, kind: str, at_call: int, answer: bytes, rests_on: bytes = b""
+    ) -> wire.Observation:
         """Make the next observation."""
-        made = wire.Observation(self.next_observation, kind, at_call, answer)
+        made = wire.Observation(self.next_observation, kind, at_call, answer, rests_on)
         self.next_observation += 1
         self._follow(kind)
         return made

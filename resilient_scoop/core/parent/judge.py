@@ -27,7 +27,7 @@ from resilient_scoop.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from resilient_scoop.core.parent.call import Call, ReusedOutcome
     from resilient_scoop.wire import messages as wire
@@ -131,6 +131,14 @@ class Judge:
     def reuses(self, then: bytes, call: Call) -> bool:
         """Return whether outcomes of a function's earlier code count for a call."""
         return self.policy.reuses(then, call.fingerprint, self.name_of(call.fn))
+
+    def reuses_code_of(self, calls: Iterable[Call]) -> bool:
+        """Return whether the user has said that earlier results of each of these functions count."""
+        kept, reuse = {now for _, now in self.policy.kept}, self.policy.reuse
+        return all(
+            call.fingerprint in kept or "*" in reuse or self.name_of(call.fn) in reuse
+            for call in calls
+        )
 
     def doubt(self, call: Call, doubts: Sequence[ReusedOutcome]) -> None:
         """Record items of a call whose journaled outcome belongs to another call."""
@@ -240,6 +248,18 @@ class Judge:
         if (first.kind, first.at_call) == (kind, at_call):
             what = f"the recorded answer to `{kind}` does not answer what it waits for now"
         self.tell_user(f"replay: {where}: {what}; from here on it gets new answers{_CURE}")
+
+    def report_other_calls(self, question: str, at_call: int) -> None:
+        """Report or refuse that an awaited call was edited, and ends in or after its time limit now."""
+        where = f"{self._path} at call {at_call}"
+        if self.policy.strict:
+            expected = f"the recorded answer to `{question}`"
+            found = "another answer, since what it waits for was edited"
+            self.refuse(ReplayDivergedError(where, expected, found))
+        self.tell_user(
+            f"replay: {where}: what `{question}` waits for was edited, and the answer is another one; "
+            f"from here on it gets new answers{_CURE}"
+        )
 
     def report_asked_again(self, kind: str, at_call: int) -> None:
         """Report that the parent does not get the answer again after which it failed."""

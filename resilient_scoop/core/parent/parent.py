@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from resilient_scoop import ids
 from resilient_scoop.core.parent import once
+from resilient_scoop.core.parent.awaited import AWAITED_BYTES, digest_of
 from resilient_scoop.core.parent.by_content import ByContent
 from resilient_scoop.core.parent.calls import ParentCalls
 from resilient_scoop.core.parent.cancel_questions import CancelQuestions
@@ -31,8 +32,7 @@ from resilient_scoop.core.parent.held import with_fresh
 from resilient_scoop.core.parent.history import (
     HistoryRecord,
     ParentHistory,
-    any_answer,
-    kind_of,
+    Question,
     rewind_mark,
 )
 from resilient_scoop.core.parent.judge import Judge, Policy
@@ -312,36 +312,54 @@ class Parent:
         """Ask to cancel an item; the answer arrives in `cancels`. The caller waits for it, and ends it."""
         self.outgoing.put(self.cancels.ask(call, index))  # the call itself is sent first
 
-    def recall(
-        self, kind: str, of: str = "", fits: Callable[[bytes], bool] = any_answer
-    ) -> bytes | None:
+    def recall(self, question: Question) -> bytes | None:
         """Return the recorded answer for this point, or None if there is none.
 
-        Call it only when `history.needs_page()` is false. `of` is what the question is about, such as
-        a path; `fits` returns whether a recorded answer can be one to it.
+        Call it only when `history.needs_page()` is false.
         """
-        return self._recall(kind, of, fits)
+        return self._recall(question)
 
-    def _recall(self, kind: str, of: str, fits: Callable[[bytes], bool]) -> bytes | None:
+    def _recall(self, question: Question) -> bytes | None:
         history = self.history
         if history.is_to_ask_again:
-            return self._ask_again(kind, of, fits)
-        answer = history.use(kind, self.calls.next, of, fits)
+            return self._ask_again(question)
+        rests_on_others = self._rests_on_others(question)
+        answer = None if rests_on_others else history.use(question, self.calls.next)
         if answer is not None or history.replaying or not history.recorded:
             return answer  # while it is replaying, the caller pages to the end first; see `differs`
         if history.rewind():
-            return self._recall(kind, of, fits)
-        self.judge.report_other_answer(history.recorded[0], kind_of(kind, of), self.calls.next)
+            return self._recall(question)
+        if rests_on_others:
+            return self._answer_of_others(question)
+        self.judge.report_other_answer(history.recorded[0], question.whole, self.calls.next)
         self._get_new_answers()
         return None
 
-    def _ask_again(self, kind: str, of: str, fits: Callable[[bytes], bool]) -> bytes | None:
+    def _rests_on_others(self, question: Question) -> bool:
+        """Return whether the recorded answer fits, but rests on calls that are others now (P2b)."""
+        if not self.history.recorded or self.differs(question):
+            return False
+        first = self.history.recorded[0]
+        if not first.rests_on:
+            return False
+        awaited = list(question.rests_on(first.answer))
+        now = digest_of(awaited)
+        if now in (b"", first.rests_on):
+            return False
+        is_code = first.rests_on[:AWAITED_BYTES] == now[:AWAITED_BYTES]
+        return not (is_code and self.judge.reuses_code_of({call for call, _ in awaited}))
+
+    def _answer_of_others(self, _question: Question) -> bytes | None:
+        """Return None: the caller gets a new answer, and gives it to `answer_anew` (P2b)."""
+        return None
+
+    def _ask_again(self, question: Question) -> bytes | None:
         """Leave the answer after which the script failed; return what a later attempt got, if one (P2a)."""
         if self.history.replaying:
             return None  # the caller pages to the end first
         if self.history.rewind():
-            return self._recall(kind, of, fits)
-        self.judge.report_asked_again(kind_of(kind, of), self.calls.next)
+            return self._recall(question)
+        self.judge.report_asked_again(question.whole, self.calls.next)
         self._get_new_answers()
         return None
 
@@ -351,13 +369,24 @@ class Parent:
         self.history.give_up()
         self.observe(*rewind_mark(first))
 
-    def differs(self, kind: str, of: str = "", fits: Callable[[bytes], bool] = any_answer) -> bool:
+    def differs(self, question: Question) -> bool:
         """Return whether the next recorded observation is no answer to a question asked here."""
-        return self.history.differs(kind, self.calls.next, of, fits)
+        return self.history.differs(question, self.calls.next)
 
-    def observe(self, kind: str, answer: bytes, of: str = "") -> None:
+    def observe(self, kind: str, answer: bytes, rests_on: bytes = b"") -> None:
         """Record an answer to the parent."""
-        self.outgoing.tell(self.history.new(kind_of(kind, of), self.calls.next, answer))
+        self.outgoing.tell(self.history.new(kind, self.calls.next, answer, rests_on))
+
+    def answer_anew(self, question: Question, answer: bytes) -> None:
+        """Record a new answer, unless it repeats the recorded one that rests on other calls (P2b)."""
+        if self.history.recorded:
+            first = self.history.recorded[0]
+            if first.answer == answer:
+                self.history.use(question, self.calls.next)
+                return
+            self.judge.report_other_calls(question.whole, self.calls.next)
+            self._get_new_answers()
+        self.observe(question.whole, answer, digest_of(question.rests_on(answer)))
 
     def begin_once(self, depth: int) -> Begun:
         """Return the start of a function inside `depth` others."""
@@ -389,7 +418,7 @@ class Parent:
             if once.is_unnamed(first, begun, self.calls.next):
                 self.jump(first.at_call, first.no + 1, ())
                 return first.answer
-            self.recall(begun.whole)  # it made fewer calls than before, which is reported
+            self.recall(Question(begun.whole))  # it made fewer calls than before, which is reported
         here = (self.calls.next, self.history.next_observation)
         did_nothing = (begun.call, begun.observation) == here
         self.once.wanted = self.history.next_observation

@@ -26,7 +26,6 @@ from resilient_scoop import ids
 from resilient_scoop.core.facts.batch import Batch, Piece
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.facts.visitor import LogVisitor
-from resilient_scoop.core.parent.history import any_answer, kind_of
 from resilient_scoop.core.parent.judge import Policy
 from resilient_scoop.core.parent.once import KIND, Begun
 from resilient_scoop.core.parent.parent import Parent
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from resilient_scoop.core.parent.call import Call
-    from resilient_scoop.core.parent.history import HistoryRecord
+    from resilient_scoop.core.parent.history import HistoryRecord, Question
 
 
 class End(msgspec.Struct, frozen=True):
@@ -272,15 +271,13 @@ class Replayed(Parent):
         except ReplayDivergedError as error:
             self._differ("code", error.expected, f"{error.found} ({error.path})")
 
-    def recall(
-        self, kind: str, of: str = "", fits: Callable[[bytes], bool] = any_answer
-    ) -> bytes | None:
+    def recall(self, question: Question) -> bytes | None:
         """Return the recorded answer at this point; without one, the replay ends here (RP2, RP5)."""
-        asks = f"`{kind_of(kind, of)}` before call {self.calls.next}"
+        asks = f"`{question.whole}` before call {self.calls.next}"
         if self.ended and self.history.next_observation >= self.last_observation:
             self._differ("observation", "no answer here", asks)
         try:
-            answer = super().recall(kind, of, fits)
+            answer = super().recall(question)
         except ReplayDivergedError as error:
             self._differ("observation", error.expected, f"{error.found} at call {self.calls.next}")
         if answer is None and not self.history.replaying:
@@ -291,6 +288,10 @@ class Replayed(Parent):
             )
         self.observed_count += answer is not None
         return answer
+
+    def _answer_of_others(self, _question: Question) -> bytes | None:
+        """Return the recorded answer: a resume got it again for the calls of now (RP3)."""
+        return self.history.use(_question, self.calls.next)
 
     def _watch_once(self, begun: Begun, is_recorded: bool) -> None:  # noqa: FBT001 - a hook
         """Halt at a `once` that has no answer: it ended in the middle of its function, or differs."""
@@ -304,9 +305,9 @@ class Replayed(Parent):
                 End("history", "", f"asks for {asks}, whose function has not ended", begun.call)
             )
 
-    def observe(self, kind: str, answer: bytes, of: str = "") -> None:
+    def observe(self, kind: str, answer: bytes, rests_on: bytes = b"") -> None:
         """Refuse to record anything (RP3)."""
-        del of
+        del rests_on
         if kind != "rewind":
             raise InvariantError(f"RP3 a replay was told `{kind}` {answer!r}")
 

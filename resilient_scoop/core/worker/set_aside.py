@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from resilient_scoop.core.worker.work import Work
 
 
-def set_aside(work: Work, index: int, reason: str) -> bytes:
-    """Keep the items of a slice from an index on; return the message for the broker."""
-    work.aside = index, reason
+def set_aside(work: Work, index: int, reason: str, *, differs: bool = False) -> bytes:
+    """Keep the items of a slice from an index on; return the message for the broker.
+
+    `differs`: the function is not what it was when the items were called; the script was edited.
+    """
+    work.aside, work.differs = (index, reason), differs
     work.next = work.stop
     return _unfit(work, reason)
 
@@ -38,4 +41,4 @@ def held_aside(works: Iterable[Work]) -> list[tuple[Work, int]]:
 
 def _unfit(work: Work, reason: str) -> bytes:
     task = work.task
-    return wire.encode(wire.Unfit(task.parent, task.call, task.fn, reason))
+    return wire.encode(wire.Unfit(task.parent, task.call, task.fn, reason, work.differs))

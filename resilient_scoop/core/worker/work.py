@@ -33,6 +33,7 @@ class Work:
     asked: int = -1  # the `idempotent=False` item that asks to start (`core.worker.permission`)
     permitted: int = -1  # the item that may start
     aside: tuple[int, str] | None = None  # from which item on it cannot run here, and why
+    differs: bool = False  # this is so because the function is another one now
     define: wire.Define | None = None  # set when it is queued
 
     @property

@@ -225,9 +225,9 @@ class Worker:
         work.asked, work.next = -1, index
         self.give_back_from(work, index)
 
-    def set_aside(self, work: Work, index: int, reason: str) -> None:
+    def set_aside(self, work: Work, index: int, reason: str, *, differs: bool = False) -> None:
         """Keep the items of a slice from an index on, which cannot run here, and report why."""
-        self.out.append(set_aside.set_aside(work, index, reason))
+        self.out.append(set_aside.set_aside(work, index, reason, differs=differs))
 
     def hand_back_aside(self) -> None:
         """Give back set-aside items: this worker ends."""

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -29,6 +30,7 @@ from resilient_scoop.core.endings import HOPELESS, LAUNCHER_GONE, STOPPED
 from resilient_scoop.core.events import (
     FAILED_KEY,
     INPUT_KEY,
+    PYTHON_KEY,
     AgentOver,
     AskCheckpoints,
     Change,
@@ -41,6 +43,7 @@ from resilient_scoop.core.facts import checkpoints
 from resilient_scoop.core.facts.outcomes import succeeded
 from resilient_scoop.core.facts.recovery import (
     forget_items,
+    forget_undone,
     forget_without_args,
     recover,
 )
@@ -55,6 +58,7 @@ from resilient_scoop.processes.failures import script_dies
 from resilient_scoop.processes.starting import take_settings
 from resilient_scoop.runs import asked
 from resilient_scoop.runs.asked import Requests
+from resilient_scoop.runs.folder import RunDir
 from resilient_scoop.runs.reports import JournalFindings, Report, broker_report
 from resilient_scoop.transport.sockets import RouterSocket, local_endpoint
 from resilient_scoop.wire import messages as wire
@@ -66,6 +70,8 @@ if TYPE_CHECKING:
     from resilient_scoop.processes.broker.grid import Grid
     from resilient_scoop.processes.starting import ChildSettings
 
+MINOR: Final = f"{sys.version_info[0]}.{sys.version_info[1]}"
+"""The minor version of this Python."""
 _REPORT_S = 0.2
 _SPEAK_S = 1.0
 """Longest time between two reports to the launcher (`processes.launcher.watchdog`)."""
@@ -156,6 +162,23 @@ def forget_lost_arguments(journal: Journal, state: DurableState) -> int:
             forgotten += forget_items(state, ids.seq_of(key), lost)
     journal.commit([Put(Table.META, b"boot", boot)])
     return forgotten
+
+
+def forget_of_another_python(journal: Journal, state: DurableState, python: str) -> int:
+    """Forget the items that were in flight under another minor version of Python; return how many.
+
+    Definitions of callables hold its bytecode, so no worker here could run them. The replay makes the
+    calls again. `python` is the version under which the run began.
+    """
+    raw = journal.get(Table.META, PYTHON_KEY)
+    then = python if raw is None else raw.decode()
+    if raw is None or then != MINOR:
+        journal.commit([Put(Table.META, PYTHON_KEY, MINOR.encode())])
+    return 0 if _minor_of(then) == MINOR else forget_undone(state)
+
+
+def _minor_of(version: str) -> str:
+    return ".".join(version.split(".")[:2])
 
 
 def forget_failures(journal: Journal, state: DurableState) -> int:
@@ -255,6 +278,8 @@ class BrokerShell:
             forget_failures(self.journal, load_state(self.journal, settings.run)[0])
         state, consts = load_state(self.journal, settings.run)
         forget_lost_arguments(self.journal, state)
+        python = RunDir(Path(settings.run_dir)).load().python_version
+        forget_of_another_python(self.journal, state, python)
         forget_without_args(state, lambda key: self.journal.get(Table.ARGS, key) is not None)
         return state, consts
 

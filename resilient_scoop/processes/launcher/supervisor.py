@@ -658,11 +658,19 @@ class Launcher:
             return "its results are kept"
         return f"{counted(done, 'result is', 'results are')} kept"
 
+    def _failed(self, report: Report) -> int:
+        """Return how many calls have failed: the broker also counts those that were computed again."""
+        try:
+            return read_status(self.run, self.info).failed if report.raised else 0
+        except JournalError:
+            return report.raised
+
     def _finish_ended(self, report: Report) -> int:
         if report.failed or not self.options.quiet:
             took_s = time.monotonic() - self.started_at
             computed_s = report.computed_s - self.computed_s
             all_s = ran_s(self.run.path, time.time())  # noqa: TID251 - wall clock time, which other commands read
+            report = msgspec.structs.replace(report, raised=self._failed(report))
             self.display.note(
                 finished(self.run.id, report, took_s, self._workers(), computed_s, all_s)
             )

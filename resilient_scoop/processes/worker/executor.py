@@ -80,6 +80,9 @@ class SliceExecutor:
             if loaded.unfit:
                 self._set_aside(work, work.next, loaded.unfit)
                 continue
+            if loaded.differs and not work.task.is_asked:  # the script may have been edited since
+                self._set_aside(work, work.next, loaded.differs, differs=True)
+                continue
             try:
                 if not self._slice(work, loaded):
                     return
@@ -155,14 +158,14 @@ class SliceExecutor:
             session.machine.settle(work, time.monotonic())
             session.running = None
 
-    def _set_aside(self, work: Work, index: int, reason: str) -> None:
+    def _set_aside(self, work: Work, index: int, reason: str, *, differs: bool = False) -> None:
         """Report items that this process cannot run, and why: this is not an outcome."""
         session = self.session
         session.record.idle()
         with session.turn():
             session.machine.settle(work, time.monotonic())
             session.running = None
-            session.machine.set_aside(work, index, reason)
+            session.machine.set_aside(work, index, reason, differs=differs)
 
     def _may_start(self, work: Work, index: int, loaded: Loaded) -> bool:
         """Return whether an item may begin; if not, end its slice."""

@@ -11,8 +11,10 @@ from resilient_scoop.wire import messages as wire
 from tests.unit.bench import (
     AGENT,
     FN,
+    ONCE,
     ORIGIN,
     PLAIN,
+    RISKY,
     W1,
     W2,
     W3,
@@ -238,3 +240,50 @@ def test_a_stopped_broker_does_not_wait_for_the_program_of_a_session(
     # outlives the run
     assert bool(sent(actions, ORIGIN, wire.Stop)) is (waits or why != SESSION_CLOSED)
     assert bench.broker.is_deserted is not waits
+
+
+def with_a_running_call(*defines: wire.Define, agent: bool = True) -> tuple[Bench, wire.Attempt]:
+    """Return a resumed broker whose worker runs a journaled call, and the script's attempt."""
+    bench = Bench()
+    root = bench.begin(W1)
+    bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root))
+    bench = bench.again(adopt=False)
+    if agent:
+        bench.arrive(AGENT)
+    bench.arrive(ORIGIN)
+    bench.arrive(W1)
+    bench.tell(ORIGIN, PLAIN, *defines)
+    assert bench.broker.members.root is not None
+    return bench, bench.broker.members.root[0]
+
+
+def test_a_worker_that_runs_a_replaced_call_is_ended_without_blame() -> None:
+    bench, root = with_a_running_call()
+    (lease,) = bench.broker.scheduler.leases.values()
+
+    actions = bench.tell(ORIGIN, *calls(part(0, 0, 1, salt=9), attempt=root))
+
+    (kill,) = sent(actions, AGENT, wire.Kill)
+    assert (kill.incarnation, kill.reason, kill.attempt) == (W1, "asked", lease.attempt)
+
+
+def test_the_same_call_made_again_ends_no_worker() -> None:
+    bench, root = with_a_running_call()
+    actions = bench.tell(ORIGIN, *calls(part(0, 0, 1), attempt=root))
+    assert sent(actions, AGENT, wire.Kill) == []
+
+
+def test_a_worker_of_a_replaced_call_is_ended_when_its_agent_arrives() -> None:
+    bench, root = with_a_running_call(agent=False)
+    bench.tell(ORIGIN, *calls(part(0, 0, 1, salt=9), attempt=root))
+    assert len(sent(bench.arrive(AGENT), AGENT, wire.Kill)) == 1
+    assert sent(bench.arrive(AGENT), AGENT, wire.Kill) == []
+
+
+def test_a_worker_with_a_call_that_must_not_start_twice_continues() -> None:
+    bench, root = with_a_running_call(RISKY)
+    more = part(0, 0, 1, salt=9), part(1, 0, 1, fn=ONCE)
+    bench.tell(ORIGIN, *calls(part(1, 0, 1, fn=ONCE), attempt=root))
+    assert {lease.fn for lease in bench.broker.scheduler.leases.values()} == {FN, ONCE}
+    actions = bench.tell(ORIGIN, *calls(*more, attempt=root))
+    assert sent(actions, AGENT, wire.Kill) == []

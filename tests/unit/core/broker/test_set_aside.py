@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from resilient_scoop.core.events import Action, GrantStored
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import (
@@ -12,12 +17,16 @@ from tests.unit.bench import (
     PLAIN,
     RISKY,
     W1,
+    W2,
     Bench,
     calls,
     granted,
     part,
     sent,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def unfit(fn: bytes = FN, parent: str = ROOT) -> wire.Unfit:
@@ -36,6 +45,12 @@ def resumed() -> tuple[Bench, wire.Attempt]:
     """Return a broker that finds three undone items in its journal, and the script's new attempt."""
     bench = asked_for().again(adopt=False)
     return bench, bench.begin(W1)
+
+
+def are_asked(actions: Sequence[Action]) -> set[bool]:
+    """Return what the tasks that are handed out say of their calls."""
+    stored = [task for each in actions if isinstance(each, GrantStored) for task in each.tasks]
+    return {task.is_asked for task in (*stored, *granted(actions, W1), *granted(actions, W2))}
 
 
 def test_a_worker_that_cannot_load_a_function_stops_the_run_and_nothing_is_logged() -> None:
@@ -105,3 +120,26 @@ def test_a_worker_that_has_set_all_items_aside_gets_other_calls() -> None:
     assert bench.broker.members.peers[W1].items == 0
     actions = bench.tell(ORIGIN, PLAIN, *calls(part(1, 0, 1), attempt=attempt))
     assert [task.call for task in granted(actions, W1)] == [1]
+
+
+def test_a_function_that_differs_before_its_call_is_repeated_is_no_failure() -> None:
+    # Given a worker whose function is not that of the journaled call, since the script was edited
+    bench, attempt = resumed()
+    differing = structs.replace(unfit(), differs=True)
+    before = bench.logged()
+    assert not sent(bench.tell(W1, differing), W1, wire.Stop)
+    assert bench.logged() == before
+
+    # When the script calls the same function again, then the item is handed out as asked for
+    actions = bench.tell(ORIGIN, *calls(part(0, 0, 3), attempt=attempt))
+    assert not sent(actions, W1, wire.Stop)
+    assert sent(actions, W1, wire.Drop)
+    assert are_asked(actions) == {True}
+
+
+def test_items_of_the_journal_are_not_marked_as_asked_for() -> None:
+    bench = asked_for().again(adopt=False)
+    attempt = bench.begin()
+    assert are_asked(bench.arrive(W1)) == {False}
+    more = bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 3), part(1, 0, 1), attempt=attempt))
+    assert are_asked([*more, *bench.arrive(W2)]) == {True}

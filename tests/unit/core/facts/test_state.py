@@ -9,7 +9,8 @@ from msgspec import structs
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.facts.batch import Batch
 from resilient_scoop.core.facts.fold import apply
-from resilient_scoop.core.facts.recovery import forget_without_args, recover
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.core.facts.recovery import forget_undone, forget_without_args, recover
 from resilient_scoop.core.facts.state import DurableState
 from resilient_scoop.ids import ROOT, item_path
 from resilient_scoop.wire import messages as wire
@@ -234,6 +235,21 @@ def test_items_whose_arguments_are_missing_are_forgotten_so_that_they_are_made_a
     assert list(batch(state, 0).undone) == [(0, 3)]
     assert not batch(state, 1).undone
     assert put(state, part(1, 0, 2), record=3) == [(0, 2)]
+
+
+def test_undone_items_are_forgotten_except_those_that_are_not_made_again() -> None:
+    # Given calls of which one has a result, and one must not be started twice and has begun
+    state = DurableState(RUN)
+    put(state, part(0, 0, 3))
+    put(state, part(1, 0, 2), record=2)
+    apply(state, outcomes(0, 0, 1), 3)
+    state.parent(ROOT).intents[1] = Intervals([(0, 1)])
+
+    assert forget_undone(state) == 3
+    assert list(batch(state, 0).done) == [(0, 1)]
+    assert not batch(state, 0).undone
+    assert list(batch(state, 1).undone) == [(0, 1)]
+    assert put(state, part(0, 1, 3), record=4) == [(1, 3)]
 
 
 def test_a_parent_that_was_done_is_dropped_after_a_lost_erasure() -> None:

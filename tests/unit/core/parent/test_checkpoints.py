@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from resilient_scoop.core.parent.durable import OpenBlock
+from resilient_scoop.core.parent.history import Question
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.errors import StrangeFutureError
 from resilient_scoop.ids import ROOT
@@ -66,7 +67,7 @@ def test_a_parent_continues_with_the_counters_of_its_checkpoint() -> None:
     of.continue_from(block, kept)
 
     assert of.durable.openings == {"main": 1, "inner": 7}
-    assert of.recall("k") == b"4"
+    assert of.recall(Question("k")) == b"4"
     call = of.begin(FN, FN)
     assert call.number == 5
     of.add(call, digests(0), [b"arg"], last=True)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from resilient_scoop.core.parent.history import HistoryPhase, ParentHistory, Turn, rewind_mark
+from resilient_scoop.core.parent.history import (
+    HistoryPhase,
+    ParentHistory,
+    Question,
+    Turn,
+    rewind_mark,
+)
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 
@@ -66,8 +72,8 @@ def test_a_live_parent_requests_pages_only_after_its_broker_was_replaced() -> No
 def test_observations_are_numbered_after_the_history_without_gaps() -> None:
     history = with_recorded(observation(0), observation(1, answer=b"b"))
 
-    assert [history.use("done", 0), history.use("done", 0)] == [b"a", b"b"]
-    assert history.use("done", 0) is None
+    assert [history.use(Question("done"), 0), history.use(Question("done"), 0)] == [b"a", b"b"]
+    assert history.use(Question("done"), 0) is None
     assert [history.new("done", 4, b"").no for _ in range(2)] == [2, 3]
 
 
@@ -81,25 +87,25 @@ def test_an_observation_that_a_log_holds_twice_is_used_once() -> None:
 def test_an_observation_of_another_position_is_not_used() -> None:
     history = with_recorded(observation(0, "done", 3))
 
-    assert history.differs("done", 2)
-    assert history.use("done", 2) is None
-    assert history.use("poll", 3) is None
-    assert history.use("done", 3) == b"a"
+    assert history.differs(Question("done"), 2)
+    assert history.use(Question("done"), 2) is None
+    assert history.use(Question("poll"), 3) is None
+    assert history.use(Question("done"), 3) == b"a"
 
 
 def test_an_observation_about_something_else_is_not_used() -> None:
     history = with_recorded(observation(0, "done 0.1[0]", 3))
 
-    assert history.use("done", 3, "0.2[0]") is None
-    assert history.use("done", 3, "0.1[0]", lambda answer: answer == b"b") is None
-    assert history.use("done", 3, "0.1[0]", lambda answer: answer == b"a") == b"a"
+    assert history.use(Question("done", "0.2[0]"), 3) is None
+    assert history.use(Question("done", "0.1[0]", lambda answer: answer == b"b"), 3) is None
+    assert history.use(Question("done", "0.1[0]", lambda answer: answer == b"a"), 3) == b"a"
 
 
 def test_an_observation_of_an_older_journal_does_not_say_what_it_is_about() -> None:
     history = with_recorded(observation(0, "done", 3), observation(1, "done 0.1[0]", 3))
 
-    assert history.use("done", 3, "0.2[0]") == b"a"
-    assert history.use("done", 3) is None
+    assert history.use(Question("done", "0.2[0]"), 3) == b"a"
+    assert history.use(Question("done"), 3) is None
 
 
 def test_an_answer_after_which_the_script_failed_is_asked_for_again() -> None:
@@ -107,13 +113,13 @@ def test_an_answer_after_which_the_script_failed_is_asked_for_again() -> None:
     history.again = frozenset([1])
 
     assert not history.is_to_ask_again
-    history.use("done", 0)
+    history.use(Question("done"), 0)
     assert history.is_to_ask_again
 
 
 def test_the_last_answer_is_noted_if_what_was_asked_for_was_not_there() -> None:
     history, seen = with_recorded(observation(0, "result 0.0[0]", 1, b"0")), []
-    history.use("result", 1, "0.0[0]")
+    history.use(Question("result", "0.0[0]"), 1)
     history.in_vain(1)
     for kind in ("callbacks", "rewind", "result 0.0[0]"):
         seen.append(history.vain)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from resilient_scoop.core.parent.awaited import AWAITED_BYTES, digest_of
 from resilient_scoop.core.parent.call import Call
+from resilient_scoop.core.parent.history import Question
 from resilient_scoop.core.parent.judge import Policy
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.errors import DiscardError, ReplayDivergedError
@@ -51,8 +53,10 @@ def value(of: Call, index: int) -> bytes | None:
     return None if chunk is None else chunk.values[index - chunk.start]
 
 
-def observed(no: int, kind: str, at_call: int, answer: bytes = b"a") -> wire.Observed:
-    return wire.Observed(ROOT, NOW, [wire.Observation(no, kind, at_call, answer)])
+def observed(
+    no: int, kind: str, at_call: int, answer: bytes = b"a", rests_on: bytes = b""
+) -> wire.Observed:
+    return wire.Observed(ROOT, NOW, [wire.Observation(no, kind, at_call, answer, rests_on)])
 
 
 def test_calls_are_numbered_and_sent_once_with_their_arguments() -> None:
@@ -220,13 +224,13 @@ def test_observations_are_repeated_in_order() -> None:
     page(of, observed(0, "once", 0, b"first"), last=False)
 
     # When it asks again, then it gets the same answer, and needs the next page for the second
-    assert of.recall("once") == b"first"
+    assert of.recall(Question("once")) == b"first"
     assert of.history.needs_page()
     page(of, observed(1, "once", 0, b"second"))
-    assert of.recall("once") == b"second"
+    assert of.recall(Question("once")) == b"second"
 
     # And after the last recorded answer it gets new ones, with the next number
-    assert of.recall("once") is None
+    assert of.recall(Question("once")) is None
     of.observe("once", b"third")
     (message,) = map(wire.decode_up, of.frames())
     assert isinstance(message, wire.Observed)
@@ -241,8 +245,8 @@ def test_an_answer_for_another_position_ends_the_use_of_the_history() -> None:
 
     # When the parent asks another question, then it gets new answers, and this is reported and
     # marked
-    assert of.differs("once")
-    assert of.recall("once") is None
+    assert of.differs(Question("once"))
+    assert of.recall(Question("once")) is None
     assert "gets new answers" in notes[0]
     of.observe("once", b"new")
     (message,) = map(wire.decode_up, of.frames())
@@ -254,7 +258,7 @@ def test_a_replay_after_a_divergence_follows_the_mark() -> None:
     of = parent(replaying=True)
     page(of, observed(0, "done", 4), observed(1, "rewind", 0, b"0"), observed(2, "once", 0, b"new"))
 
-    assert of.recall("once") == b"new"
+    assert of.recall(Question("once")) == b"new"
 
 
 def test_a_parent_asks_again_after_the_answer_after_which_it_failed() -> None:
@@ -263,12 +267,12 @@ def test_a_parent_asks_again_after_the_answer_after_which_it_failed() -> None:
     of = Parent(ROOT, NOW, replaying=True, tell_user=notes.append)
     of.history.again = frozenset([0])
     page(of, observed(0, "result", 0, b"0"), last=False)
-    assert of.recall("result") is None
+    assert of.recall(Question("result")) is None
     assert notes == []
 
     # When the history is at its end, then it gets a new answer, which is marked and reported
     page(of)
-    assert of.recall("result") is None
+    assert of.recall(Question("result")) is None
     assert "it waits again" in notes[0]
     of.observe("result", b"1")
     (message,) = map(wire.decode_up, of.frames())
@@ -280,10 +284,77 @@ def test_a_parent_asks_again_after_the_answer_after_which_it_failed() -> None:
     later = Parent(ROOT, NOW, replaying=True, tell_user=notes.append)
     later.history.again = frozenset([0])
     page(later, observed(0, "result", 0, b"0"), last=False)
-    assert later.recall("result") is None
+    assert later.recall(Question("result")) is None
     page(later, message)
-    assert later.recall("result") == b"1"
+    assert later.recall(Question("result")) == b"1"
     assert len(notes) == 1
+
+
+LATE = (
+    observed(0, "result", 1, b"0", rests_on=b"former call     "),
+    observed(1, "once", 1, b"later"),
+)
+
+
+def awaiting(**more: object) -> tuple[Parent, Question]:
+    """Return a parent that awaits a call which was edited after its time limit was recorded as over."""
+    of = parent(replaying=True, **more)
+    made = call(of, 0, 1)
+    page(of, *LATE[:1], last=False)
+    question = Question("result", rests_on=lambda _answer: [(made, 0)])
+    assert of.recall(question) is None
+    assert of.history.recorded, "while it replays, the whole history is read first"
+    page(of, *LATE[1:])
+    assert of.recall(question) is None
+    return of, question
+
+
+def test_an_answer_about_a_call_that_was_edited_is_asked_for_again() -> None:
+    # Given another answer, then it and all later answers are new, and this is marked
+    of, question = awaiting()
+    of.frames()
+    of.answer_anew(question, b"1")
+    (message,) = map(wire.decode_up, of.frames())
+    assert isinstance(message, wire.Observed)
+    answers = [(each.kind, each.answer) for each in message.observations]
+    assert answers == [("rewind", b"0"), ("result", b"1")]
+    assert message.observations[1].rests_on not in (b"", LATE[0].observations[0].rests_on)
+    assert of.recall(Question("once")) is None
+
+    # And a later attempt with that call uses them
+    later = parent(replaying=True)
+    made = call(later, 0, 1)
+    page(later, *LATE, message)
+    assert later.recall(Question("result", rests_on=lambda _answer: [(made, 0)])) == b"1"
+
+
+def test_the_same_answer_about_a_call_that_was_edited_keeps_the_later_ones() -> None:
+    of, question = awaiting()
+    of.frames()
+    of.answer_anew(question, b"0")
+    assert of.recall(Question("once")) == b"later"
+    assert of.frames() == []
+
+
+def test_a_strict_parent_refuses_another_answer_about_a_call_that_was_edited() -> None:
+    of, question = awaiting(policy=Policy(strict=True))
+    with pytest.raises(ReplayDivergedError, match="what it waits for was edited"):
+        of.answer_anew(question, b"1")
+
+
+def test_an_answer_about_code_whose_results_are_kept_is_kept() -> None:
+    of = parent(replaying=True, policy=Policy(reuse=("*",)))
+    made = call(of, 0, 1)
+    before = digest_of([(made, 0)])[:AWAITED_BYTES] + b"function"
+    page(of, observed(0, "result", 1, b"0", rests_on=before))
+    assert of.recall(Question("result", rests_on=lambda _answer: [(made, 0)])) == b"0"
+
+
+def test_an_answer_without_a_time_limit_rests_on_no_call() -> None:
+    of = parent(replaying=True)
+    call(of, 0, 1)
+    page(of, *LATE)
+    assert of.recall(Question("result")) == b"0"
 
 
 def test_a_page_that_arrives_twice_is_used_once() -> None:
@@ -291,7 +362,7 @@ def test_a_page_that_arrives_twice_is_used_once() -> None:
     page(of, observed(0, "once", 0), last=False)
     page(of, observed(0, "once", 0), last=False)
 
-    assert of.recall("once") == b"a"
+    assert of.recall(Question("once")) == b"a"
     assert of.history.needs_page()
 
 
@@ -358,9 +429,9 @@ def test_a_replay_requests_a_page_early_when_half_of_the_one_before_is_used() ->
     assert early == [False, False, True, False]
     page(of, *(observed(no, "cpu_count", 3) for no in range(3)), last=False)
     assert of.page_wanted(early=True) is None
-    of.recall("cpu_count")
+    of.recall(Question("cpu_count"))
     assert of.page_wanted(early=True) is None
-    of.recall("cpu_count")
+    of.recall(Question("cpu_count"))
     assert of.page_wanted(early=True) is not None
 
     # And a parent that is live, or catches up, requests none early

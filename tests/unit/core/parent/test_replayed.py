@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import pytest
 
+from resilient_scoop.core.parent.history import Question
 from resilient_scoop.core.parent.replayed import End, RecordedCalls, Replayed
 from resilient_scoop.errors import InvariantError
 from resilient_scoop.ids import ROOT
@@ -165,11 +166,11 @@ def test_a_call_that_a_repair_left_out_is_the_end_of_the_history_unless_the_pare
 def test_answers_are_repeated_and_the_last_one_is_the_end_of_the_history() -> None:
     of = parent(asked((part(0, 0, 1),)))
     page(of, observed(0, "once", 0), outcomes(0, 0, 1))
-    assert of.recall("once") == b"a"
+    assert of.recall(Question("once")) == b"a"
     call(of, 0, 1)
 
     with pytest.raises(Halted) as halted:
-        of.recall("done")
+        of.recall(Question("done"))
 
     assert not halted.value.end.differs
     assert of.observed_count == 1
@@ -180,7 +181,7 @@ def test_an_unrecorded_answer_is_a_difference_if_later_calls_are_known() -> None
     page(of, outcomes(0, 0, 1))
     call(of, 0, 1)
     with pytest.raises(Halted) as halted:
-        of.recall("once")
+        of.recall(Question("once"))
     assert halted.value.end.differs
 
 
@@ -188,7 +189,7 @@ def test_an_answer_that_differs_from_the_recorded_one_is_a_difference() -> None:
     of = parent(asked((part(0, 0, 1),)))
     page(of, observed(0, "once", 0))
     with pytest.raises(Halted) as halted:
-        of.recall("settled")
+        of.recall(Question("settled"))
     assert halted.value.end.what == "observation"
     assert halted.value.end.expected == "`once` at call 0"
 
@@ -217,13 +218,13 @@ def longer() -> Replayed:
 
 def test_the_end_is_the_one_that_the_last_attempt_recorded() -> None:
     of = longer()
-    assert of.recall("once") == b"a"
+    assert of.recall(Question("once")) == b"a"
     call(of, 0, 1)
     of.finish("its end", failed=False, journaled="its end")
 
     more: list[tuple[Callable[[], object], str]] = [
         (lambda: call(of, 0, 1), "no such call"),
-        (lambda: of.recall("once"), "no answer here"),
+        (lambda: of.recall(Question("once")), "no answer here"),
     ]
     for does, expected in more:
         with pytest.raises(Halted) as halted:
@@ -231,7 +232,7 @@ def test_the_end_is_the_one_that_the_last_attempt_recorded() -> None:
         assert halted.value.end.expected == expected
 
     early = longer()
-    early.recall("once")
+    early.recall(Question("once"))
     with pytest.raises(Halted) as halted:
         early.finish("its end", failed=False, journaled="its end")
     assert halted.value.end.expected == "call 0.0 of plain, 1 item"

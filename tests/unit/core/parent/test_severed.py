@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from resilient_scoop.core.parent.history import Question
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.core.parent.severed import sever
 from resilient_scoop.wire import messages as wire
@@ -39,7 +40,7 @@ def test_a_replaying_parent_that_is_severed_is_at_the_end_of_its_history() -> No
     assert not parent.history.replaying
     assert not parent.history.retelling
     assert not parent.history.needs_page()
-    assert parent.recall("done") is None
+    assert parent.recall(Question("done")) is None
     assert parent.frames() == []
 
 
