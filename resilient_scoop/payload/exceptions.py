@@ -37,7 +37,6 @@ _KINDS: Final = {
 _FRAMES_MAX: Final = 200
 _LINKS_MAX: Final = 40
 _MEMBERS_MAX: Final = 500
-_NO_ID: Final = 0
 """No object has this id: it makes the set of a group's members differ from that of its top."""
 _TEXT_MAX: Final = 20_000
 
@@ -61,16 +60,20 @@ class _Frame(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Node(msgspec.Struct, frozen=True, array_like=True):
-    """One exception of a chain; `pickled` is empty if it cannot be pickled."""
+    """One exception of a chain; `pickled` is empty if it cannot be pickled.
+
+    Causes, contexts and members that occur once more are numbers: each is one object again.
+    """
 
     type_name: str
     text: str
     pickled: bytes
     frames: list[_Frame]
-    cause: _Node | None
-    context: _Node | None
+    cause: _Node | int | None
+    context: _Node | int | None
     suppress: bool
-    members: list[_Node]
+    members: list[_Node | int]
+    no: int = 0
 
 
 class _SentException(msgspec.Struct, frozen=True, array_like=True):
@@ -91,7 +94,7 @@ def dumps_exception(error: BaseException, remote_where: str) -> bytes:
     above = len(links) - len(_users_part(links))
     formatted.stack = traceback.StackSummary.from_list(formatted.stack[above:])
     text = "".join(formatted.format())[-_TEXT_MAX:]
-    received = _SentException(remote_where, text, _tell(error, {id(error)}))
+    received = _SentException(remote_where, text, _Teller().tell(error))
     return tags.EXCEPTION + _encode(received)
 
 
@@ -119,7 +122,7 @@ def loads_exception(payload: bytes | memoryview) -> BaseException:
     if payload[0] == tags.BROKER_ERROR[0]:
         return _from_broker(msgspec.msgpack.decode(payload[1:], type=_BrokerError))
     received = msgspec.msgpack.decode(payload[1:], type=_SentException)
-    error = _revive(received.node, received)
+    error = _revive(received.node, received, {})
     if received.node.frames and error.__traceback__ is None and error.__cause__ is None:
         error.__cause__ = RemoteTracebackError(received.text)
     return error
@@ -149,26 +152,40 @@ def _encode(value: object) -> bytes:
         return msgspec.msgpack.encode(writable(value))
 
 
-def _tell(error: BaseException, seen: set[int]) -> _Node:
-    def link(other: BaseException | None) -> _Node | None:
-        if other is None or id(other) in seen or len(seen) > _LINKS_MAX:
-            return None
-        seen.add(id(other))
-        return _tell(other, seen)
+class _Teller:
+    """Makes the nodes of one exception and of all to which it is linked, each once."""
 
-    members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
-    # The context of the outermost group is often one of its members: both keep their causes.
-    inside = {id(error), _NO_ID} if len(seen) == 1 else seen
-    return _Node(
-        type_name=f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins."),
-        text=_text(error),
-        pickled=_pickle(error),
-        frames=_frames(error.__traceback__),
-        cause=link(error.__cause__),
-        context=link(error.__context__),
-        suppress=error.__suppress_context__,
-        members=[_tell(member, inside) for member in members[:_MEMBERS_MAX]],
-    )
+    def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}  # by identity
+        self._links_left = _LINKS_MAX
+
+    def tell(self, error: BaseException) -> _Node:
+        """Return the node of an exception that has none yet."""
+        self._numbers[id(error)] = no = len(self._numbers)
+        members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+        known = self._numbers
+        told = [
+            known[id(member)] if id(member) in known else self.tell(member)
+            for member in members[:_MEMBERS_MAX]
+        ]
+        kind = type(error)
+        return _Node(
+            type_name=f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."),
+            text=_text(error),
+            pickled=_pickle(error),
+            frames=_frames(error.__traceback__),
+            cause=self._link(error.__cause__),
+            context=self._link(error.__context__),
+            suppress=error.__suppress_context__,
+            members=told,
+            no=no,
+        )
+
+    def _link(self, other: BaseException | None) -> _Node | int | None:
+        if other is None or id(other) in self._numbers:
+            return None if other is None else self._numbers[id(other)]
+        self._links_left -= 1
+        return self.tell(other) if self._links_left > 0 else None
 
 
 def _text(error: BaseException) -> str:
@@ -247,19 +264,27 @@ def _frames(tb: TracebackType | None) -> list[_Frame]:
     return found
 
 
-def _revive(node: _Node, received: _SentException) -> BaseException:
-    error = _load(node, received)
+def _revive(
+    node: _Node, received: _SentException, known: dict[int, BaseException]
+) -> BaseException:
+    """Return the exception of a node; `known` are those before it, by number."""
+
+    def linked(other: _Node | int | None) -> BaseException | None:
+        if other is None or isinstance(other, int):
+            return None if other is None else known.get(other)
+        return _revive(other, received, known)
+
+    members = [each for member in node.members if (each := linked(member)) is not None]
+    error = known[node.no] = _load(node, received, members)
     if node.frames:
         heading = _Frame(f"<{received.where}>", "remote", 1)
         error.__traceback__ = _make_traceback([heading, *node.frames])
-    error.__cause__ = _revive(node.cause, received) if node.cause else None
-    error.__context__ = _revive(node.context, received) if node.context else None
+    error.__cause__, error.__context__ = linked(node.cause), linked(node.context)
     error.__suppress_context__ = node.suppress
     return error
 
 
-def _load(node: _Node, received: _SentException) -> BaseException:
-    members = [_revive(member, received) for member in node.members]
+def _load(node: _Node, received: _SentException, members: list[BaseException]) -> BaseException:
     if node.pickled:
         try:
             error = codec.loads(node.pickled)

@@ -327,6 +327,33 @@ def test_groups_arrive_with_their_members() -> None:
     ]
 
 
+def test_an_exception_that_is_linked_twice_is_one_object() -> None:
+    error, middle = TypeError(3), ValueError(2)
+    error.__cause__ = error.__context__ = middle
+    middle.__context__ = KeyError(1)
+    back = sent(error)
+    assert isinstance(back.__cause__, ValueError)
+    assert back.__context__ is back.__cause__
+    assert isinstance(back.__cause__.__context__, KeyError)
+
+
+def test_exceptions_that_are_linked_in_a_circle_are_sent() -> None:
+    one, other = ValueError(1), KeyError(2)
+    one.__context__, other.__context__ = other, one
+    back = sent(one)
+    assert back.__context__ is not None
+    assert back.__context__.__context__ is back
+
+
+def test_all_members_of_a_large_group_are_sent() -> None:
+    group = ExceptionGroup("many", [ValueError(n) for n in range(100)])
+    for each in group.exceptions:
+        each.__context__ = group
+    back = sent(group)
+    assert isinstance(back, ExceptionGroup)
+    assert [each.args for each in back.exceptions] == [(n,) for n in range(100)]
+
+
 def test_a_member_of_a_group_keeps_its_cause_if_it_is_also_the_context() -> None:
     member = KeyError("member")
     member.__cause__ = ValueError("cause")
