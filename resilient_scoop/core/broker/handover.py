@@ -5,7 +5,9 @@
   H1  A parent is waited for from the first answer that names it until a later checkpoint of it arrives,
       or its holder reports that it has left its blocks, or it is done. The death of its holder does not
       end the wait: another attempt will reach its block, too.
-  H2  Later answers of a process add no parents: else a stream of short-lived parents would never end.
+  H2  Later answers of a process add no parents: else a stream of short-lived parents would never end. The
+      exception is a parent that made calls before the request, and was handed to this process since: its
+      former process may not have answered.
   H3  A process that arrives during a request is asked as well. Right after a restart the request is not
       over before the workers and the script have arrived. A parent that has made no call yet is not
       waited for: nothing of it could be lost. If its first call arrives during the request, the answer
@@ -27,6 +29,7 @@ from typing import TYPE_CHECKING, Final
 from resilient_scoop import ids
 from resilient_scoop.core.facts.checkpoints import newest
 from resilient_scoop.wire import messages as wire
+from resilient_scoop.wire.attempt import Attempt
 
 if TYPE_CHECKING:
     from resilient_scoop.core.broker.holdback import Awaited
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
     from resilient_scoop.core.broker.scheduler import Scheduler
     from resilient_scoop.core.events import AskCheckpoints
     from resilient_scoop.ids import PeerId
-    from resilient_scoop.wire.attempt import Attempt
 
 _ASKS_MAX = 1 << 24  # in one epoch
 
@@ -100,6 +102,7 @@ class Handover:
         # process and granted to it again has not left its block.
         self._open: dict[PeerId, dict[str, Attempt | None]] = {}
         self._unsaved: dict[str, int] = {}  # named and not waited for any more, as `waiting`
+        self._since = (0, Attempt(0, 0))  # the last record before the request, and the last attempt
 
     @property
     def is_active(self) -> bool:
@@ -130,6 +133,7 @@ class Handover:
         self.no, self.is_whole = self.no + 1, False
         self.awaited.hands_over, self.until = wanted.hands_over, until
         self.named = self.saved = self._late = 0
+        self._since = self.state.seq, self.scheduler.last_attempt
 
     def next_no(self) -> int:
         """Return the number of a request to single processes, whose answers are not counted here."""
@@ -152,16 +156,35 @@ class Handover:
             for path in blocks:
                 known = path in self.awaited.waiting or path in self.awaited.through
                 if not known and self._holds(peer, path):
-                    self._unsaved.pop(path, None)
-                    self.awaited.waiting[path] = self.state.seq
-                    self.named += 1
-                    self.scheduler.release()  # it may be below a parent that has saved
-                    self._has_changed = True
+                    self._name(path)
             return
+        for path in blocks.keys() - before.keys():
+            if self._was_moved(path, blocks[path]):
+                self._name(path)
         for path in before.keys() - blocks.keys():
             held = self._attempt(peer, path)
             if path in self.awaited.waiting and held is not None and held == before[path]:
                 self._settle(path)
+
+    def _name(self, path: str) -> None:
+        """Wait for a parent (H1)."""
+        self._unsaved.pop(path, None)
+        self.awaited.waiting[path] = self.state.seq
+        self.named += 1
+        self.scheduler.release()  # it may be below a parent that has saved
+        self._has_changed = True
+
+    def _was_moved(self, path: str, held: Attempt | None) -> bool:
+        """Return whether a parent made calls before the request, and was handed out since (H2)."""
+        noted = (
+            path in self.awaited.waiting or path in self.awaited.through or path in self._unsaved
+        )
+        parent = self.state.parents.get(path)
+        if noted or held is None or parent is None or not parent.index:
+            return False
+        seq, attempt = self._since
+        later = (held.epoch, held.no) > (attempt.epoch, attempt.no)
+        return later and parent.index[0][1] <= seq
 
     def settle(self, now: float, *, recovering: bool, stopping: bool) -> bool:
         """Advance; return whether the run is to stop now, handed over."""

@@ -173,6 +173,11 @@ class Scheduler(msgspec.Struct):
         define = self.state.defines.get(fn)
         return _PLAIN if define is None else define.options
 
+    @property
+    def last_attempt(self) -> Attempt:
+        """The last attempt that was made."""
+        return Attempt(self.epoch, self._attempts)
+
     def next_attempt(self) -> Attempt:
         """Return a new attempt's identity."""
         self._attempts += 1

@@ -75,6 +75,26 @@ def test_a_hand_over_waits_for_all_parents_and_meanwhile_grants_work() -> None:
     assert stops(bench.tell(W1, checkpoint(KID, kid))) == ["handed over"]
 
 
+def test_a_parent_that_moves_to_a_process_which_has_answered_is_waited_for() -> None:
+    # Given a request that one of two workers has answered, and the other one holds a parent
+    bench = Bench()
+    root, kid = with_kid(bench, W1, W2)
+    bench.feed(asked())
+    bench.tell(ORIGIN, opened(bench, ROOT))
+    bench.tell(W2, opened(bench))
+
+    # When the parent is handed to the first one, and opens its block there
+    bench.tell(AGENT, wire.ProcessLost(W1, -9, "crash", kid, 0))
+    assert bench.broker.scheduler.lease_of(KID) is not None
+    bench.tell(W2, opened(bench, KID))
+
+    # Then its checkpoint is waited for
+    assert stops(bench.tell(ORIGIN, checkpoint(ROOT, root))) == []
+    lease = bench.broker.scheduler.lease_of(KID)
+    assert lease is not None
+    assert stops(bench.tell(W2, checkpoint(KID, lease.attempt))) == ["handed over"]
+
+
 def below_the_kid(bench: Bench) -> tuple[wire.Attempt, wire.Attempt]:
     """Open a block in the script and in its child on the first worker; request checkpoints."""
     root, kid = with_kid(bench, W1, W2)
