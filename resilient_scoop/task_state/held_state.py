@@ -2,7 +2,7 @@
 
 A function holds attributes, default values and closure cells: a call counter, the cache of a
 decorator. It is not sent by value, because each worker imports it; so what tasks change in it is
-set back in place.
+set back in place. Of a class, the names of its attributes count here.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class HeldState:
         self._cells: list[tuple[CellType, Any]] = []
         self._containers: list[tuple[Any, Any, list[Any]]] = []
         self._arrays: list[tuple[Any, Any]] = []
+        self._classes: list[tuple[type, dict[str, Any]]] = []
         self._entries = 0
         left, seen = [root], set[int]()
         while left:
@@ -45,7 +46,11 @@ class HeldState:
             return self._note_function(value) if is_user_code(value) else []
         if isinstance(value, _CONTAINERS):
             return self._note_container(value)
-        if not isinstance(value, type) and is_user_code(type(value)):
+        if isinstance(value, type):
+            if is_user_code(value):
+                self._classes.append((value, dict(vars(value))))
+            return []  # what its attributes hold is noted for each of them
+        if is_user_code(type(value)):
             return self._note_container(getattr(value, "__dict__", {}))
         if _is_array(value):
             self._note_array(value)
@@ -91,9 +96,18 @@ class HeldState:
         for kind, container, entries in self._containers:
             if not _are_same(_entries(kind, container), entries):
                 _fill(kind, container, entries)
+        for cls, attributes in self._classes:
+            _set_names_back(cls, attributes)
         for array, copied in self._arrays:
             if array.flags.writeable and array.shape == copied.shape:
                 array[...] = copied
+
+
+def _set_names_back(cls: type, attributes: dict[str, Any]) -> None:
+    for name in vars(cls).keys() - attributes.keys():
+        type.__delattr__(cls, name)
+    for name in attributes.keys() - vars(cls).keys():
+        type.__setattr__(cls, name, attributes[name])
 
 
 def _is_array(value: Any) -> bool:

@@ -158,18 +158,23 @@ def settle(define: Define) -> Overlay | None:
     _note_imported(define, differing)
     if not differing:
         return None
-    values = _values(define)
+    values = _replaced_by_tasks(differing) | _values(define)
     sent = {home for home, value in values.items() if not isinstance(value, _Unsent)}
+    by_script = any(not each.flags & AS_IMPORTED for each in differing)
     if all(_is_imported(each) and each.home not in sent for each in differing):
         return None  # only tasks have changed something, and the changes of tasks stay
     overlay: Overlay | None = None
     for _ in range(len(values) + 1):
         wanted = {each.home for each in differing} | set(overlay.values if overlay else ())
-        overlay = of(define, wanted)
-        overlay.states = _states(define, overlay)
+        overlay = _with(values, wanted)
+        overlay.states = _states(define, overlay) if by_script else []
         activate(overlay)
         # The sent value counts: unpickling may give it another form (a masked array's fill value).
-        differing = [each for each in _differing(define) if each.home not in overlay.values]
+        differing = [
+            each
+            for each in _differing(define)
+            if each.home not in overlay.values and (by_script or not _is_imported(each))
+        ]
         if not differing or not {each.home for each in differing} & values.keys() - wanted:
             break
     if differing:
@@ -217,6 +222,18 @@ def _is_imported(reference: Reference) -> bool:
         and known.digest == reference.value
         and known.state.root is _held(reference.home)
     )
+
+
+def _replaced_by_tasks(differing: list[Reference]) -> dict[str, Any]:
+    """Return by home the imported objects in whose place tasks have put another one."""
+    found = {}
+    for each in differing:
+        known = _imported.get(each.home)
+        if known is not None and each.flags & AS_IMPORTED and known.digest == each.value:
+            held = _held(each.home)
+            if held is not MISSING and held is not known.state.root:
+                found[each.home] = known.state.root
+    return found
 
 
 def _states(define: Define, overlay: Overlay) -> list[HeldState]:
@@ -277,7 +294,10 @@ def _caches_in(value: Any, seen: set[int]) -> Iterator[Any]:
 
 def of(define: Define, homes: set[str]) -> Overlay:
     """Return an overlay of those of a definition's values that belong to `homes`."""
-    values = _values(define)
+    return _with(_values(define), homes)
+
+
+def _with(values: dict[str, Any], homes: set[str]) -> Overlay:
     sent = {home: each for home, each in values.items() if not isinstance(each, _Unsent)}
     return Overlay({home: value for home, value in sent.items() if home in homes})
 

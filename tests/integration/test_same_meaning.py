@@ -949,7 +949,7 @@ class Kept:
 RATE = 1
 KEPT = Kept()
 step = counter()
-LARGE, ARRAY = list(range(50_000)), numpy.zeros(20_000)
+SMALL, LARGE, ARRAY = {}, list(range(50_000)), numpy.zeros(20_000)
 
 @memo
 def rated(x): return x * RATE
@@ -961,9 +961,19 @@ counted.calls = 0
 class Parts:
     @staticmethod
     def static(x): Parts.static.__dict__.setdefault("known", []).append(x); return x
-def large(x): LARGE.append(x); ARRAY[x] += 1; return LARGE[x]
+def large(x): SMALL[x] = x; LARGE.append(x); ARRAY[x] += 1; return LARGE[x]
+class Single:
+    @classmethod
+    def get(cls):
+        if not hasattr(cls, "_one"): cls._one = cls()
+        return cls._one
+def replaces(x):
+    global replaces
+    replaces = twice
+    return 2 * x
 def all_of(x):
-    return twice(x), step(x), default(x), counted(x), Parts.static(x), KEPT.add(x), large(x)
+    Single.get()
+    return twice(x), replaces(x), step(x), default(x), counted(x), Parts.static(x), KEPT.add(x), large(x)
 """
 
 
@@ -980,7 +990,7 @@ if __name__ == "__main__":
 """,
         workers=workers,
     )
-    assert done.expect().split() == ["1520", "1520", "380", "190", "1520"]
+    assert done.expect().split() == ["1900", "1900", "380", "190", "1900"]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -993,12 +1003,13 @@ def test_what_functions_hold_is_not_that_of_calls_with_other_globals(
 GENERATION = 0
 def staged(x):
     before = [counted.calls, step(x)]
+    replaces(x), Single.get()
     counted(x)
     ARRAY[x] += 1
     futures.submit(abs, x).result()  # others run meanwhile
     return counted.calls > before[0] and GENERATION
 if __name__ == "__main__":
-    print(sum(futures.map(large, range(20))))
+    print(sum(futures.map(large, range(20))), set(futures.map(all_of, [0])))
     for RATE in (1, 2, 3, 1):
         print(RATE, sum(futures.map(rated, range(20))))
     for GENERATION in range(1, 4):
@@ -1007,7 +1018,8 @@ if __name__ == "__main__":
         workers=workers,
     )
     assert done.expect().splitlines() == [
-        "190", "1 190", "2 380", "3 570", "1 190", "{1} [0, 1, 2]", "{2} [0, 1, 2]", "{3} [0, 1, 2]",
+        "190 {(0, 0, 0, 0, 0, 0, 0, 0)}",
+        "1 190", "2 380", "3 570", "1 190", "{1} [0, 1, 2]", "{2} [0, 1, 2]", "{3} [0, 1, 2]",
     ]  # fmt: skip
 
 

@@ -102,6 +102,18 @@ def test_arrays_are_set_back_but_views_and_files_are_not(tmp_path: Path) -> None
     assert not HeldState(np.zeros(held_state.ARRAY_BYTES_MAX)).is_complete
 
 
+def test_the_attributes_of_a_class_have_the_same_names_again() -> None:
+    class Single:
+        kept, removed = 1, 2
+
+    state = HeldState(Single)
+    vars_before = dict(vars(Single))
+    Single.added = 3  # type: ignore[attr-defined]
+    del Single.removed
+    state.set_back()
+    assert dict(vars(Single)) == vars_before
+
+
 def test_a_deleted_cell_is_filled_again_and_an_unassigned_one_is_emptied() -> None:
     def make() -> Any:
         value = 1
