@@ -7,7 +7,6 @@ pickle: a replay makes an equal array, set or closure again, and its pickle or f
 from __future__ import annotations
 
 import sys
-import time
 from typing import Any
 
 from resilient_scoop.core.parent.history import Question
@@ -110,11 +109,14 @@ def get_const(name: str, timeout: float | None = None) -> Any:
     machine = at.session.machine
     if timeout is not None:
         # Always recorded, even if already known: on a replay it may be known earlier.
-        until = time.monotonic() + timeout
+        limit = _engine.Limit(timeout)
         found = _engine.observe(
             at,
             Question("const", name),
-            lambda: b"1" if _engine.block(at, lambda: name in machine.consts, until) else b"0",
+            lambda: (
+                b"1" if _engine.block(at, lambda: name in machine.consts, limit.until) else b"0"
+            ),
+            limit,
         )
         if found == b"0":
             _engine.in_vain(at)

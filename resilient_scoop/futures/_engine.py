@@ -512,10 +512,26 @@ def refuse_cut(at: Here, what: str) -> None:
         raise CancelledError(f"{what}: the run was interrupted")
 
 
-def observe(at: Here, question: Question, live: Callable[[], bytes]) -> bytes:
+class Limit:
+    """The time limit of a wait; the time in which a replay reads its history does not count."""
+
+    __slots__ = ("until",)
+
+    def __init__(self, timeout: float) -> None:
+        self.until = time.monotonic() + timeout
+
+    @classmethod
+    def of(cls, timeout: float | None) -> Limit | None:
+        """Return the limit of a wait that may have none."""
+        return None if timeout is None else cls(timeout)
+
+
+def observe(
+    at: Here, question: Question, live: Callable[[], bytes], limit: Limit | None = None
+) -> bytes:
     """Return an answer for the parent: the recorded one on replay, else that of `live`, recorded now."""
     _refuse(Process.refusal)
-    parent = at.parent
+    parent, began = at.parent, time.monotonic()
     if parent.history.needs_page():
         block(at, lambda: not parent.history.needs_page())
     with at.session.turn():
@@ -525,6 +541,8 @@ def observe(at: Here, question: Question, live: Callable[[], bytes]) -> bytes:
         with at.session.turn():
             answer = parent.recall(question)
     if answer is None:
+        if limit is not None:
+            limit.until += time.monotonic() - began
         answer = live()
         with at.session.turn():
             parent.answer_anew(question, answer)

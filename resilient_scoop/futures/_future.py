@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from resilient_scoop import ids
@@ -362,12 +361,12 @@ class Future(Generic[T]):
         at = self.parent_here()
         assert at is not None, "a future without a parent is born seen"
         if timeout is not None:
-            until = time.monotonic() + timeout
+            limit = _engine.Limit(timeout)
 
             def live() -> bytes:
-                return b"1" if _engine.block(at, self.settled, until) else b"0"
+                return b"1" if _engine.block(at, self.settled, limit.until) else b"0"
 
-            if _engine.observe(at, self._question("result"), live) == b"0":
+            if _engine.observe(at, self._question("result"), live, limit) == b"0":
                 _engine.in_vain(at)
                 raise TimeoutError(f"future {self.path} has no result after {timeout} s")
         if not self.settled():

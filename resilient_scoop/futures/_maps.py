@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import time
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from resilient_scoop.core.parent.call import Call, OutcomeChunk
-    from resilient_scoop.futures._engine import Here
+    from resilient_scoop.futures._engine import Here, Limit
     from resilient_scoop.wire.messages import Options
 
 BUFFER = 1024
@@ -157,7 +156,7 @@ class Mapping:
 
     def in_order(self, timeout: float | None) -> Iterator[Any]:
         """Yield the values in the order of the arguments; an early stop gives up the rest."""
-        until = None if timeout is None else time.monotonic() + timeout
+        limit = _engine.Limit.of(timeout)
         index, call = 0, self.call
         loads, store, what = codec.loads, self.at.session.store, self._what
         try:
@@ -166,7 +165,7 @@ class Mapping:
                 if self.is_over(index):
                     self._finish()
                     return
-                chunk = self._await(index, until, timeout)
+                chunk = self._await(index, limit, timeout)
                 if chunk.failed:
                     while index < chunk.stop:
                         value = self.value(chunk, index)
@@ -187,21 +186,21 @@ class Mapping:
         finally:
             self._end(abandoned=True)
 
-    def _await(self, index: int, until: float | None, timeout: float | None) -> OutcomeChunk:
+    def _await(self, index: int, limit: Limit | None, timeout: float | None) -> OutcomeChunk:
         at, call = self.at, self.call
         _engine.enter(at, "a map of", self.define.name)
 
         def settled() -> bool:
             return call.find(index) is not None
 
-        if until is not None:
+        if limit is not None:
 
             def live() -> bytes:
-                return b"1" if _engine.block(at, settled, until) else b"0"
+                return b"1" if _engine.block(at, settled, limit.until) else b"0"
 
             item = ids.item_path(at.parent.path, call.number, index)
             question = Question("map", item, rests_on=lambda _answer: ((call, index),))
-            if _engine.observe(at, question, live) == b"0":
+            if _engine.observe(at, question, live, limit) == b"0":
                 _engine.in_vain(at)
                 raise TimeoutError(
                     f"item {index} of {self.define.name} has no result after {timeout} s"
@@ -215,7 +214,7 @@ class Mapping:
 
     def as_completed(self, timeout: float | None) -> Iterator[Any]:
         """Yield the values in order of completion, which is recorded; an early stop gives up the rest."""
-        until = None if timeout is None else time.monotonic() + timeout
+        limit = _engine.Limit.of(timeout)
         consumed, at, call, taken = 0, self.at, self.call, Intervals()
         try:
             while True:
@@ -224,7 +223,7 @@ class Mapping:
                     self._finish()
                     return
                 _engine.enter(at, "a map of", self.define.name)
-                answer = self._arrived(until, taken)
+                answer = self._arrived(limit, taken)
                 if not answer:
                     _engine.in_vain(at)
                     raise TimeoutError(f"{self.define.name} has results missing after {timeout} s")
@@ -242,27 +241,27 @@ class Mapping:
         finally:
             self._end(abandoned=True)
 
-    def _arrived(self, until: float | None, taken: Intervals) -> bytes:
+    def _arrived(self, limit: Limit | None, taken: Intervals) -> bytes:
         """Return spans of items that have arrived and are not `taken`; none if it is too late."""
         at, call = self.at, self.call
 
         def live() -> bytes:
-            _engine.block(at, lambda: bool(call.chunks), until)
+            _engine.block(at, lambda: bool(call.chunks), None if limit is None else limit.until)
             with at.session.turn():
                 new = sorted(call.chunks, key=lambda chunk: chunk.arrival)
             return " ".join(f"{chunk.start}:{chunk.stop}" for chunk in new).encode()
 
         def fits(answer: bytes) -> bool:
-            return bool(answer) or until is not None  # a script may have had a time limit before
+            return bool(answer) or limit is not None  # a script may have had a time limit before
 
         def rests_on(answer: bytes) -> list[tuple[Call, int]]:
-            if until is None:
+            if limit is None:
                 return []
             spans = self._spans(answer) if answer else taken.gaps(0, self._fed)
             return [(call, index) for start, stop in spans for index in range(start, stop)]
 
         path = ids.batch_path(at.parent.path, call.number)
-        return _engine.observe(at, Question("arrivals", path, fits, rests_on), live)
+        return _engine.observe(at, Question("arrivals", path, fits, rests_on), live, limit)
 
     @staticmethod
     def _spans(answer: bytes) -> list[tuple[int, int]]:

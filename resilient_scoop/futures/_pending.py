@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from resilient_scoop.core.parent.call import Call
-    from resilient_scoop.futures._engine import Here
+    from resilient_scoop.futures._engine import Here, Limit
 
 
 class Waited(Protocol):
@@ -155,7 +155,7 @@ class Pending(Generic[T]):
 
 def next_settled(
     pending: Pending[T],
-    until: float | None,
+    limit: Limit | None,
     enough: Callable[[Pending[T]], bool],
     *,
     least: int = 1,
@@ -171,24 +171,24 @@ def next_settled(
     at = pending.enter()
 
     def live() -> bytes:
-        _engine.block(at, lambda: enough(pending.hear()), until)
+        _engine.block(at, lambda: enough(pending.hear()), None if limit is None else limit.until)
         return pending.look()
 
     def fits(answer: bytes) -> bool:
         named = pending.named(answer)
         found = sum(each is not None for each in named)
         is_whole = found == len(named) or not is_exact
-        return is_whole and (until is not None or found >= least)
+        return is_whole and (limit is not None or found >= least)
 
     def rests_on(answer: bytes) -> list[tuple[Call, int]]:
-        if until is None:
+        if limit is None:
             return []
         named = [future for future in pending.named(answer) if future is not None]
         return [each.awaited() for each in (named if len(named) >= most else pending.waiting())]
 
     question = Question("settled", fits=fits, rests_on=rests_on)
-    answer = _engine.observe(at, question, live)
-    if until is not None and not _is_enough(pending, at, answer, least, most):
+    answer = _engine.observe(at, question, live, limit)
+    if limit is not None and not _is_enough(pending, at, answer, least, most):
         _engine.in_vain(at)
     chosen = pending.take(answer)
     run_callbacks(at)

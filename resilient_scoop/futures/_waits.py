@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from resilient_scoop.futures import _engine
@@ -24,10 +23,6 @@ class DoneAndNotDoneFutures(NamedTuple):
 
     done: set[Future[Any]]
     not_done: set[Future[Any]]
-
-
-def _deadline(timeout: float | None) -> float | None:
-    return None if timeout is None else time.monotonic() + timeout
 
 
 def _is_foreign(fs: Iterable[Any]) -> bool:
@@ -76,10 +71,10 @@ def as_completed(fs: Iterable[Future[T]], timeout: float | None = None) -> Itera
         from concurrent import futures as cf
 
         return cf.as_completed(fs, timeout)  # type: ignore[arg-type,return-value]  # the futures are of both kinds
-    return _as_completed(_listed(fs), _deadline(timeout))
+    return _as_completed(_listed(fs), _engine.Limit.of(timeout))
 
 
-def _as_completed(futures: list[Future[T]], until: float | None) -> Iterator[Future[T]]:
+def _as_completed(futures: list[Future[T]], limit: _engine.Limit | None) -> Iterator[Future[T]]:
     pending = _pending(futures)
     known = sorted((f for f in futures if f.is_known), key=Future.turn, reverse=True)
     total = len(futures)
@@ -87,7 +82,7 @@ def _as_completed(futures: list[Future[T]], until: float | None) -> Iterator[Fut
     while known:
         yield known.pop()
     while pending:
-        chosen = next_settled(pending, until, any_settled)
+        chosen = next_settled(pending, limit, any_settled)
         if not chosen:
             raise TimeoutError(f"{len(pending)} (of {total}) futures unfinished")
         chosen.reverse()
@@ -121,12 +116,12 @@ def wait(
         (return_when == FIRST_COMPLETED and known)
         or (return_when == FIRST_EXCEPTION and any(future.has_failed() for future in known))
     ):
-        until, enough = _deadline(timeout), _ENOUGH[return_when]
+        limit, enough = _engine.Limit.of(timeout), _ENOUGH[return_when]
         least = len(pending) if return_when == ALL_COMPLETED else 1
         most = 1 if return_when == FIRST_COMPLETED else len(pending)
-        found = next_settled(pending, until, enough, least=least, most=most)
-        is_unlimited = until is None and return_when == FIRST_EXCEPTION
+        found = next_settled(pending, limit, enough, least=least, most=most)
+        is_unlimited = limit is None and return_when == FIRST_EXCEPTION
         while is_unlimited and pending and not any(each.has_failed() for each in found):
-            found = next_settled(pending, until, enough)  # the script waited in another way before
+            found = next_settled(pending, limit, enough)  # the script waited in another way before
     done = {future for future in futures if future.is_known}
     return DoneAndNotDoneFutures(done, {future for future in futures if not future.is_known})
