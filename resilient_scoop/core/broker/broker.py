@@ -408,8 +408,8 @@ class Broker:
         if is_lacking and self.hosts.does_without(peer, unfit.reason, now):
             self._put_back(peer, unfit)
             return
-        self._unfit(unfit)
         self._ease(peer, unfit)
+        self._unfit(unfit)
 
     def _unfit(self, unfit: wire.Unfit) -> None:
         """Stop because a worker lacks what a batch needs, or the script, unless it is no longer needed.

@@ -137,6 +137,17 @@ def test_a_function_that_differs_before_its_call_is_repeated_is_no_failure() -> 
     assert are_asked(actions) == {True}
 
 
+def test_a_function_that_differs_is_asked_for_again_if_its_call_was_repeated_meanwhile() -> None:
+    # Given a worker that got an item before the script has called it again
+    bench, attempt = resumed()
+    bench.tell(ORIGIN, *calls(part(0, 0, 3), attempt=attempt))
+
+    # When it says afterwards that the function differs, then it gets the item as asked for
+    actions = bench.tell(W1, structs.replace(unfit(), differs=True))
+    assert sent(actions, W1, wire.Drop)
+    assert are_asked(actions) == {True}
+
+
 def test_items_of_the_journal_are_not_marked_as_asked_for() -> None:
     bench = asked_for().again(adopt=False)
     attempt = bench.begin()
