@@ -213,6 +213,7 @@ class _Survey:
         self._all_behind: set[str] = set()
         self.reads_environment = self.reads_arguments = self.reads_notes = False
         self._having_notes: list[tuple[str, Any]] = []
+        self._is_sent = False  # the described object is sent with the callable
         self._carrier = 0  # AS_IMPORTED, if the described object belongs to an unchanged one
         self._behind: list[tuple[str, Any]] = []  # what imports inside functions have reached
         self._only_changes = False
@@ -242,14 +243,18 @@ class _Survey:
             self._reach(home, root)
             self._root_home = home
         elif isinstance(root, FunctionType) and is_user_code(root):
+            self._is_sent = True
             self._function("", _short(describe(root)), root)
+            self._is_sent = False
         elif (
             isinstance(root, _CARRYING)
             or not hasattr(root, "__qualname__")
             or is_user_code(type(root))  # with the name of the function that it wraps
             or _is_bound(root)
         ):
-            self._add("", _short(describe(root)), self._describer.part(root), b"")
+            self._describer.met_initialized = False
+            found = self._describer.part(root)
+            self._add("", _short(describe(root)), self._with_streams(root, found), b"")
             self.guard.value(root)
         else:
             name = describe(root)
@@ -400,9 +405,17 @@ class _Survey:
         at = f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}"  # noqa: PTH119 - a string, of any platform
         self._add(home, label, digest_of(text_of(function)), here, at=at)
         self.guard.function(function)
+        self._describer.met_initialized = False
         for name, value in carried(function):
             at = f"{label}({name})" if not name.startswith(".") else label + name
             self._held(at, value, function)
+        module, _, name = home.partition(":")
+        is_made = code.co_name != name or "<locals>" in function.__qualname__
+        if self._describer.met_initialized and home and is_made:
+            binding = module_source.bindings(file_of(module) or "").get(name)
+            if binding is not None:  # what it holds is made here
+                digest = digest_of(binding.text.encode("utf-8", "surrogatepass"))
+                self._add("", label, digest, b"")
         self._names_of(function)
 
     def _held(self, label: str, value: Any, holder: Any) -> None:
@@ -412,7 +425,19 @@ class _Survey:
             return
         found = self._describer.part(value)
         self.guard.value(value, found)
+        if self._is_sent:
+            found = self._with_streams(value, found)
         self._add("", label, found, b"", text=_preview(value))
+
+    def _with_streams(self, value: Any, found: bytes) -> bytes:
+        """Return the digest of a value that is sent with the states of its random generators."""
+        if not self._describer.met_initialized:
+            return found
+        self._describer.with_streams = True
+        try:
+            return self._describer.part(value)
+        finally:
+            self._describer.with_streams = False
 
     def _names_of(self, function: Any) -> None:
         if id(function) in self._named and id(function) == self._root_id:
@@ -680,10 +705,15 @@ class _Survey:
             self._class(home, label, value)
         else:
             self._any_of(value)
-            self._describer.met_incomparable = False
+            self._describer.met_incomparable = self._describer.met_initialized = False
             here = _here(self._describer, home, value)
             is_unique = self._describer.met_incomparable and not is_of_library(value)
             digest = unique() if is_unique else here
+            if self._describer.met_initialized:
+                module, _, qualname = home.partition(":")
+                file, (cls, _, name) = file_of(module) or "", qualname.rpartition(".")
+                text = module_source.attribute_text(file, cls, name)
+                digest = digest_of(digest, text.encode("utf-8", "surrogatepass"))
             self.guard.value(value)
             self._add(home, label, digest, here, text=_preview(value))
 
@@ -695,6 +725,7 @@ class _Survey:
         if patch is not None:  # the statement counts, since the value may be a new one each time
             binding = module_source.Binding(patch.place.text, patch.place.line, volatile=True)
         at = "" if binding is None else f"{os.path.basename(file)}:{binding.line}"  # noqa: PTH119 - a string, of any platform
+        self._describer.met_initialized = False
         found = (self._describer.inline if type(value) is CACHED else self._describer.value)(value)
         self.guard.value(value, found)
         here = self._describer.here(value) if found is None else found
@@ -705,6 +736,8 @@ class _Survey:
                 digest = digest_of(b"source", binding.text.encode("utf-8", "surrogatepass"))
             elif found is None:
                 digest = unique()
+        elif binding is not None and self._describer.met_initialized:
+            digest = digest_of(digest, binding.text.encode("utf-8", "surrogatepass"))
         if type(value) is CACHED:
             self.guard.function(value.__wrapped__)
         self._add(home, label, digest, here, text=_preview(value), at=at, flags=flags)

@@ -67,6 +67,17 @@ def bindings(filename: str) -> dict[str, Binding]:
     }
 
 
+@lru_cache(maxsize=1024)
+def attribute_text(filename: str, cls: str, name: str) -> str:
+    """Return the text of the statements in the body of a class that bind a name, or an empty one."""
+    tree = source.module_tree(filename)
+    body = [] if tree is None else tree.body
+    for part in cls.split("."):
+        classes = [node for node in body if isinstance(node, ast.ClassDef) and node.name == part]
+        body = classes[-1].body if classes else []
+    return source_text.of_statements([node for node in body if name in bound_by(node)])
+
+
 _DEFINING: Final = (
     ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom,
 )  # fmt: skip

@@ -21,6 +21,7 @@ import types
 from typing import TYPE_CHECKING, Any, Final
 
 from resilient_scoop.hashing import blake2b
+from resilient_scoop.values.hidden_state import bytes_of_stream
 from resilient_scoop.values.user_modules import is_users, loaded
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class TrackedGenerator:
         self.generator = generator
         self._numpy = not isinstance(generator, random.Random)
         self._base = self.save()
-        self._key = blake2b(_bytes_of(self._base), digest_size=32).digest()
+        self._key = blake2b(bytes_of_stream(self._base), digest_size=32).digest()
 
     def seed(self, path: bytes) -> None:
         """Seed it for the start of the task at a path."""
@@ -98,15 +99,6 @@ def _fresh_state(generator: Any, bits: Any, number: bytes) -> Any:
     if hasattr(generator, "get_state"):
         made |= {"has_gauss": 0, "gauss": 0.0}
     return made
-
-
-def _bytes_of(state: Any) -> bytes:
-    """Return a state as bytes that are the same in every process."""
-    if hasattr(state, "tobytes"):
-        return bytes(state.tobytes())
-    if isinstance(state, dict):
-        return b"".join(name.encode() + _bytes_of(value) for name, value in sorted(state.items()))
-    return repr(state).encode()
 
 
 class _KnownGenerators:

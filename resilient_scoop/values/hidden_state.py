@@ -6,8 +6,10 @@ event that is not set, an empty queue) has none, so that its digest is that of i
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 import queue
+import random
 import sys
 import threading
 from types import GeneratorType
@@ -30,6 +32,7 @@ _HASHES: Final = (
 )
 _POSITIONS: Final = {"_csv": "line_num", "csv": "line_num", "pandas.io.parsers.readers": "_currow"}
 """Modules of readers, and the attribute of a reader that tells its position."""
+_INITIALIZED: Final = (random.Random, contextvars.ContextVar, threading.local)
 _CONSTANTS: Final = frozenset({int, float, str, bool, type(None)})
 _HASH_BYTES: Final = 32
 """How much is read of a hash that has no size of its own (SHAKE)."""
@@ -41,6 +44,36 @@ def is_shared(kind: type) -> bool:
     return module.startswith(_SHARED) and module.partition(".")[2] in (
         "queues", "synchronize", "sharedctypes"
     )  # fmt: skip
+
+
+def is_initialized(value: object) -> bool:
+    """Return whether an object that counts by its type was made from values that results depend on.
+
+    It is a random generator, which has a seed, a context variable, or data of a thread.
+    """
+    kind = type(value)
+    return isinstance(value, _INITIALIZED) or kind.__module__.startswith("numpy.random")
+
+
+def state_of_stream(value: Any) -> bytes:
+    """Return the state of a random generator; empty for other objects, and if it has none."""
+    if isinstance(value, random.SystemRandom):
+        return b""
+    if isinstance(value, random.Random):
+        return bytes_of_stream(random.Random.getstate(value))
+    bits = getattr(value, "bit_generator", None) or getattr(value, "_bit_generator", value)
+    state = getattr(bits, "state", None)
+    return bytes_of_stream(state) if isinstance(state, dict) else b""
+
+
+def bytes_of_stream(state: Any) -> bytes:
+    """Return the state of a random generator as bytes that are the same in every process."""
+    if hasattr(state, "tobytes"):
+        return bytes(state.tobytes())
+    if isinstance(state, dict):
+        parts = (name.encode() + bytes_of_stream(each) for name, each in sorted(state.items()))
+        return b"".join(parts)
+    return repr(state).encode()
 
 
 def may_have_state(value: object) -> bool:

@@ -51,7 +51,6 @@ _ABSENT_FROM_CLASSES: Final = frozenset(
         "_abc_impl",
         "__parameters__",
         "__orig_bases__",
-        "__match_args__",
         "__annotate__",
         "__annotate_func__",
         "__annotations_cache__",
@@ -60,7 +59,6 @@ _ABSENT_FROM_CLASSES: Final = frozenset(
         "_unhashable_values_",
         "__classcell__",
         "__type_params__",
-        "__hash__",
         "_hashable_values_",
         # of pydantic, which makes them from the fields; they hold ids of objects
         "__pydantic_core_schema__",
@@ -72,6 +70,10 @@ _MADE_BY_C: Final = frozenset({"member_descriptor", "getset_descriptor", "CField
 """Types of the class attributes for slots and fields."""
 _DATACLASS: Final = "__dataclass_fields__"
 _FIELD_PARTS: Final = ("default", "default_factory", "init", "repr", "hash", "compare", "kw_only")
+_PARAMETERS: Final = "__dataclass_params__"
+_SET: Final = ("init", "repr", "eq")
+"""Options of a dataclass that are true by default."""
+_UNSET: Final = ("order", "unsafe_hash", "frozen")
 _OPAQUE: Final[tuple[type, ...]] = (
     type(threading.Lock()), type(threading.RLock()), threading.Condition, threading.Event,
     threading.Semaphore, threading.Barrier, threading.Thread, threading.local, io.IOBase,
@@ -169,6 +171,8 @@ class Describer:
         self._states = states
         self.met_state = False  # since it was last reset
         self.met_incomparable = False
+        self.met_initialized = False  # an object that counts by its type, but was made from values
+        self.with_streams = False  # random generators count by their state
         self._is_lenient = False
         self._canon = self._make_canon(lenient=False)
         self._lenient: Canon | None = None
@@ -181,6 +185,9 @@ class Describer:
         )  # fmt: skip
 
     def _state(self, value: Any) -> bytes:
+        if hidden_state.is_initialized(value):
+            self.met_initialized = True
+            return hidden_state.state_of_stream(value) if self.with_streams else b""
         found = hidden_state.state_of(value) if self._states else b""
         self.met_state = self.met_state or bool(found)
         return found
@@ -298,8 +305,13 @@ class Describer:
         bases = [self.class_key(base) or describe(base).encode() for base in cls.__bases__]
         kind = self.class_key(type(cls)) or describe(type(cls)).encode()
         names = vars(cls).get("__annotations__", {})
-        fields = ",".join(names) if _DATACLASS in vars(cls) else ""
-        return digest_of(kind, fields.encode(), *bases, *self._registered(cls))
+        fields = ""
+        if _DATACLASS in vars(cls):
+            fields = ",".join(names)
+        elif vars(cls).get("_is_protocol"):  # its names are what `isinstance` looks for
+            fields = ",".join(sorted(names))
+        options = [each.encode() for each in _options_of(cls)]
+        return digest_of(kind, fields.encode(), *bases, *self._registered(cls), *options)
 
     def _registered(self, cls: type) -> list[bytes]:
         """Return the description of the classes that are registered with an abstract one."""
@@ -396,22 +408,42 @@ def content(cell: CellType) -> Any:
 
 def attributes_of(cls: type) -> Iterator[tuple[str, Any]]:
     """Yield the names and raw values of a class's own attributes, without generated ones."""
-    made = _DATACLASS in vars(cls)
     for name, value in sorted(vars(cls).items()):
         if name in _ABSENT_FROM_CLASSES or type(value).__name__ in _MADE_BY_C:
             continue
-        if not (made and name.startswith("__") and name != _DATACLASS and _is_generated(value)):
+        if not (name.startswith("__") and _is_generated(cls, name, value)):
             yield name, value
 
 
-def _is_generated(value: Any) -> bool:
+def _is_generated(cls: type, name: str, value: Any) -> bool:
+    """Return whether Python or a decorator made an attribute, so that the rest of the class tells it."""
+    held = vars(cls)
+    if name == "__hash__" and value is None:
+        return "__eq__" in held
+    if name == "__match_args__":
+        fields = held[_DATACLASS].values() if _DATACLASS in held else ()
+        by_position = tuple(each.name for each in fields if each.init and not each.kw_only)
+        return bool(value == (by_position if _DATACLASS in held else held.get("_fields")))
+    if _DATACLASS not in held or name == _DATACLASS:
+        return False
     code = getattr(value, "__code__", None)
-    return code is None or bool(code.co_filename == GENERATED)
+    return name == _PARAMETERS if code is None else bool(code.co_filename == GENERATED)
+
+
+def _options_of(cls: type) -> list[str]:
+    """Return the options of a dataclass that are not the default ones."""
+    options = vars(cls).get(_PARAMETERS)
+    if options is None:
+        return []
+    found = [f"not {each}" for each in _SET if not getattr(options, each)]
+    found += [each for each in _UNSET if getattr(options, each)]
+    return found if "__match_args__" in vars(cls) else [*found, "not match_args"]
 
 
 def _parts_of(field: Any) -> tuple[str, list[Any]]:
     """Return the relevant parts of a dataclass field: all but its annotation."""
-    return field.name, [getattr(field, part) for part in _FIELD_PARTS]
+    parts = [getattr(field, part) for part in _FIELD_PARTS]
+    return field.name, [*parts, dict(field.metadata)] if field.metadata else parts
 
 
 def _wrapped_by(value: Any) -> Iterator[Any]:

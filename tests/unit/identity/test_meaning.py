@@ -525,3 +525,97 @@ def test_a_method_of_a_built_in_object_counts_with_its_object(
 ) -> None:
     assert fingerprint(one) == fingerprint(same)
     assert fingerprint(one) != fingerprint(other)
+
+
+_RECORD = """
+import dataclasses, functools, operator
+@dataclasses.dataclass
+class Record:
+    __rate__ = 2
+    __call__ = staticmethod(operator.add)
+    size: int = dataclasses.field(default=1, metadata={"scale": 2})
+    def first(self): return self.size
+def f(x): return Record(x).first()
+"""
+_PLACE = """
+from typing import Protocol, runtime_checkable
+class Place:
+    __match_args__ = ("x", "y")
+    def __hash__(self): return 1
+@runtime_checkable
+class Placed(Protocol):
+    x: int
+    def go(self): ...
+def f(x): return Place(), isinstance(x, Placed)
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new"),
+    [
+        (_RECORD, "@dataclasses.dataclass", "@dataclasses.dataclass(order=True)"),
+        (_RECORD, "@dataclasses.dataclass", "@dataclasses.dataclass(eq=False)"),
+        (_RECORD, "@dataclasses.dataclass", "@dataclasses.dataclass(frozen=True)"),
+        (_RECORD, "@dataclasses.dataclass", "@dataclasses.dataclass(match_args=False)"),
+        (_RECORD, "__rate__ = 2", "__rate__ = 3"),
+        (_RECORD, "operator.add", "operator.sub"),
+        (_RECORD, '"scale": 2', '"scale": 3'),
+        (_RECORD, "    size", "    __match_args__ = ()\n    size"),
+        (_PLACE, '("x", "y")', '("y", "x")'),
+        (_PLACE, "return 1", "return 2"),
+        (_PLACE, "def __hash__(self): return 1", "__hash__ = None"),
+        (_PLACE, "    x: int", "    y: int"),
+    ],
+)
+def test_what_python_often_generates_counts_if_a_class_defines_it(
+    load: Load, text: str, old: str, new: str
+) -> None:
+    assert of(load(text), "f") == of(load(text), "f")
+    assert of(load(text), "f") != of(load(text.replace(old, new)), "f")
+
+
+_SEEDED = {
+    "in a dict": "R = {'a': random.Random(1)}\ndef f(x): return R['a'].random()\n",
+    "in a list": "R = [numpy.random.default_rng(1)]\ndef f(x): return R[0].random()\n",
+    "in an object": (
+        "class Model:\n"
+        "    def __init__(self, seed): self.rng = random.Random(seed)\n"
+        "R = Model((1))\ndef f(x): return R.rng.random()\n"
+    ),
+    "in a class": (
+        "class Model:\n    rng = numpy.random.RandomState(1)\n"
+        "    class Inner:\n        rng = random.Random(1)\n"
+        "def f(x): return Model.rng.random()\n"
+    ),
+    "its method": "R = numpy.random.default_rng(1).random\ndef f(x): return R()\n",
+    "in a closure": (
+        "def make(rng):\n    def draw(x): return rng.random()\n    return draw\n"
+        "draw = make(random.Random(1))\ndef f(x): return draw(x)\n"
+    ),
+    "in a closure that is mapped": (
+        "def make(rng):\n    def draw(x): return rng.random()\n    return draw\n"
+        "f = make(numpy.random.RandomState(1))\n"
+    ),
+    "in a partial function": (
+        "def draw(rng, x): return rng.random()\nf = functools.partial(draw, random.Random(1))\n"
+    ),
+    "a context variable": (
+        "class Model:\n    rate = contextvars.ContextVar('rate', default=(1))\n"
+        "def f(x): return Model.rate.get()\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _SEEDED)
+def test_the_seed_of_a_generator_counts_wherever_a_function_finds_it(load: Load, name: str) -> None:
+    text = "import contextvars, functools, random\nimport numpy\n" + _SEEDED[name]
+    module = load(text)
+    meaning = Meaning(module.f)
+    before = meaning.fingerprint
+    module.f(0)  # draws
+
+    assert meaning.guard.holds()
+    is_sent_with_its_state = name.endswith(("mapped", "function"))
+    assert (of(module, "f") == before) != is_sent_with_its_state
+    assert of(load(text.replace("(1)", "( 1 )")), "f") == before
+    assert of(load(text.replace("(1)", "(2)")), "f") != before
