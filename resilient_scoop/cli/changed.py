@@ -60,19 +60,21 @@ def decide(
             (*recompute, *(more if answer == "recompute" else ())),
         )
         verdict = weigh(run, changed, reuse, recompute)
+    is_settled = not survey.edits or ALL in reuse
     if verdict.undecided:
+        others = "" if is_settled else f"; {_edited(survey)}: {_how_to_keep_others(changed)}"
         raise UsageError(
             f"the code behind results of run {run.id} has changed: {_named(verdict, changed)}; add "
             f"--recompute-changed to compute them again, or --reuse-changed to keep them (for one "
-            f"function: =NAME)"
+            f"function: =NAME){others}"
         )
     if survey.classes:
         note(
             f"classes were edited since run {run.id} last ran: {_listed(survey.classes)}; calls that have "
             f"arguments of these classes are computed again"
         )
-    if survey.edits and not (reuse or recompute):
-        _settle_edits(run, survey)
+    if not is_settled:
+        _settle_edits(run, survey, is_decided=bool(reuse or recompute))
     same = [  # the same code, in a journal of an older format
         _decision(name, (then, now), 0, keep=True) for name, then, now in survey.renewed
     ]
@@ -100,19 +102,33 @@ def _listed(edits: list[Edit]) -> str:
     return ", ".join(map(str, edits[:_SHOWN_MAX])) + more
 
 
-def _settle_edits(run: RunDir, survey: CodeSurvey) -> None:
-    """Let the user decide about edits that change no function's fingerprint."""
-    what = (
-        f"code was edited since run {run.id} last ran: {_listed(survey.edits)}; rscoop knows no "
-        f"function with results that uses it, but one may"
+def _edited(survey: CodeSurvey) -> str:
+    return (
+        f"code was edited: {_listed(survey.edits)}; rscoop knows no function with results that uses it, "
+        f"but one may"
     )
+
+
+def _how_to_keep_others(changed: list[Changed]) -> str:
+    names = " ".join(f"--recompute-changed={each.title}" for each in changed)
+    return f"to keep the results of all other functions, give {names} --reuse-changed"
+
+
+def _settle_edits(run: RunDir, survey: CodeSurvey, *, is_decided: bool) -> None:
+    """Let the user decide about edits that change no function's fingerprint.
+
+    With `is_decided`, the user has decided about changed functions already.
+    """
+    what = f"since run {run.id} last ran, {_edited(survey)}"
     if not is_terminal():
+        keep = "add --reuse-changed to keep all results"
+        if is_decided and survey.changed:
+            keep = _how_to_keep_others(survey.changed)
         raise UsageError(
-            f"{what}; add --reuse-changed to keep all results, undo the edit, or start a new run to "
-            f"compute everything again"
+            f"{what}; {keep}, undo the edit, or start a new run to compute everything again"
         )
     note(what)
-    if not click.confirm("Keep all results?", err=True):
+    if not click.confirm(f"Keep all {'other ' if is_decided else ''}results?", err=True):
         raise RunStoppedError(run.id, "you chose not to resume it; nothing was changed")
 
 

@@ -3,11 +3,14 @@
 A coarse check besides the fingerprints of functions. It compares the copies of the sources that the
 last launch ran (`kept_code`) with the present files, statement by statement at the top level of
 each module, without positions, comments, docstrings and annotations. If an edit is not part of any
-function's fingerprint, the user decides about it. Functions and classes that are part of
-fingerprints are left out, and so are imports, loggers and clocks that were added or removed.
+function's fingerprint, the user decides about it. Functions that are part of fingerprints are left
+out, and so are imports, loggers and clocks that were added or removed. Of a class that is part of
+fingerprints, methods and constants are left out; the rest (its decorators, an attribute that counts by
+its type) is compared here.
 
-In the script, only code counts that a function with results may reach by any name or string in its
-text: code that runs in the process of the script is run again by a resume anyway.
+In the script, only code counts that a function with results, or a function that the import calls, may
+reach by any name or string in its text: code that runs in the process of the script is run again by a
+resume anyway.
 """
 
 from __future__ import annotations
@@ -33,6 +36,11 @@ if TYPE_CHECKING:
 
 _DYNAMIC: Final = source_text.DYNAMIC | {"globals", "getattr", "import_module", "__import__"}
 _LATER: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_BINDING: Final = (
+    ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign,
+    ast.AnnAssign, ast.AugAssign,
+)  # fmt: skip
+"""Statements that serve to bind names; the others are there for their effects."""
 _STATEMENT: Final = "a statement"
 _SHOWN: Final = reprlib.Repr()
 _SHOWN.maxstring = 60
@@ -62,7 +70,7 @@ def edits(run_dir: Path, script: str | None, defines: Iterable[Define]) -> Edits
     """Return what has been edited since the last launch and may be part of a result."""
     found: list[Edit] = []
     classes: list[Edit] = []
-    compared = _compared(defines)
+    compared = _Compared(defines)
     for path, copy in kept_code.files(run_dir).items():
         before, after = _read(copy), _read(Path(path))
         if before is None or before == after:
@@ -70,14 +78,16 @@ def edits(run_dir: Path, script: str | None, defines: Iterable[Define]) -> Edits
         then, now = _statements(before), _statements(after or b"")
         if then is None or now is None:
             continue  # running it will report the error
-        file = Path(path).name
         names = [
             name
             for name in {**then, **now}
-            if (file, name) not in compared
-            and not ((name in then) ^ (name in now) and _only_binds(then.get(name) or now[name]))
+            if not ((name in then) ^ (name in now) and _only_binds(then.get(name) or now[name]))
             and _texts(then, name) != _texts(now, name)
         ]
+        for name in [each for each in names if compared.has(path, each)]:
+            if _class_in(then, name) and _class_in(now, name):
+                found += _edits_of(path, name, then, now, compared)
+        names = [name for name in names if not compared.has(path, name)]
         if path == script:
             reached = _reached(now, defines)
             known = [name for name in names if name in now and (reached is None or name in reached)]
@@ -86,7 +96,7 @@ def edits(run_dir: Path, script: str | None, defines: Iterable[Define]) -> Edits
                     classes += _edits_of(path, name, then, now)
             names = known
         for name in names:
-            found += _edits_of(path, name, then, now)
+            found += _edits_of(path, name, then, now) or [_whole(path, name, now)]
     return Edits(found, classes)
 
 
@@ -99,18 +109,57 @@ def _class_in(statements: _Statements, name: str) -> ast.ClassDef | None:
             return None
 
 
-def _edits_of(path: str, name: str, then: _Statements, now: _Statements) -> list[Edit]:
-    """Return the edits of one name; of a class, those of its parts."""
+def _whole(path: str, name: str, now: _Statements) -> Edit:
+    return Edit(path, name, now[name][0].lineno if name in now else 0)
+
+
+def _edits_of(
+    path: str, name: str, then: _Statements, now: _Statements, compared: _Compared | None = None
+) -> list[Edit]:
+    """Return the edits of the parts of a class that fingerprints do not show; none of other names."""
     before, after = _class_in(then, name), _class_in(now, name)
-    found: list[Edit] = []
-    if before is not None and after is not None:
-        parts, parts_now = _bound(before.body), _bound(after.body)
-        for part in {**parts, **parts_now}:
-            if _texts(parts, part) != _texts(parts_now, part):
-                line = parts_now[part][0].lineno if part in parts_now else 0
-                text = _changed_line(parts.get(part), parts_now.get(part))
-                found.append(Edit(path, f"{name}.{part}", line, text))
-    return found or [Edit(path, name, now[name][0].lineno if name in now else 0)]
+    if before is None or after is None:
+        return []
+    return list(_edits_of_class(path, name, before, after, compared))
+
+
+def _edits_of_class(
+    path: str, name: str, before: ast.ClassDef, after: ast.ClassDef, compared: _Compared | None
+) -> Iterator[Edit]:
+    if _header(before) != _header(after):
+        yield Edit(path, name, after.lineno)
+    parts, parts_now = _parts(before), _parts(after)
+    for part in {**parts, **parts_now}:
+        full = f"{name}.{part}"
+        if _texts(parts, part) == _texts(parts_now, part):
+            continue
+        if compared is not None and compared.has_part(path, full):
+            continue
+        inner, inner_now = _class_in(parts, part), _class_in(parts_now, part)
+        if inner is not None and inner_now is not None:
+            yield from _edits_of_class(path, full, inner, inner_now, compared)
+            continue
+        line = parts_now[part][0].lineno if part in parts_now else 0
+        yield Edit(path, full, line, _changed_line(parts.get(part), parts_now.get(part)))
+
+
+def _header(cls: ast.ClassDef) -> str:
+    """Return the text of a class without its body."""
+    return source_text.of_statements(
+        [ast.ClassDef(cls.name, cls.bases, cls.keywords, [ast.Pass()], cls.decorator_list)]
+    )
+
+
+def _parts(cls: ast.ClassDef) -> _Statements:
+    """Return the statements of a class by the names that they bind.
+
+    A name that only has an annotation counts if a base class or a decorator may read it.
+    """
+    if cls.bases or cls.keywords or cls.decorator_list:
+        return _bound(cls.body)
+    return _bound(
+        [each for each in cls.body if not (isinstance(each, ast.AnnAssign) and each.value is None)]
+    )
 
 
 def _changed_line(then: list[ast.stmt] | None, now: list[ast.stmt] | None) -> str:
@@ -124,14 +173,43 @@ def _changed_line(then: list[ast.stmt] | None, now: list[ast.stmt] | None) -> st
     return ""
 
 
-def _compared(defines: Iterable[Define]) -> set[tuple[str, str]]:
-    """Return (file, name) of the functions and classes that are part of results' fingerprints."""
-    return {
-        (each.at.rpartition(":")[0], each.home.partition(":")[2].partition(".")[0])
-        for define in defines
-        for each in define.references
-        if each.home and each.at and not each.flags & VOLATILE
-    }
+class _Compared:
+    """What is part of the fingerprints of functions with results."""
+
+    def __init__(self, defines: Iterable[Define]) -> None:
+        shown = [
+            each
+            for define in defines
+            for each in define.references
+            if each.home and (each.at or each.text) and not each.flags & VOLATILE
+        ]
+        self._homes = {each.home for each in shown}
+        self._names: dict[tuple[str, str], set[str]] = {}
+        for each in shown:
+            module, _, qualname = each.home.partition(":")
+            file = each.at.rpartition(":")[0]
+            self._names.setdefault((file, qualname.partition(".")[0]), set()).add(module)
+
+    def has(self, path: str, name: str) -> bool:
+        """Return whether a name of a module is compared, of a class at least a part."""
+        modules = self._names.get((Path(path).name, name), ())
+        return any(_is_file_of(path, module) for module in modules)
+
+    def has_part(self, path: str, qualname: str) -> bool:
+        """Return whether a method or a constant of a class is compared."""
+        return any(
+            home.partition(":")[2] == qualname and _is_file_of(path, home.partition(":")[0])
+            for home in self._homes
+        )
+
+
+def _is_file_of(path: str, module: str) -> bool:
+    """Return whether a file can be that of a module, by its name."""
+    parts = Path(path).with_suffix("").parts
+    names = tuple(module.split("."))
+    if parts[-1] == "__init__":
+        parts = parts[:-1]
+    return module == "__main__" or parts[-len(names) :] == names
 
 
 def _only_binds(statements: list[ast.stmt]) -> bool:
@@ -236,6 +314,14 @@ def _reached(statements: _Statements, defines: Iterable[Define]) -> set[str] | N
             for home in homes
             if home.startswith("__main__:")
         }
+    wanted |= {
+        name
+        for part in statements.values()
+        for statement in part
+        if not isinstance(statement, _BINDING)
+        for name in _called(statement)
+        if name in statements
+    }
     reached: set[str] = set()
     while wanted:
         name = wanted.pop()
@@ -246,6 +332,17 @@ def _reached(statements: _Statements, defines: Iterable[Define]) -> set[str] | N
                 return None
             wanted |= (mentioned & statements.keys()) - reached
     return reached
+
+
+def _called(statement: ast.stmt) -> Iterator[str]:
+    """Yield the names of what a statement calls: of functions, and of objects whose methods it calls."""
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Call):
+            function = node.func
+            while isinstance(function, ast.Attribute):
+                function = function.value
+            if isinstance(function, ast.Name):
+                yield function.id
 
 
 def _is_run_later(statement: ast.stmt) -> bool:
