@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 _DYNAMIC: Final = source_text.DYNAMIC | {"globals", "getattr", "import_module", "__import__"}
 _LATER: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_FINDING: Final = _DYNAMIC | {
+    "hasattr", "attrgetter", "methodcaller", "getmembers", "__dict__", "modules", "__getattr__", "*",
+}  # fmt: skip
+"""Who names one of these may use names that its text does not contain."""
 _BINDING: Final = (
     ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign,
     ast.AnnAssign, ast.AugAssign,
@@ -70,6 +74,7 @@ def edits(run_dir: Path, script: str | None, defines: Iterable[Define]) -> Edits
     """Return what has been edited since the last launch and may be part of a result."""
     found: list[Edit] = []
     classes: list[Edit] = []
+    looks_up = _looks_up_names(run_dir)
     compared = _Compared(defines)
     for path, copy in kept_code.files(run_dir).items():
         before, after = _read(copy), _read(Path(path))
@@ -83,6 +88,7 @@ def edits(run_dir: Path, script: str | None, defines: Iterable[Define]) -> Edits
             for name in {**then, **now}
             if not ((name in then) ^ (name in now) and _only_binds(then.get(name) or now[name]))
             and _texts(then, name) != _texts(now, name)
+            and (name in then or looks_up or not _is_plain_function(now[name]))
         ]
         for name in [each for each in names if compared.has(path, each)]:
             if _class_in(then, name) and _class_in(now, name):
@@ -96,8 +102,33 @@ def edits(run_dir: Path, script: str | None, defines: Iterable[Define]) -> Edits
                     classes += _edits_of(path, name, then, now)
             names = known
         for name in names:
-            found += _edits_of(path, name, then, now) or [_whole(path, name, now)]
+            is_class = _class_in(then, name) and _class_in(now, name)
+            found += _edits_of(path, name, then, now) if is_class else [_whole(path, name, now)]
     return Edits(found, classes)
+
+
+def _looks_up_names(run_dir: Path) -> bool:
+    """Return whether the user's code may find names of a module that it does not contain."""
+    for path in kept_code.files(run_dir):
+        try:
+            tree = ast.parse(importlib.util.decode_source(_read(Path(path)) or b""))
+        except (SyntaxError, ValueError):
+            continue  # running it will report the error
+        for node in ast.walk(tree):
+            name = getattr(node, "id", getattr(node, "attr", getattr(node, "name", None)))
+            if name in _FINDING:
+                return True
+    return False
+
+
+def _is_plain_function(statements: list[ast.stmt]) -> bool:
+    """Return whether statements only define a function: nothing else runs at the import."""
+    match statements:
+        case [ast.FunctionDef(args=args, decorator_list=[])]:
+            defaults = [*args.defaults, *args.kw_defaults]
+            return all(each is None or isinstance(each, ast.Constant) for each in defaults)
+        case _:
+            return False
 
 
 def _class_in(statements: _Statements, name: str) -> ast.ClassDef | None:
@@ -192,8 +223,11 @@ class _Compared:
 
     def has(self, path: str, name: str) -> bool:
         """Return whether a name of a module is compared, of a class at least a part."""
-        modules = self._names.get((Path(path).name, name), ())
-        return any(_is_file_of(path, module) for module in modules)
+        return any(
+            _is_file_of(path, module)
+            for file in (Path(path).name, "")  # constants of a class have no line
+            for module in self._names.get((file, name), ())
+        )
 
     def has_part(self, path: str, qualname: str) -> bool:
         """Return whether a method or a constant of a class is compared."""
@@ -231,8 +265,19 @@ def _only_binds(statements: list[ast.stmt]) -> bool:
 
 def _is_named(function: ast.expr) -> bool:
     """Return whether the called object only reports something: a clock, a logger."""
-    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    name = _name_of(function)
     return name == "getLogger" or name in module_source.VOLATILE_CALLS
+
+
+def _name_of(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+def _root_of(function: ast.expr) -> str:
+    """Return the first name of `logging.getLogger("a").setLevel` and the like."""
+    while isinstance(function, ast.Attribute | ast.Call):
+        function = function.value if isinstance(function, ast.Attribute) else function.func
+    return getattr(function, "id", "")
 
 
 _Statements = dict[str, list[ast.stmt]]
@@ -257,9 +302,19 @@ def _statements(data: bytes) -> _Statements | None:
 def _bound(body: list[ast.stmt]) -> _Statements:
     """Return statements by the names that they bind."""
     found: _Statements = {}
+    loggers = {"logging"}
     for at, statement in enumerate(body):
         if module_source.is_guard(statement) or (at == 0 and _is_docstring(statement)):
             continue
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=function)) if (
+                _name_of(function) == "getLogger"
+            ):
+                loggers.add(name)
+            case ast.Expr(value=ast.Call(func=function)) if _root_of(function) in loggers:
+                continue  # the settings of `logging`
+            case _:
+                pass
         for name in set(module_source.bound_by(statement)) or {_STATEMENT}:
             found.setdefault(name, []).append(_part(statement, name))
     return found
@@ -338,11 +393,7 @@ def _called(statement: ast.stmt) -> Iterator[str]:
     """Yield the names of what a statement calls: of functions, and of objects whose methods it calls."""
     for node in ast.walk(statement):
         if isinstance(node, ast.Call):
-            function = node.func
-            while isinstance(function, ast.Attribute):
-                function = function.value
-            if isinstance(function, ast.Name):
-                yield function.id
+            yield _root_of(node.func)
 
 
 def _is_run_later(statement: ast.stmt) -> bool:

@@ -416,3 +416,31 @@ def test_calls_in_flight_whose_function_was_edited_do_not_fail(place: Place) -> 
     failed = [item for each in records(place) if isinstance(each, wire.Outcomes)
               for item in each.items if item.failed]  # fmt: skip
     assert [item.call for item in failed] == [3]
+
+
+PRECISE: Final = """
+import decimal
+from resilient_scoop import futures
+decimal.getcontext().prec = 5
+def third(x): return str(decimal.Decimal(x) / 3)
+def more(x): return x + 1
+if __name__ == "__main__":
+    print(*futures.map(third, [1]), *futures.map(more, [1]))
+    raise SystemExit(5)
+"""
+
+
+def test_a_decision_about_a_function_settles_no_edit_outside_of_functions(place: Place) -> None:
+    place.run(PRECISE).expect(5)
+    place.write(PRECISE.replace("prec = 5", "prec = 7").replace("x + 1", "x + 2"))
+    edit = "code was edited: a statement (script.py:4)"
+    cure = "give --recompute-changed=more --reuse-changed"
+
+    for options in ([], ["--recompute-changed"], ["--reuse-changed=more"]):
+        refused = resume(place, *options)
+        refused.expect(2)
+        assert edit in refused.err
+        assert cure in refused.err
+
+    kept = resume(place, "--recompute-changed=more", "--reuse-changed")
+    assert kept.expect(5) == "0.33333 3\n"

@@ -10,7 +10,9 @@ from resilient_scoop.processes import edited_modules, kept_code
 from resilient_scoop.wire.callables import Define, Options, Reference
 
 MODEL = """
-import random, threading
+import logging, random, threading
+log = logging.getLogger("model")
+logging.basicConfig(level=10)
 LOCAL = threading.local()
 def setup(rate):
     LOCAL.rate = rate
@@ -19,6 +21,8 @@ def inner(): return 1
 def mutate(x): return x
 setup(2)
 toolbox.register("mutate", mutate)
+class Limits:
+    low = 1
 class Model(Base):
     'A model.'
     rate = 3
@@ -54,6 +58,7 @@ def edited(
         reference(f"{module}:Model"),
         reference(f"{module}:Model.rate", text="3"),
         reference(f"{module}:Model.rng"),
+        reference(f"{module}:Limits.low", text="1"),
         reference(f"{module}:LOCAL", at="model.py:3"),
     ]
     define = Define(b"", b"", f"{module}:f", b"", Options(), False, 0, references)
@@ -73,6 +78,7 @@ def edited(
         ("= rate\n", "= 2 * rate\n", ["setup"]),
         ("inner(): return 1", "inner(): return 2", ["inner"]),
         ("setup(2)", "setup(3)", ["a statement"]),
+        ("    low = 1\n", "    low = 1\n    high = make(2)\n", ["Limits.high"]),
     ],
 )
 def test_an_edit_that_fingerprints_may_not_show_is_reported(
@@ -97,6 +103,9 @@ def test_an_edit_that_fingerprints_may_not_show_is_reported(
         ("* LOCAL.rate", "+ LOCAL.rate"),
         ("'A model.'", "'The model.'"),
         ("held: int", "held: float"),
+        ("    low = 1\n", "    low: int\n    low = 1\n    high: int\n"),
+        ("level=10)", "level=20)\nlog.setLevel(30)\nlogging.getLogger('a').addHandler(setup(1))"),
+        ("def f(x)", "def new(x, y=2): return x\ndef f(x)"),
         ("Random(1)", "Random( 1 )  # the seed"),
         ("def mutate(x): return x", "def mutate(x): return -x"),  # runs in the script's process
         ("def main(): return 0", "def main(): return 1"),
@@ -108,6 +117,18 @@ def test_an_edit_that_fingerprints_show_or_that_has_no_effect_is_not_reported(
     text = MODEL.replace(old, new)
     assert text != MODEL
     assert edited(monkeypatch, tmp_path, text, module="__main__") == []
+
+
+def test_a_new_function_is_reported_if_code_may_find_its_name_or_its_definition_runs_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = MODEL + "def new(x): return x\n"
+    assert edited(monkeypatch, tmp_path, text, module="model") == []
+    for old, new in (("def new(x)", "@setup\ndef new(x)"), ("new(x)", "new(x=setup(3))")):
+        is_run = text.replace(old, new)
+        assert edited(monkeypatch, tmp_path, is_run, module="model") == ["new"]
+    text = text.replace("return x\nsetup", "return getattr(random, x)\nsetup")
+    assert edited(monkeypatch, tmp_path, text, module="model") == ["mutate", "new"]
 
 
 def test_a_function_of_another_module_whose_file_has_the_same_name_is_not_compared(
