@@ -19,6 +19,9 @@ from resilient_scoop.runs.display import duration
 from resilient_scoop.runs.folder import RunDir
 
 _SHOWN_MAX: Final = 4
+_KEPT: Final = (
+    "results of functions without a change are kept; to compute them again, start a new run"
+)
 ALL: Final = "*"
 """Value of `--reuse-changed` and `--recompute-changed` for every function."""
 
@@ -51,6 +54,8 @@ def decide(
         UsageError: there are results of changed code without a decision.
     """
     changed = survey.changed
+    is_settled = not survey.edits or ALL in reuse
+    is_decided = bool(reuse or recompute)
     verdict = weigh(run, changed, reuse, recompute)
     if verdict.undecided and is_terminal():
         answer = _ask(run, verdict, changed)
@@ -60,9 +65,8 @@ def decide(
             (*recompute, *(more if answer == "recompute" else ())),
         )
         verdict = weigh(run, changed, reuse, recompute)
-    is_settled = not survey.edits or ALL in reuse
     if verdict.undecided:
-        others = "" if is_settled else f"; {_edited(survey)}: {_how_to_keep_others(changed)}"
+        others = "" if is_settled else f"; {_edited(survey)}; {_KEPT}"
         raise UsageError(
             f"the code behind results of run {run.id} has changed: {_named(verdict, changed)}; add "
             f"--recompute-changed to compute them again, or --reuse-changed to keep them (for one "
@@ -74,7 +78,7 @@ def decide(
             f"arguments of these classes are computed again"
         )
     if not is_settled:
-        _settle_edits(run, survey, is_decided=bool(reuse or recompute))
+        _settle_edits(run, survey, is_decided=is_decided)
     same = [  # the same code, in a journal of an older format
         _decision(name, (then, now), 0, keep=True) for name, then, now in survey.renewed
     ]
@@ -109,26 +113,22 @@ def _edited(survey: CodeSurvey) -> str:
     )
 
 
-def _how_to_keep_others(changed: list[Changed]) -> str:
-    names = " ".join(f"--recompute-changed={each.title}" for each in changed)
-    return f"to keep the results of all other functions, give {names} --reuse-changed"
-
-
 def _settle_edits(run: RunDir, survey: CodeSurvey, *, is_decided: bool) -> None:
     """Let the user decide about edits that change no function's fingerprint.
 
-    With `is_decided`, the user has decided about changed functions already.
+    With `is_decided`, options have decided about changed functions: then it is only reported.
     """
     what = f"since run {run.id} last ran, {_edited(survey)}"
+    if is_decided:
+        note(f"{what}; {_KEPT}")
+        return
     if not is_terminal():
-        keep = "add --reuse-changed to keep all results"
-        if is_decided and survey.changed:
-            keep = _how_to_keep_others(survey.changed)
         raise UsageError(
-            f"{what}; {keep}, undo the edit, or start a new run to compute everything again"
+            f"{what}; add --reuse-changed to keep all results, undo the edit, or start a new run to "
+            f"compute everything again"
         )
     note(what)
-    if not click.confirm(f"Keep all {'other ' if is_decided else ''}results?", err=True):
+    if not click.confirm(f"Keep all {'other ' if survey.changed else ''}results?", err=True):
         raise RunStoppedError(run.id, "you chose not to resume it; nothing was changed")
 
 

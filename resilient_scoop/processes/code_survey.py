@@ -154,9 +154,9 @@ def _with_results(
 
 
 def _is_noticed(edit: Edit, labels: set[str]) -> bool:
-    """Return whether a function's fingerprint shows an edit; labels are dotted names."""
+    """Return whether a function's fingerprint shows an edit; labels: `Net.rate`, `draw(closure 0)`."""
     top = edit.name.partition(".")[0]
-    return any(top in label.split(".") for label in labels)
+    return any(top in label.partition("(")[0].split(".") for label in labels)
 
 
 def _defines(view: Readable) -> Iterator[Define]:

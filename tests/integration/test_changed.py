@@ -430,17 +430,19 @@ if __name__ == "__main__":
 """
 
 
-def test_a_decision_about_a_function_settles_no_edit_outside_of_functions(place: Place) -> None:
+def test_edits_outside_of_functions_are_reported_with_changed_functions(place: Place) -> None:
     place.run(PRECISE).expect(5)
     place.write(PRECISE.replace("prec = 5", "prec = 7").replace("x + 1", "x + 2"))
-    edit = "code was edited: a statement (script.py:4)"
-    cure = "give --recompute-changed=more --reuse-changed"
+    edit = "code was edited: a statement (script.py:4); rscoop knows no function"
+    kept = "results of functions without a change are kept"
 
-    for options in ([], ["--recompute-changed"], ["--reuse-changed=more"]):
-        refused = resume(place, *options)
-        refused.expect(2)
-        assert edit in refused.err
-        assert cure in refused.err
+    refused = resume(place)
+    refused.expect(2)
+    assert "more (1 result)" in refused.err
+    assert edit in refused.err
+    assert kept in refused.err
 
-    kept = resume(place, "--recompute-changed=more", "--reuse-changed")
-    assert kept.expect(5) == "0.33333 3\n"
+    computed = resume(place, "--recompute-changed")
+    assert computed.expect(5) == "0.33333 3\n"
+    assert edit in computed.err
+    assert kept in computed.err
