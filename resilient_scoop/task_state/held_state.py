@@ -28,6 +28,8 @@ class HeldState:
     def __init__(self, root: Any) -> None:
         self.root = root
         self.is_complete = True
+        self.is_plain = True
+        """Whether it holds nothing but empty attributes of functions."""
         self._cells: list[tuple[CellType, Any]] = []
         self._containers: list[tuple[Any, Any, list[Any]]] = []
         self._arrays: list[tuple[Any, Any]] = []
@@ -45,16 +47,20 @@ class HeldState:
         if isinstance(value, FunctionType):
             return self._note_function(value) if is_user_code(value) else []
         if isinstance(value, _CONTAINERS):
+            self.is_plain = False
             return self._note_container(value)
         if isinstance(value, type):
             if is_user_code(value):
                 self._classes.append((value, dict(vars(value))))
             return []  # what its attributes hold is noted for each of them
         if is_user_code(type(value)):
+            self.is_plain = False
             return self._note_container(getattr(value, "__dict__", {}))
+        if _is_array(value) or type(value) is CACHED:
+            self.is_plain = False
         if _is_array(value):
             self._note_array(value)
-        return _parts(value)
+        return parts(value)
 
     def _note_function(self, function: FunctionType) -> list[Any]:
         found = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
@@ -63,6 +69,8 @@ class HeldState:
             self._cells.append((cell, held))
             found.append(held)
         self._count(len(found))
+        if function.__closure__ or vars(function):
+            self.is_plain = False
         return found + self._note_container(vars(function))
 
     def _note_container(self, container: Any) -> list[Any]:
@@ -116,7 +124,7 @@ def _is_array(value: Any) -> bool:
     return numpy is not None and type(value) is numpy.ndarray
 
 
-def _parts(value: Any) -> list[Any]:
+def parts(value: Any) -> list[Any]:
     """Return what an object refers to that cannot change itself."""
     if isinstance(value, tuple | frozenset):
         return list(value)

@@ -26,7 +26,7 @@ from resilient_scoop.counts import sized
 from resilient_scoop.errors import MeaningError, PicklingFailedError
 from resilient_scoop.identity.meaning import ABSENT_DIGEST, here_of
 from resilient_scoop.payload import codec
-from resilient_scoop.task_state.held_state import HeldState
+from resilient_scoop.task_state.held_state import HeldState, parts
 from resilient_scoop.values import open_files
 from resilient_scoop.values.containers import copy_of, fill, is_container
 from resilient_scoop.values.hidden_state import may_have_state
@@ -45,6 +45,10 @@ LARGE_BYTES: Final = 8 << 20
 
 _LOOKED_AT_MAX: Final = 10_000
 """Objects in which functions with a cache are searched."""
+
+
+_DEFINITIONS_MAX: Final = 5_000
+"""Functions and classes that are noted: a thousand take 10 ms."""
 
 
 class Overlay:
@@ -154,6 +158,7 @@ def settle(define: Define) -> Overlay | None:
         its module cannot be imported here.
     """
     activate(None)
+    note_definitions()
     differing = _differing(define)
     _note_imported(define, differing)
     if not differing:
@@ -194,28 +199,59 @@ class _Imported:
 
     __slots__ = ("digest", "state")
 
-    def __init__(self, value: Any, digest: bytes) -> None:
+    def __init__(self, state: HeldState, digest: bytes) -> None:
+        self.state = state
         self.digest = digest
-        self.state = HeldState(value)
 
 
 _imported: dict[str, _Imported] = {}
 """By home, what the script and this worker have imported alike and no definition brings by value."""
+_definitions: dict[str, HeldState] = {}
+"""By home, functions and classes of the user's modules: their digests are made when they are needed."""
+_modules_seen: set[str] = set()
+
+
+def note_definitions() -> None:
+    """Note what functions and classes of new modules hold, before tasks change it."""
+    new = sys.modules.keys() - _modules_seen
+    _modules_seen.update(new)
+    for module in filter(is_user_module, new):
+        if len(_definitions) > _DEFINITIONS_MAX:
+            break
+        for name, value in list(vars(sys.modules[module]).items()):
+            if isinstance(value, FunctionType | CACHED):
+                _definitions[f"{module}:{name}"] = HeldState(value)
+            elif isinstance(value, type) and value.__module__ == module:
+                _definitions[f"{module}:{name}"] = HeldState(value)
+                for inner, held in list(vars(value).items()):
+                    if isinstance(held, FunctionType | CACHED | staticmethod | classmethod):
+                        _definitions[f"{module}:{name}.{inner}"] = HeldState(held)
+
+
+def _known(home: str) -> _Imported | None:
+    """Return what this worker has imported at a home, if it was noted."""
+    if home not in _imported and home in _definitions:
+        state = _definitions[home]
+        now = HeldState(state.root)
+        state.set_back()
+        _imported[home] = _Imported(state, here_of(home, state.root, states=False))
+        now.set_back()
+    return _imported.get(home)
 
 
 def _note_imported(define: Define, differing: list[Reference]) -> None:
-    """Note what functions hold here before tasks of this callable change it."""
+    """Note what else is here as in the script, before tasks of this callable change it."""
     known = _imported.keys() | {each.home for each in differing}
     for each in (*define.references, *define.brought):
         if each.home and each.flags & AS_IMPORTED and each.home not in known:
             value = _held(each.home)
             if value is not MISSING and type(value) not in SCALARS:
-                _imported[each.home] = _Imported(value, each.value)
+                _imported[each.home] = _Imported(HeldState(value), each.value)
 
 
 def _is_imported(reference: Reference) -> bool:
     """Return whether an object is the one that was imported; tasks may have changed what it holds."""
-    known = _imported.get(reference.home)
+    known = _known(reference.home)
     return (
         known is not None
         and bool(reference.flags & AS_IMPORTED)
@@ -228,7 +264,7 @@ def _replaced_by_tasks(differing: list[Reference]) -> dict[str, Any]:
     """Return by home the imported objects in whose place tasks have put another one."""
     found = {}
     for each in differing:
-        known = _imported.get(each.home)
+        known = _known(each.home)
         if known is not None and each.flags & AS_IMPORTED and known.digest == each.value:
             held = _held(each.home)
             if held is not MISSING and held is not known.state.root:
@@ -242,10 +278,15 @@ def _states(define: Define, overlay: Overlay) -> list[HeldState]:
     A cache that was filled with another value of a global would give wrong results.
     """
     every = {each.home: each for each in (*define.references, *define.brought)}
+    found = {home: _imported[home].state for home, each in every.items() if _is_imported(each)}
+    if define.brought:  # what the classes of arguments use besides is not listed
+        found |= {
+            home: state
+            for home, state in _definitions.items()
+            if home not in every and not state.is_plain and _held(home) is state.root
+        }
     return [
-        _imported[home].state
-        for home, each in every.items()
-        if home not in overlay.values and _is_imported(each) and _imported[home].state.is_complete
+        state for home, state in found.items() if state.is_complete and home not in overlay.values
     ]
 
 
@@ -257,15 +298,19 @@ def _held(home: str) -> Any:
 def _give_caches(define: Define, overlay: Overlay) -> None:
     """Empty the caches of functions: they were filled without the overlay."""
     seen: set[int] = set()
-    for each in (*define.references, *define.brought):
-        owner, name = _owner(each.home) if each.home else (None, "")
-        found = None if owner is None else vars(owner).get(name)
-        if type(found) is not CACHED and each.home not in overlay.values:
-            overlay.caches += _caches_in(found, seen)
-        if type(found) is CACHED and each.home not in overlay.values:
+    homes = {each.home: None for each in (*define.references, *define.brought) if each.home}
+    if define.brought:
+        homes |= dict.fromkeys(_definitions)
+    for home in homes:
+        if home in overlay.values:
+            continue
+        found = _held(home)
+        if type(found) is CACHED:
             known: Any = found
             made = functools.lru_cache(**known.cache_parameters())(known.__wrapped__)
-            overlay.values[each.home] = functools.update_wrapper(made, known.__wrapped__)
+            overlay.values[home] = functools.update_wrapper(made, known.__wrapped__)
+        elif found is not MISSING and not (home in _definitions and _definitions[home].is_plain):
+            overlay.caches += _caches_in(found, seen)
     activate(None)
     activate(overlay)
 
@@ -286,8 +331,10 @@ def _caches_in(value: Any, seen: set[int]) -> Iterator[Any]:
             left += [each for _, each in carried(value)] if is_user_code(value) else []
         elif isinstance(value, dict):
             left += value.values()
-        elif isinstance(value, list | tuple | set | frozenset):
+        elif isinstance(value, list | set):
             left += value
+        elif wrapped := parts(value):
+            left += wrapped
         elif not isinstance(value, type) and is_user_code(type(value)):
             left += getattr(value, "__dict__", {}).values()
 

@@ -1091,3 +1091,46 @@ def test_what_cannot_be_sent_inside_of_a_library_is_refused(place: Place) -> Non
                 print(type(error).__name__, "JSONEncoder.base" in str(error))
     """)
     assert done.expect() == "MeaningError True\n"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_tasks_may_change_what_only_arguments_bring(place: Place, workers: int) -> None:
+    done = place.run(
+        """
+        import functools
+        from resilient_scoop import futures
+        RATE = 1
+        def memo(function):
+            cache = {}
+            @functools.wraps(function)
+            def cached(x):
+                if x not in cache: cache[x] = function(x)
+                return cache[x]
+            return cached
+        @memo
+        def rated(x): return x * RATE
+        @functools.lru_cache
+        def cached(x): return x * RATE
+        class Member:
+            def __init__(self, x): self.x = x
+            def marked(self):
+                type(self).last = self.x
+                assert cached(self.x) == rated(self.x) == self.kept(self.x)
+                return rated(self.x)
+            @staticmethod
+            @functools.cache
+            def kept(x): return x * RATE
+            @staticmethod
+            def parsed(x): Member.parsed.__dict__[x] = x; return x
+        def marks(member): return member.marked()
+        def applies(function): return function(3)
+        def names(x): return Member(x).marked() + Member.parsed(x) + RATE
+        if __name__ == "__main__":
+            members = [Member(x) for x in range(6)]
+            print(sum(futures.map(marks, members)), list(futures.map(applies, [rated, Member.parsed])))
+            for RATE in (1, 2, 1):
+                print(sum(futures.map(names, range(6))), sum(futures.map(marks, members)))
+        """,
+        workers=workers,
+    )
+    assert done.expect().splitlines() == ["15 [3, 3]", "36 15", "57 30", "36 15"]
