@@ -201,6 +201,7 @@ class Display:
         self._drawn_at = float("-inf")
         self._plain_at = clock()
         self._mid_line = False  # unfinished line of the script's output on the terminal
+        self._error_mid_line = False  # unfinished line of its standard error, wherever that goes
 
     def output(self, data: bytes) -> None:
         """Write output of the script, unchanged and at once."""
@@ -231,8 +232,9 @@ class Display:
             return
         self._clear()
         self._err.write(data)
+        self._error_mid_line = not data.endswith(b"\n")
         if self._err.is_tty():
-            self._mid_line = not data.endswith(b"\n")
+            self._mid_line = self._error_mid_line
         self._redraw()
 
     def begin(self, text: str) -> None:
@@ -243,8 +245,9 @@ class Display:
     def note(self, text: str) -> None:
         """Write a message in a line of its own."""
         self._clear()
-        fresh = b"\n" if self._mid_line else b""
-        self._mid_line = False
+        on_file = self._error_mid_line and not self._err.is_tty()
+        fresh = b"\n" if self._mid_line or on_file else b""
+        self._mid_line = self._error_mid_line = False
         self._err.write(fresh + f"rscoop: {text}\n".encode("utf-8", "replace"))
         self._redraw()
 

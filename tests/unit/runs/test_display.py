@@ -53,6 +53,17 @@ def test_a_note_is_one_line_with_the_name_of_the_program() -> None:
     assert screen.err.getvalue() == b"rscoop: worker w1 lost (SIGKILL)\n"
 
 
+def test_a_note_begins_a_line_after_an_incomplete_one_of_standard_error() -> None:
+    out, err = io.BytesIO(), io.BytesIO()
+    display = Display(out, err, "run", tty=False)
+    for text in (b"no end", b" of a line", b"a line\n"):
+        display.error(text)
+        display.note("news")
+    assert err.getvalue() == (
+        b"no end\nrscoop: news\n of a line\nrscoop: news\na line\nrscoop: news\n"
+    )
+
+
 def test_the_live_line_is_cleared_for_output_and_drawn_again() -> None:
     screen = Screen()
     screen.display.progress(RunProgress(done=3, running=2, workers=2))
