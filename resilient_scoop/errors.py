@@ -409,7 +409,8 @@ class ConstExistsError(RscoopError, TypeError):
     def __str__(self) -> str:
         return (
             f"the constant {self.name!r} already has another value and cannot change; read it with "
-            f"`getConst({self.name!r})` or choose another name; use `futures.once` for values that vary"
+            f"`getConst({self.name!r})` or choose another name; use `futures.once` for values that vary; "
+            f"if its code was edited, undo the edit, resume with --reuse-changed, or start a new run"
         )
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from resilient_scoop import ids
 from resilient_scoop.core.parent.history import Question
 from resilient_scoop.errors import ConstExistsError, PicklingFailedError, RscoopError
 from resilient_scoop.futures import _engine
 from resilient_scoop.hashing import blake2b
-from resilient_scoop.identity.digest import digest_value
+from resilient_scoop.identity.digest import digest_anew, digest_value
 from resilient_scoop.payload import payload as codec
 from resilient_scoop.processes.callables import is_stateless
+from resilient_scoop.processes.here import Process
 from resilient_scoop.wire.messages import Const, encode
 from resilient_scoop.wire.payload_tags import FILE
 
@@ -56,7 +58,7 @@ def _set(at: _engine.Here, name: str, value: Any) -> None:
         return
     # Synced: a constant is a record, and it is not made again after a power cut.
     payload = codec.dumps_large(value, store, sync=True, what=f"constant {name}", root=name)
-    digest = digest_value(value) or blake2b(payload, digest_size=16).digest()
+    digest = digest_value(value) or _digest_of_payload(payload)
     const = Const(name, digest, payload)
     with at.session.turn():
         at.session.send(encode(const))
@@ -69,15 +71,25 @@ def _set(at: _engine.Here, name: str, value: Any) -> None:
     _compare(at, kept, value)
 
 
+def _digest_of_payload(payload: bytes) -> bytes:
+    """Return what counts for a constant without a digest."""
+    return blake2b(payload, digest_size=16).digest()
+
+
 def _compare(at: _engine.Here, kept: Const, value: Any) -> None:
-    """Refuse a value that differs from the stored one.
+    """Refuse a value that differs from the stored one; for the script, also if its code was edited.
 
     Raises:
         ConstExistsError: it differs.
     """
-    if digest_value(value) == kept.digest:
+    digest = digest_value(value)
+    if digest == kept.digest:
         return
-    try:  # set by an older version, with digests of payloads; or it has no digest
+    has_digest = kept.digest != _digest_of_payload(kept.payload)
+    is_kept = at.context.path != ids.ROOT or "*" in Process.policy.reuse
+    if has_digest and not is_kept and digest is not None and digest == digest_anew(value):
+        raise ConstExistsError(kept.name)
+    try:  # of an older version, of edited code, or it cannot be compared
         journaled = codec.loads(kept.payload, at.session.store, f"constant {kept.name}")
     except RscoopError as error:
         raise ConstExistsError(kept.name) from error

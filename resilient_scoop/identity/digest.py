@@ -60,6 +60,12 @@ def digest_value(obj: object) -> bytes | None:
     return _canon.digest(obj, _BLOB_BYTES)
 
 
+def digest_anew(obj: object) -> bytes | None:
+    """As `digest_value`, but survey its functions and classes again: what cannot be compared differs."""
+    _known.clear()
+    return digest_value(obj)
+
+
 def digest_scalars(payloads: Sequence[bytes]) -> bytes:
     """Return the digests of items that are scalars, joined; `payloads`: their plain pickles, none large."""
     hashed, size = blake2b, DIGEST_BYTES  # a map may make a million of these

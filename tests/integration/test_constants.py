@@ -73,3 +73,44 @@ def test_a_constant_that_differs_after_a_resume_is_refused_by_name(place: Place)
 
     assert done.code == 75, str(done)
     assert "the constant 'words' already has another value" in done.err
+
+
+EDITED = """
+import os
+from resilient_scoop import futures, shared
+def twice(x): return 2 * x
+class Model:
+    def run(self, x): return x + 1
+def use(x): return shared.getConst("factor")(x), shared.getConst("model").run(x)
+if __name__ == "__main__":
+    shared.setConst(factor=twice, model=Model())
+    print(list(futures.map(use, range(2))))
+    if not os.path.exists("go"): raise SystemExit(5)
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "name"), [("2 * x", "3 * x", "factor"), ("x + 1", "x + 2", "model")]
+)
+def test_a_constant_whose_code_was_edited_is_refused_by_name(
+    place: Place, old: str, new: str, name: str
+) -> None:
+    place.run(EDITED).expect(5)
+    place.write(EDITED.replace(old, new))
+    (place.folder / "go").touch()
+
+    refused = place.rscoop("resume", "-q", "last")
+    assert refused.code == 75
+    assert f"the constant '{name}' already has another value" in refused.err
+    assert "--reuse-changed" in refused.err
+
+    kept = place.rscoop("resume", "last", "--reuse-changed")
+    kept.expect()
+    assert "2 results, 2 from the journal" in kept.err
+
+
+def test_a_constant_whose_code_was_not_edited_is_the_same(place: Place) -> None:
+    place.run(EDITED).expect(5)
+    place.write(EDITED.replace("2 * x", "2*x  # twice"))
+    (place.folder / "go").touch()
+    assert "2 from the journal" in place.rscoop("resume", "last").err
