@@ -190,7 +190,8 @@ def settle(define: Define) -> Overlay | None:
         reasons = [_reason(each, values) for each in differing]
         raise MeaningError(define.name, [each.label for each in differing], reasons)
     if overlay is not None:
-        _give_caches(define, overlay)
+        homes = {each.home for each in (*define.references, *define.brought) if each.home}
+        _give_caches(overlay, [*sorted(homes), *(_holding() if by_script else ())])
     return overlay
 
 
@@ -209,23 +210,33 @@ _imported: dict[str, _Imported] = {}
 _definitions: dict[str, HeldState] = {}
 """By home, functions and classes of the user's modules: their digests are made when they are needed."""
 _modules_seen: set[str] = set()
+_noted: set[int] = set()
+"""Ids of what `_definitions` holds. A module that a task imports may name what tasks have changed."""
 
 
 def note_definitions() -> None:
     """Note what functions and classes of new modules hold, before tasks change it."""
-    new = sys.modules.keys() - _modules_seen
+    new = [name for name in sys.modules if name not in _modules_seen]
     _modules_seen.update(new)
-    for module in filter(is_user_module, new):
-        if len(_definitions) > _DEFINITIONS_MAX:
-            break
-        for name, value in list(vars(sys.modules[module]).items()):
-            if isinstance(value, FunctionType | CACHED):
-                _definitions[f"{module}:{name}"] = HeldState(value)
-            elif isinstance(value, type) and value.__module__ == module:
-                _definitions[f"{module}:{name}"] = HeldState(value)
-                for inner, held in list(vars(value).items()):
-                    if isinstance(held, FunctionType | CACHED | staticmethod | classmethod):
-                        _definitions[f"{module}:{name}.{inner}"] = HeldState(held)
+    modules = [(name, dict(vars(sys.modules[name]))) for name in new if is_user_module(name)]
+    for own in (True, False):  # what other modules only name comes last
+        for module, values in modules:
+            for name, value in values.items():
+                if isinstance(value, FunctionType | CACHED | type):
+                    is_own = getattr(value, "__module__", None) == module
+                    if is_own is own and (is_own or not isinstance(value, type)):
+                        _note(f"{module}:{name}", value)
+
+
+def _note(home: str, value: Any) -> None:
+    if id(value) in _noted or len(_definitions) > _DEFINITIONS_MAX:
+        return
+    _noted.add(id(value))
+    _definitions[home] = HeldState(value)
+    if isinstance(value, type):
+        for name, held in list(vars(value).items()):
+            if isinstance(held, FunctionType | CACHED | staticmethod | classmethod):
+                _note(f"{home}.{name}", held)
 
 
 def _known(home: str) -> _Imported | None:
@@ -279,15 +290,22 @@ def _states(define: Define, overlay: Overlay) -> list[HeldState]:
     """
     every = {each.home: each for each in (*define.references, *define.brought)}
     found = {home: _imported[home].state for home, each in every.items() if _is_imported(each)}
-    if define.brought:  # what the classes of arguments use besides is not listed
-        found |= {
-            home: state
-            for home, state in _definitions.items()
-            if home not in every and not state.is_plain and _held(home) is state.root
-        }
+    found |= {
+        home: _definitions[home]
+        for home in _holding()
+        if home not in every and _held(home) is _definitions[home].root
+    }
     return [
         state for home, state in found.items() if state.is_complete and home not in overlay.values
     ]
+
+
+def _holding() -> list[str]:
+    """Return the homes of all functions that may hold a cache.
+
+    Of what classes of arguments and imports inside functions use, only the script's changes are listed.
+    """
+    return [home for home, state in _definitions.items() if not state.is_plain]
 
 
 def _held(home: str) -> Any:
@@ -295,12 +313,9 @@ def _held(home: str) -> Any:
     return MISSING if owner is None else vars(owner).get(name, MISSING)
 
 
-def _give_caches(define: Define, overlay: Overlay) -> None:
+def _give_caches(overlay: Overlay, homes: Iterable[str]) -> None:
     """Empty the caches of functions: they were filled without the overlay."""
     seen: set[int] = set()
-    homes = {each.home: None for each in (*define.references, *define.brought) if each.home}
-    if define.brought:
-        homes |= dict.fromkeys(_definitions)
     for home in homes:
         if home in overlay.values:
             continue

@@ -1134,3 +1134,43 @@ def test_tasks_may_change_what_only_arguments_bring(place: Place, workers: int) 
         workers=workers,
     )
     assert done.expect().splitlines() == ["15 [3, 3]", "36 15", "57 30", "36 15"]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_caches_serve_no_results_of_other_globals(place: Place, workers: int) -> None:
+    place.write("from __main__ import rated\n", name="late_module.py")
+    done = place.run(
+        """
+        import functools
+        from resilient_scoop import futures
+        RATE = 1
+        def memo(function):
+            cache = {}
+            @functools.wraps(function)
+            def cached(x):
+                if x not in cache: cache[x] = function(x)
+                return cache[x]
+            return cached
+        @memo
+        def rated(x): return x * RATE
+        class Member:
+            def __init__(self, x): self.x = x
+            def value(self): return rated(self.x)
+        def leaf(x): return rated(x)
+        def late(x):
+            import late_module
+            return late_module.rated(x)
+        def parent(n): return sum(futures.map(leaf, range(n))) + rated(n) + Member(n).value()
+        def of_member(member): return member.value()
+        def main():
+            global RATE
+            for RATE in (1, 2, 3, 1, 2):
+                print(RATE, *(sum(futures.map(each, range(6))) for each in (leaf, parent, late)),
+                    sum(futures.map(of_member, [Member(x) for x in range(6)])))
+        if __name__ == "__main__":
+            main()
+        """,
+        workers=workers,
+    )
+    wanted = [f"{rate} {15 * rate} {50 * rate} {15 * rate} {15 * rate}" for rate in (1, 2, 3, 1, 2)]
+    assert done.expect().splitlines() == wanted
