@@ -217,6 +217,7 @@ def _follow(
     known = bindings(file)
     wanted = _bound_of(names, known)
     tree = source.module_tree(file)
+    package = module if Path(file).stem == "__init__" else module.rpartition(".")[0]
     while wanted:
         name = wanted.pop()
         if (module, name) in seen:
@@ -224,22 +225,35 @@ def _follow(
         seen.add((module, name))
         found.setdefault(module, []).append(f"{name}={known[name].text}")
         for statement in () if tree is None else tree.body:
-            if name not in bound_by(statement):
-                continue
-            mentioned = _mentioned(statement)
-            wanted += [each for each in mentioned if each in known]
-            attributes = {n.attr for n in ast.walk(statement) if isinstance(n, ast.Attribute)}
-            package = module if Path(file).stem == "__init__" else module.rpartition(".")[0]
-            for node in ast.walk(statement):
-                match node:
-                    case ast.ImportFrom(module=base, names=aliases, level=level):
-                        target = _absolute(base or "", level, package)
-                        _follow(target, {each.name for each in aliases}, found, seen)
-                    case ast.Import(names=aliases):
-                        for each in aliases:
-                            _follow(each.name, attributes | mentioned, found, seen)
-                    case _:
-                        pass
+            if name in bound_by(statement):
+                mentioned = _mentioned(statement)
+                wanted += [each for each in mentioned if each in known]
+                for target, used in _imported_by(statement, package):
+                    # What a top level imports, other statements use.
+                    _follow(target, used or _attributes(tree) | names | mentioned, found, seen)
+
+
+def _imported_by(statement: ast.stmt, package: str) -> Iterator[tuple[str, set[str]]]:
+    """Yield (module, names) of the imports in a statement; no names: those used as attributes."""
+    for node in ast.walk(statement):
+        match node:
+            case ast.ImportFrom(module=base, names=aliases, level=level):
+                target = _absolute(base or "", level, package)
+                yield target, {each.name for each in aliases}
+                file = _file_of(target)
+                if file is not None and Path(file).stem == "__init__":
+                    for each in aliases:
+                        yield f"{target}.{each.name}", set()  # it may be a module
+            case ast.Import(names=aliases):
+                for each in aliases:
+                    yield each.name, set()
+            case _:
+                pass
+
+
+@lru_cache(maxsize=512)
+def _attributes(tree: ast.AST) -> set[str]:
+    return {each.attr for each in ast.walk(tree) if isinstance(each, ast.Attribute)}
 
 
 def _bound_of(names: Collection[str], known: Collection[str]) -> list[str]:

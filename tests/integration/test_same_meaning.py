@@ -1174,3 +1174,34 @@ def test_caches_serve_no_results_of_other_globals(place: Place, workers: int) ->
     )
     wanted = [f"{rate} {15 * rate} {50 * rate} {15 * rate} {15 * rate}" for rate in (1, 2, 3, 1, 2)]
     assert done.expect().splitlines() == wanted
+
+
+def test_changes_reach_modules_that_only_tasks_import(place: Place) -> None:
+    place.write("RATE = 1\ndef score(x): return x * RATE\n", name="helper.py")
+    place.write("import helper\ndef get(x): return helper.score(x)\n", name="late/plain.py")
+    place.write(
+        "import helper as h\nclass Late:\n  def get(self, x): return h.score(x)\n",
+        name="late/named.py",
+    )
+    place.write(
+        "from . import inner\ndef get(x): return inner.helper.score(x)\n", name="late/relative.py"
+    )
+    place.write("import helper\n", name="late/inner.py")
+    place.write("from late import plain\n", name="late/__init__.py")
+    done = place.run("""
+        from resilient_scoop import futures
+        import helper
+        def plain(x):
+            import late.plain
+            return late.plain.get(x)
+        def named(x):
+            from late.named import Late
+            return Late().get(x)
+        def relative(x):
+            import late.relative as r
+            return r.get(x)
+        if __name__ == "__main__":
+            for helper.RATE in (1, 2, 3):
+                print(*(sum(futures.map(each, range(4))) for each in (plain, named, relative)))
+    """)
+    assert done.expect().splitlines() == ["6 6 6", "12 12 12", "18 18 18"]
