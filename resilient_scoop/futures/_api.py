@@ -183,8 +183,8 @@ def once(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     at = _engine.here()
     if at is None:
         return fn(*args, **kwargs)
-    name = getattr(fn, "__qualname__", type(fn).__name__)
-    return _once.run(at, name, lambda: fn(*args, **kwargs))  # type: ignore[no-any-return]  # the value of a call is of any type
+    label = _once.label_of(fn, args, kwargs)
+    return _once.run(at, label, lambda: fn(*args, **kwargs))  # type: ignore[no-any-return]  # the value of a call is of any type
 
 
 @overload

@@ -119,3 +119,43 @@ def test_a_replay_without_workers_skips_calls_made_inside_of_once(place: Place) 
 
     assert done.code == 0, str(done)
     assert ledger(place) == before
+
+
+EDITED = """
+import functools, os
+from resilient_scoop import futures
+def read(name, more=()): return name
+def stamp(): return 1
+if __name__ == "__main__":
+    print(futures.once(read, "b", more=[1, {"k": 2.0}]), futures.once(stamp))
+    print(futures.once(functools.partial(read, "c")), futures.once(lambda: 3))
+    if not os.path.exists("end"): raise SystemExit(5)
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "name"),
+    [
+        ("futures.once(read", 'futures.once(read, "a"), futures.once(read', "read"),
+        ("2.0", "2", "read"),
+        ('"c"', '"d"', "partial"),
+        ("return 1", "return 2", "stamp"),
+        ("lambda: 3", "lambda: 4", "<lambda>"),
+        ("return 1", "return 1  # always", ""),
+    ],
+)
+def test_a_resume_says_that_a_function_of_once_was_edited(
+    place: Place, old: str, new: str, name: str
+) -> None:
+    place.run(EDITED).expect(5)
+    place.write(EDITED.replace(old, new))
+    (place.folder / "end").touch()
+
+    done = place.rscoop("resume", "last")
+
+    done.expect()
+    said = f"`once({name})` has other code or arguments than before, and keeps its value"
+    if name:
+        assert said in done.err
+    else:
+        assert "replay:" not in done.err

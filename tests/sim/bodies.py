@@ -15,7 +15,7 @@ from resilient_scoop import ids
 from resilient_scoop.core.parent.call import Call, OutcomeChunk
 from resilient_scoop.core.parent.durable import OpenBlock
 from resilient_scoop.core.parent.history import Question, any_answer
-from resilient_scoop.core.parent.once import Begun
+from resilient_scoop.core.parent.once import Begun, Label
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.core.worker.worker import Work, Worker
 from resilient_scoop.errors import StrangeFutureError
@@ -263,7 +263,7 @@ class Operations:
         assert parent is not None
         if not parent.is_once_known(begun):
             return None
-        raw = parent.recall_once(begun, "function")
+        raw = parent.recall_once(begun, Label("function"))
         if raw is None:
             checks.kept_once.runs(frame.path, begun, parent.attempt)
             frame.in_once.append(begun)
@@ -274,7 +274,7 @@ class Operations:
     def _once_end(self, frame: Frame, value: Any) -> Callable[[], Ready]:
         parent, begun = frame.parent, frame.in_once.pop()
         assert parent is not None
-        raw = parent.end_once(begun, "function", programs.encode_arg(value))
+        raw = parent.end_once(begun, Label("function"), programs.encode_arg(value))
 
         def ready() -> Ready:
             if not parent.once.is_durable:

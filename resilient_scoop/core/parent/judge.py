@@ -269,8 +269,16 @@ class Judge:
         )
 
     def other_once(self, then: str, now: str, at_call: int) -> None:
-        """Report that another function of `once` is at the position of a known answer."""
+        """Report that another function of `once`, or an edited one, is at the position of an answer."""
         where = f"{self._path} at call {at_call}"
+        if then == now:
+            if ("once", now) not in self._reported:
+                self._reported.add(("once", now))
+                self.tell_user(
+                    f"replay: {where}: `once({now})` has other code or arguments than before, and keeps "
+                    "its value"
+                )
+            return
         if self.policy.strict:
             self.refuse(ReplayDivergedError(where, f"`once({then})`", f"`once({now})`"))
         self.tell_user(f"replay: {where}: `once({now})` takes the place of `once({then})`, and gets "

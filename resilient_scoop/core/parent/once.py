@@ -9,12 +9,13 @@ ON3  A function inside another one has a kind of its own (`once/1`): an outer fu
 never takes the answer of an inner one for its own.
 ON4  The answer is returned when it is durable (`Noted`), not before: so the parent never acts on an answer
 that a replay would not find. If the broker ends in between, the new broker is asked again.
-ON5  If another function is at the place of an answer, it gets that answer; this is reported.
+ON5  If another function is at the place of an answer, it gets that answer; this is reported. So is the
+same function if its own code or its arguments differ, as far as its label tells.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -61,18 +62,31 @@ def is_unnamed(first: wire.Observation, begun: Begun, at_call: int) -> bool:
     )
 
 
-def pack(name: str, answer: bytes) -> bytes:
-    """Return an answer with the name of its function."""
-    mark = name.encode()
+class Label(NamedTuple):
+    """What an answer says about its function; older ones have no digest, or no name either."""
+
+    name: str
+    digest: str = ""  # of its own code and its arguments
+
+    def may_be(self, then: Label) -> bool:
+        """Return whether an answer with the label `then` can be of this function."""
+        known = self.digest and then.digest
+        return then.name in ("", self.name) and not (known and self.digest != then.digest)
+
+
+def pack(label: Label, answer: bytes) -> bytes:
+    """Return an answer with the label of its function."""
+    mark = "\0".join(label).encode()
     return _NAMED + len(mark).to_bytes(2, "big") + mark + answer
 
 
-def unpack(packed: bytes) -> tuple[str, bytes]:
-    """Return the name of the function, "" where it is not known, and the answer."""
+def unpack(packed: bytes) -> tuple[Label, bytes]:
+    """Return the label of the function, without a name where it is not known, and the answer."""
     if packed[:1] != _NAMED:
-        return "", packed
+        return Label(""), packed
     stop = 3 + int.from_bytes(packed[1:3], "big")
-    return packed[3:stop].decode(), packed[stop:]
+    name, _, digest = packed[3:stop].decode().partition("\0")
+    return Label(name, digest), packed[stop:]
 
 
 class Once(msgspec.Struct):

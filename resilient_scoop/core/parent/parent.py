@@ -37,7 +37,7 @@ from resilient_scoop.core.parent.history import (
 )
 from resilient_scoop.core.parent.judge import Judge, Policy
 from resilient_scoop.core.parent.moved import frames_of
-from resilient_scoop.core.parent.once import Begun, Once
+from resilient_scoop.core.parent.once import Begun, Label, Once
 from resilient_scoop.core.parent.outgoing import Outgoing
 from resilient_scoop.wire import messages as wire
 
@@ -397,7 +397,7 @@ class Parent:
         history = self.history
         return not history.replaying or once.find(history.recorded, begun) is not None
 
-    def recall_once(self, begun: Begun, name: str) -> bytes | None:
+    def recall_once(self, begun: Begun, label: Label) -> bytes | None:
         """Return the recorded answer, and skip everything that led to it (ON2); None: run the function."""
         found = once.find(self.history.recorded, begun)
         if self.once.watch is not None:
@@ -406,11 +406,11 @@ class Parent:
             return None
         self.jump(found.at_call, found.no + 1, ())
         then, answer = once.unpack(found.answer)
-        if then not in ("", name):
-            self.judge.other_once(then, name, begun.call)  # ON5
+        if not label.may_be(then):
+            self.judge.other_once(then.name, label.name, begun.call)  # ON5
         return answer
 
-    def end_once(self, begun: Begun, name: str, answer: bytes) -> bytes:
+    def end_once(self, begun: Begun, label: Label, answer: bytes) -> bytes:
         """Record a function's answer; return it for use after `Once.is_durable` holds (ON4)."""
         recorded = self.history.recorded
         if recorded:
@@ -422,7 +422,7 @@ class Parent:
         here = (self.calls.next, self.history.next_observation)
         did_nothing = (begun.call, begun.observation) == here
         self.once.wanted = self.history.next_observation
-        self.observe(begun.kind if did_nothing else begun.whole, once.pack(name, answer))
+        self.observe(begun.kind if did_nothing else begun.whole, once.pack(label, answer))
         return answer
 
     def enter_block(self, name: str) -> OpenBlock:

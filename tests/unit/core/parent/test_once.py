@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from resilient_scoop.core.parent.judge import Policy
+from resilient_scoop.core.parent.once import Label
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.ids import ROOT
@@ -46,21 +47,23 @@ class Life:
         self.parent.add(made, digests(1), [b"arg"], last=True)
         return made.number
 
-    def once(self, value: bytes, *, calls: int = 0, inside: bytes = b"", name: str = "f") -> bytes:
+    def once(
+        self, value: bytes, *, calls: int = 0, inside: bytes = b"", name: str = "f", code: str = ""
+    ) -> bytes:
         """Call `once` with a function that makes calls and calls `once` itself."""
-        return self._once(value, calls, inside, name, 0)
+        return self._once(value, calls, inside, Label(name, code), 0)
 
-    def _once(self, value: bytes, calls: int, inside: bytes, name: str, depth: int) -> bytes:
+    def _once(self, value: bytes, calls: int, inside: bytes, label: Label, depth: int) -> bytes:
         begun = self.parent.begin_once(depth)
         assert self.parent.is_once_known(begun)
-        answer = self.parent.recall_once(begun, name)
+        answer = self.parent.recall_once(begun, label)
         if answer is not None:
             return answer
         if inside:
-            self._once(inside, 0, b"", "g", depth + 1)
+            self._once(inside, 0, b"", Label("g"), depth + 1)
         for _ in range(calls):
             self.call()
-        return self.parent.end_once(begun, name, value)
+        return self.parent.end_once(begun, label, value)
 
 
 @pytest.mark.parametrize("calls", [0, 1, 3])
@@ -113,6 +116,23 @@ def test_another_function_at_the_same_position_gets_the_recorded_answer_and_a_re
     assert "`once(stamp)` takes the place of `once(pay)`" in second.notes[0]
     with pytest.raises(ReplayDivergedError):
         Life(first, strict=True).once(b"0b", name="stamp")
+
+
+def test_an_edited_function_keeps_the_recorded_answer_and_is_reported_once() -> None:
+    first = Life()
+    first.once(b"0a", code="12")
+    first.once(b"0b", code="12")
+    second = Life(first)
+
+    assert [second.once(b"0x", code="34"), second.once(b"0y", code="34")] == [b"0a", b"0b"]
+    assert len(second.notes) == 1
+    assert "`once(f)` has other code or arguments than before, and keeps" in second.notes[0]
+
+    # Not where the code is the same, or the earlier one is not known
+    for code in ("12", ""):
+        third = Life(first)
+        assert third.once(b"0x", code=code) == b"0a"
+        assert not third.notes
 
 
 def test_an_answer_is_durable_when_this_broker_or_the_next_one_confirms_it() -> None:

@@ -8,6 +8,7 @@ from typing import NoReturn
 import pytest
 
 from resilient_scoop.core.parent.history import Question
+from resilient_scoop.core.parent.once import Label
 from resilient_scoop.core.parent.replayed import End, RecordedCalls, Replayed
 from resilient_scoop.errors import InvariantError
 from resilient_scoop.ids import ROOT
@@ -270,7 +271,7 @@ def test_once_without_an_answer_ends_the_history_or_is_a_difference_after_its_en
     of = parent(asked((part(0, 0, 1),)))
     page(of, outcomes(0, 0, 1))
     with pytest.raises(Halted) as halted:
-        of.recall_once(of.begin_once(0), "m:f")
+        of.recall_once(of.begin_once(0), Label("m:f"))
     assert not halted.value.end.differs
     assert "whose function has not ended" in halted.value.end.found
 
@@ -278,7 +279,7 @@ def test_once_without_an_answer_ends_the_history_or_is_a_difference_after_its_en
     over.ended = True
     page(over, outcomes(0, 0, 1))
     with pytest.raises(Halted) as halted:
-        over.recall_once(over.begin_once(0), "m:f")
+        over.recall_once(over.begin_once(0), Label("m:f"))
     assert halted.value.end.expected == "no answer here"
 
 
