@@ -476,6 +476,8 @@ class _Survey:
         passed_on = module_source.passed_on(code)
         for name in sorted(names):
             value = scope.get(name, MISSING)
+            if name == "__doc__" and is_module:
+                self._module_doc(module, scope)
             if value is MISSING or (name.startswith("__") and name.endswith("__")):
                 self._deleted(f"{module}:{name}" if is_module else "")
                 self.guard.names(scope)
@@ -632,7 +634,7 @@ class _Survey:
                 continue
             self._modules.add((name, attribute))
             value = vars(module).get(attribute, MISSING)
-            if attribute.startswith("__") or (name == "sys" and attribute in _OF_EACH_PROCESS):
+            if self._is_special(module, attribute):
                 continue
             if value is MISSING:
                 self._add_missing(module, attribute, of_user=of_user)
@@ -646,6 +648,19 @@ class _Survey:
                 self.guard.content(value)
             elif isinstance(value, type):
                 self._library_class(value)
+
+    def _is_special(self, module: ModuleType, attribute: str) -> bool:
+        """Return whether an attribute of a module does not count; of these, docstrings may do."""
+        name = module.__name__
+        if attribute == "__doc__" and is_user_module(name):
+            self._module_doc(name, vars(module))
+        return attribute.startswith("__") or (name == "sys" and attribute in _OF_EACH_PROCESS)
+
+    def _module_doc(self, name: str, scope: dict[str, Any]) -> None:
+        value = scope.get("__doc__")
+        self.guard.name(scope, "__doc__", value)
+        digest, label = self._describer.part(value), f"{name}.__doc__"
+        self._add("", label, digest, b"", text=_preview(value), flags=AS_IMPORTED)
 
     def _library_class(self, cls: type) -> None:
         """Describe the user's functions that the script has put into a class of a library."""

@@ -619,3 +619,18 @@ def test_the_seed_of_a_generator_counts_wherever_a_function_finds_it(load: Load,
     assert (of(module, "f") == before) != is_sent_with_its_state
     assert of(load(text.replace("(1)", "( 1 )")), "f") == before
     assert of(load(text.replace("(1)", "(2)")), "f") != before
+
+
+@pytest.mark.parametrize("reads", ["__doc__", "me.__doc__"])
+def test_the_docstring_of_a_module_counts_if_a_function_reads_it(load: Load, reads: str) -> None:
+    text = (
+        "import sys\nme = sys.modules['usermodule']\n"
+        f"def f(x): return {reads}\ndef g(x): return x\n"
+    )
+    one, other = load("'One.'\n" + text), load("'Other.'\n" + text)
+    sys.modules["usermodule"] = one
+    before = of(one, "f"), of(one, "g")
+    sys.modules["usermodule"] = other
+    after = of(other, "f"), of(other, "g")
+    assert before[0] != after[0]
+    assert before[1] == after[1]
