@@ -13,7 +13,7 @@ from resilient_scoop.hashing import blake2b
 from resilient_scoop.payload import payload as codec
 from resilient_scoop.processes.random_streams import aside
 from resilient_scoop.values.user_code import is_user_code
-from resilient_scoop.values.values import SCALARS, text_of
+from resilient_scoop.values.values import SCALARS, content, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,10 +24,12 @@ _VALUE, _ERROR = b"0", b"1"
 _DIGITS: Final = 16
 _DEPTH_MAX: Final = 8
 """Containers that are deeper count by their type; one may contain itself."""
+_LENGTH_MAX: Final = 100
+"""So do longer ones, because all of a large table would be read at each call."""
 
 
 def label_of(function: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Label:
-    """Return the name of a function, and a digest of its own code and of arguments that are constants."""
+    """Return the name of a function, and a digest of its own code and of the constants that it gets."""
     name = getattr(function, "__qualname__", type(function).__name__)
     digest = blake2b(repr((_plain(args), _plain(keywords))).encode())
     while isinstance(function, partial):
@@ -35,7 +37,8 @@ def label_of(function: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> 
         function = function.func
     function = getattr(function, "__func__", function)
     if isinstance(function, FunctionType) and is_user_code(function):
-        digest.update(text_of(function))
+        cells = [content(cell) for cell in function.__closure__ or ()]
+        digest.update(text_of(function) + repr(_plain(cells)).encode())
     return Label(name, digest.hexdigest()[:_DIGITS])
 
 
@@ -46,11 +49,11 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return "int", hex(value)  # Python refuses to write very large numbers in decimal
     if kind in SCALARS:
         return value
-    if depth < _DEPTH_MAX and kind in (list, tuple):
+    if kind not in (list, tuple, dict) or depth == _DEPTH_MAX or len(value) > _LENGTH_MAX:
+        return kind.__qualname__
+    if kind is not dict:
         return kind([_plain(each, depth + 1) for each in value])
-    if depth < _DEPTH_MAX and kind is dict:
-        return {"dict": [(_plain(key), _plain(each, depth + 1)) for key, each in value.items()]}
-    return kind.__qualname__
+    return {"dict": [(_plain(key), _plain(each, depth + 1)) for key, each in value.items()]}
 
 
 def run(at: Here, label: Label, function: Callable[[], Any]) -> Any:

@@ -129,6 +129,7 @@ def stamp(): return 1
 if __name__ == "__main__":
     print(futures.once(read, "b", more=[1, {"k": 2.0}]), futures.once(stamp))
     print(futures.once(functools.partial(read, "c")), futures.once(lambda: 3))
+    print((lambda n: futures.once(lambda: n + 1))(5))
     if not os.path.exists("end"): raise SystemExit(5)
 """
 
@@ -141,6 +142,7 @@ if __name__ == "__main__":
         ('"c"', '"d"', "partial"),
         ("return 1", "return 2", "stamp"),
         ("lambda: 3", "lambda: 4", "<lambda>"),
+        ("(5)", "(6)", "<lambda>.<locals>.<lambda>"),
         ("return 1", "return 1  # always", ""),
     ],
 )
