@@ -90,6 +90,7 @@ def command(
     Change the code, start it with `rscoop resume NEWRUN`, and compare. RUN is not changed and may be
     live. Large results are linked, not copied; either run can be removed.
     """
+    from resilient_scoop.processes import kept_code
     from resilient_scoop.runs import fork
 
     catalog.check_name(name)
@@ -116,6 +117,7 @@ def command(
         target = catalog.create(state_folder(), describe, now)
         taken = None
         try:
+            kept_code.copy(run.path, target.path)
             taken = fork.fork(source, target, uuid, place.point)
         finally:
             if taken is None:

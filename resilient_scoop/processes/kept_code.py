@@ -87,6 +87,20 @@ def files(run_dir: Path) -> dict[str, Path]:
     return {path: folder / _name(path) for path in sorted(set(paths))}
 
 
+def copy(run_dir: Path, other: Path) -> None:
+    """Give the copies of a run's last launch to a fork of the run, whose results that code has made."""
+    import shutil  # needed by the command, not by the processes of a launch
+
+    found = files(run_dir)
+    if not found:
+        return
+    folder = other / FOLDER
+    folder.mkdir(mode=0o700)
+    for kept in found.values():
+        shutil.copyfile(kept, folder / kept.name)
+    (folder / _LIST).write_bytes(b"".join(os.fsencode(path) + b"\0" for path in found))
+
+
 def _name(path: str) -> str:
     return blake2b(os.fsencode(path), digest_size=16).hexdigest()
 

@@ -44,6 +44,28 @@ def test_a_fork_of_a_whole_stopped_run_computes_nothing_again(place: Place) -> N
     assert ledger(place, "paid") == ["12"]
 
 
+def test_a_fork_asks_about_edits_outside_of_functions_as_its_source_does(place: Place) -> None:
+    text = """
+        import decimal
+        from resilient_scoop import futures
+        decimal.getcontext().prec = 5
+        def third(x): return str(decimal.Decimal(x) / 3)
+        if __name__ == "__main__":
+            print(*futures.map(third, [1]))
+            raise SystemExit(5)
+    """
+    place.run(text).expect(5)
+    place.rscoop("fork", "last", "--name", "first").expect()
+    place.rscoop("fork", "first", "--name", "second").expect()
+    place.write(text.replace("prec = 5", "prec = 7"))
+
+    for name in ("first", "second"):
+        refused = place.rscoop("resume", name)
+        refused.expect(2)
+        assert "code was edited: a statement (script.py:4)" in refused.err
+    assert place.rscoop("resume", "second", "--reuse-changed").expect(5) == "0.33333\n"
+
+
 @pytest.mark.parametrize(
     ("at", "why"), [("0.9", "has made 3 batches"), ("0.1[0].0", "cannot be forked at")]
 )
