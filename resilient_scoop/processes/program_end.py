@@ -190,17 +190,23 @@ def finish_threads() -> None:
     try:
         threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - as Python's own end
     except BaseException as error:  # user code: an interrupt, or an exit function of a thread pool
-        _show_ignored(threading, error)
+        _show_ignored(error)
 
 
-def _show_ignored(where: object, error: BaseException) -> None:
-    """Show an error that has no effect, as Python does: without the frame of our own caller."""
+def _show_ignored(error: BaseException) -> None:
+    """Show an error of `threading` that has no effect, as Python does: without the frame of our caller."""
     import traceback  # slow, and seldom needed
 
-    if sys.stderr is not None:
-        trace = error.__traceback__ and error.__traceback__.tb_next
-        lines = traceback.format_exception(type(error), error, trace)
-        sys.stderr.write("".join([f"Exception ignored in: {where!r}\n", *lines]))
+    if sys.stderr is None:
+        return
+    trace = error.__traceback__ and error.__traceback__.tb_next
+    told = traceback.TracebackException(type(error), error, trace)
+    where = f"in: {threading!r}"
+    if sys.version_info >= (3, 13):
+        where = "on threading shutdown:"
+        for frame in told.stack:  # without marks below the lines
+            frame.colno = frame.end_colno = None
+    sys.stderr.write("".join([f"Exception ignored {where}\n", *told.format()]))
 
 
 def run_exit_handlers() -> None:
