@@ -6,12 +6,23 @@ import ast
 import sys
 import textwrap
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from resilient_scoop.identity import imported_values
 from resilient_scoop.processes import main_guard, user_script
 from resilient_scoop.processes.starting import ScriptSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def _values_are_forgotten() -> Iterator[None]:
+    """Drop the record of what the modules of a script held after their import."""
+    yield
+    imported_values.forget()
 
 
 def names_after(text: str) -> dict[str, Any]:
