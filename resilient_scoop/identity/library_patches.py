@@ -203,7 +203,7 @@ def _owner(module: str, file: str, path: tuple[str, ...]) -> Any:
     if found is None:
         name, attribute = _imports(file).get(first, ("", ""))
         found = sys.modules.get(name)
-        if attribute and found is not None:
+        if attribute and isinstance(found, ModuleType):
             found = vars(found).get(attribute, sys.modules.get(f"{name}.{attribute}"))
     for part in others:
         if not isinstance(found, ModuleType | type):

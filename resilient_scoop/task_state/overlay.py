@@ -31,7 +31,7 @@ from resilient_scoop.values import open_files
 from resilient_scoop.values.containers import copy_of, fill, is_container
 from resilient_scoop.values.hidden_state import may_have_state
 from resilient_scoop.values.user_code import is_user_code, is_user_module
-from resilient_scoop.values.user_modules import is_users
+from resilient_scoop.values.user_modules import is_users, scope_of
 from resilient_scoop.values.values import ABSENT, CACHED, MISSING, SCALARS, carried
 from resilient_scoop.wire import payload_tags as tags
 from resilient_scoop.wire.callables import AS_IMPORTED, Define, Reference
@@ -216,9 +216,9 @@ _noted: set[int] = set()
 
 def note_definitions() -> None:
     """Note what functions and classes of new modules hold, before tasks change it."""
-    new = [name for name in sys.modules if name not in _modules_seen]
+    new = [name for name in list(sys.modules) if name not in _modules_seen]
     _modules_seen.update(new)
-    modules = [(name, dict(vars(sys.modules[name]))) for name in new if is_user_module(name)]
+    modules = [(name, scope_of(name).copy()) for name in new if is_user_module(name)]
     for own in (True, False):  # what other modules only name comes last
         for module, values in modules:
             for name, value in values.items():
