@@ -130,6 +130,7 @@ def note_late(module: ModuleType) -> None:
         return
     if name not in _noted:
         _note_module(name, module)
+        library_patches.add(name)
     elif _sources.get(name) == _source(module):
         for key, value in list(vars(module).items()):
             if isinstance(value, FunctionType | type):

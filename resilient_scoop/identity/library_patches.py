@@ -22,16 +22,20 @@ from resilient_scoop.values.user_code import is_user_code, is_user_module
 from resilient_scoop.values.user_modules import file_of, loaded, scope_of
 from resilient_scoop.values.values import MISSING, own_home
 
+_NAME: Final = r"(?!self\b|cls\b)[^\W\d]\w*"
 _CANDIDATE: Final = re.compile(
-    r"^\s*[(\[*]?(?!self\b|cls\b)[^\W\d]\w*\s*\.\s*\w[^\n]*[^=!<>]=(?!=)"
-    r"|\b(setattr|delattr)\(|^\s*del\s|\.(update|append|extend|insert|add|pop|setdefault|clear|remove|discard)\(",
+    rf"^[ \t]*{_NAME}(?:\.\w+|\[[^\n\]]*\])+[^\n=(]*=(?!=)|^[ \t]*del |setattr|delattr|\bpatch\b"
+    rf"|\b{_NAME}\.[\w.]+\.(?:update|append|extend|insert|add|pop|setdefault|clear|remove|discard)\(",
     re.MULTILINE,
 )
-"""Only a file with such a line is parsed."""
+"""Only a file with such a line is parsed: to parse a large package takes long."""
 _CHANGING: Final = frozenset({
     "add", "append", "clear", "discard", "extend", "insert", "pop", "remove", "setdefault", "update",
 })  # fmt: skip
 """Methods that change a container."""
+_READING: Final = frozenset({"getattr", "hasattr"})
+_REPLACING: Final = frozenset({"patch", "setattr"})
+"""Functions of test libraries that take the dotted name of an attribute."""
 _OF_THE_PROCESS: Final = frozenset({
     "builtins", "faulthandler", "gc", "logging", "multiprocessing", "os", "signal", "sys", "threading",
     "warnings", __name__.partition(".")[0],
@@ -65,7 +69,8 @@ class Patch(NamedTuple):
 _before: dict[str, tuple[Any, list[Any]]] = {}
 """The value of each known attribute after the import of the user's modules, and its content."""
 _known: dict[str, Patch] = {}
-_files: list[tuple[str, str]] = []  # modules, and their files
+by_statement: dict[str, tuple[str, str, Place]] = {}
+"""By module and dotted name: modules, their files, and where these set attributes."""
 
 
 def note() -> None:
@@ -73,37 +78,36 @@ def note() -> None:
     forget()
     for name, _ in loaded():
         if is_user_module(name):
-            _files.append((name, file_of(name) or ""))
+            add(name)
     for patch in patches():
         value = patch.value
         _before[patch.home] = value, content_of(value) if is_container(value) else []
+
+
+def add(module: str) -> None:
+    """Watch also what a user's module may set that was imported later: workers may lack it."""
+    file = file_of(module) or ""
+    for place in places(file):
+        by_statement[f"{module}:{'.'.join(place.path)}.{place.attribute}"] = module, file, place
 
 
 def forget() -> None:
     """Drop the record."""
     _before.clear()
     _known.clear()
-    _files.clear()
+    by_statement.clear()
 
 
 def patches() -> list[Patch]:
     """Return the attributes that the user's code may set in libraries that are loaded."""
-    for module, file in _files:
-        for place in places(file):
-            owner = _owner(module, file, place.path)
-            if isinstance(owner, type) and place.attribute not in vars(
-                owner
-            ):  # a base class may have it
-                owner = next((c for c in owner.__mro__ if place.attribute in vars(c)), owner)
-            home = None if owner is None else _home(owner, place.attribute)
-            if home is not None:
-                _known[home] = Patch(owner, place.attribute, home, place)
+    for module, file, place in by_statement.values():
+        owner = _owner(module, file, place.path)
+        if isinstance(owner, type) and place.attribute not in vars(owner):
+            owner = next((c for c in owner.__mro__ if place.attribute in vars(c)), owner)
+        home = None if owner is None else _home(owner, place.attribute)
+        if home is not None:
+            _known[home] = Patch(owner, place.attribute, home, place)
     return list(_known.values())
-
-
-def has_places() -> bool:
-    """Return whether the user's code may set anything in a library."""
-    return any(places(file) for _, file in _files)
 
 
 def known(home: str) -> Patch | None:
@@ -128,14 +132,45 @@ def places(file: str) -> tuple[Place, ...]:
     tree = source.module_tree(file) if _CANDIDATE.search(text) else None
     if tree is None:
         return ()
+    others = _other_names(tree)
     found: dict[tuple[tuple[str, ...], str], Place] = {}
     for node in ast.walk(tree):
         for path in _targets(node):
-            if len(path) > 1 and path[0] not in ("self", "cls"):
-                line = getattr(node, "lineno", 0)
-                place = Place(path[:-1], path[-1], ast.unparse(node), line)
-                found.setdefault((place.path, place.attribute), place)
+            for whole in (path, *_replaced(path, others)):
+                if len(whole) > 1 and whole[0] not in ("self", "cls"):
+                    line = getattr(node, "lineno", 0)
+                    place = Place(whole[:-1], whole[-1], ast.unparse(node), line)
+                    found.setdefault((place.path, place.attribute), place)
     return tuple(found.values())
+
+
+def _other_names(tree: ast.AST) -> dict[str, set[tuple[str, ...]]]:
+    """Return the dotted names to which variables are set, such as `Encoder = json.JSONEncoder`."""
+    found: dict[str, set[tuple[str, ...]]] = {}
+    for node in ast.walk(tree):
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=value)
+                | ast.NamedExpr(target=ast.Name(id=name), value=value)
+            ):
+                values = [value]
+            case ast.For(
+                target=ast.Name(id=name), iter=ast.Tuple(elts=values) | ast.List(elts=values)
+            ):
+                pass
+            case _:
+                continue
+        paths = {path for each in values if (path := _dotted(each))}
+        if paths:
+            found.setdefault(name, set()).update(paths)
+    return found
+
+
+def _replaced(
+    path: tuple[str, ...], others: dict[str, set[tuple[str, ...]]]
+) -> list[tuple[str, ...]]:
+    """Return a dotted name with its first part replaced by what that may stand for."""
+    return [(*other, *path[1:]) for other in others.get(path[0], ())] if path else []
 
 
 def _targets(node: ast.AST) -> Iterator[tuple[str, ...]]:
@@ -146,14 +181,30 @@ def _targets(node: ast.AST) -> Iterator[tuple[str, ...]]:
                 yield from _set_by(target)
         case ast.AugAssign(target=target) | ast.AnnAssign(target=target):
             yield from _set_by(target)
-        case ast.Call(
-            func=ast.Name(id="setattr" | "delattr"), args=[of, ast.Constant(value=name), *_]
-        ):
-            path = _dotted(of)
-            if path and isinstance(name, str):
-                yield (*path, name)
         case ast.Call(func=ast.Attribute(value=of, attr=name)) if name in _CHANGING:
             yield _dotted(of)
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=[first, *more]):
+            yield from _set_by_call(name, first, more, node.keywords)
+        case _:
+            pass
+
+
+def _set_by_call(
+    function: str, first: ast.expr, more: list[ast.expr], keywords: list[ast.keyword]
+) -> Iterator[tuple[str, ...]]:
+    """Yield what a call may set: `setattr`, `mock.patch.object` and the like, by their arguments."""
+    path = _dotted(first)
+    match first, more:
+        case ast.Constant(value=str(text)), _ if function in _REPLACING:
+            yield tuple(text.split("."))
+        case _, [ast.Constant(value=str(name)), *_] if path and function not in _READING:
+            yield (*path, name)
+        case _ if path and function == "multiple":
+            yield from ((*path, each.arg) for each in keywords if each.arg)
+        case _ if function == "dict":
+            yield path
+        case _:
+            pass
 
 
 def _set_by(target: ast.expr) -> Iterator[tuple[str, ...]]:
@@ -201,7 +252,7 @@ def _owner(module: str, file: str, path: tuple[str, ...]) -> Any:
     first, *others = path
     found = scope_of(module).get(first)
     if found is None:
-        name, attribute = _imports(file).get(first, ("", ""))
+        name, attribute = _imports(file).get(first, (first, ""))
         found = sys.modules.get(name)
         if attribute and isinstance(found, ModuleType):
             found = vars(found).get(attribute, sys.modules.get(f"{name}.{attribute}"))

@@ -277,22 +277,28 @@ class _Survey:
 
     def _patches(self) -> None:
         """Describe what the script has set inside of the libraries that the callable uses."""
-        if not library_patches.has_places():
-            return
-        done = len(self._queue)
-        for patch in library_patches.patches():
-            top = patch.home.partition(":")[0].partition(".")[0]
-            self.guard.name(sys.modules, top, sys.modules.get(top))
-            if top not in self._tops or patch.home in self._seen:
-                continue
-            value = patch.value
-            self.guard.name(vars(patch.owner), patch.name, None if value is MISSING else value)
-            if is_container(value):
-                self.guard.content(value)
-            if library_patches.is_changed(patch):
-                self._reach(patch.home, ABSENT if value is MISSING else value)
-        for home, value in self._queue[done:]:
-            self._describe(home, value)
+        self.guard.names(library_patches.by_statement)
+        done, watched = len(self._queue), set[str]()
+        patches = library_patches.patches()
+        while True:  # what is described may use further libraries
+            for patch in patches:
+                top = patch.home.partition(":")[0].partition(".")[0]
+                if top in self._tops and patch.home not in watched:
+                    watched.add(patch.home)
+                    self._patch(patch)
+            if done == len(self._queue):
+                break
+            while done < len(self._queue):
+                self._describe(*self._queue[done])
+                done += 1
+
+    def _patch(self, patch: library_patches.Patch) -> None:
+        value = patch.value
+        self.guard.name(vars(patch.owner), patch.name, None if value is MISSING else value)
+        if is_container(value):
+            self.guard.content(value)
+        if library_patches.is_changed(patch):
+            self._reach(patch.home, ABSENT if value is MISSING else value)
 
     def _notes(self) -> None:
         """Count docstrings and annotations, if something may read them."""

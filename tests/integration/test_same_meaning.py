@@ -1078,6 +1078,91 @@ def test_what_a_script_sets_inside_of_libraries_counts(place: Place, workers: st
     assert "but here" not in shown
 
 
+SET_IN_OTHER_WAYS: Final = """
+import json, os
+from unittest import mock
+from resilient_scoop import futures
+RATE = 1
+def scaled(x): return x * RATE
+def encode(self, value): return scaled(value.x)
+class Point:
+    def __init__(self, x): self.x = x
+def point(x): return json.dumps(Point(x))
+def listed(x): return json.dumps([x])
+def marked(x): return json.JSONEncoder.mark
+def show(function):
+    there, here = list(futures.map(function, range(2))), list(map(function, range(2)))
+    print(function.__name__, there, "as here" if there == here else f"but here {here}")
+def main():
+    global RATE
+    RATE = 10
+    json.JSONEncoder.default = encode
+    show(point)
+    Encoder = json.JSONEncoder
+    Encoder.default = lambda self, value: -scaled(value.x)
+    show(point)
+    with mock.patch.object(json.JSONEncoder, "encode", lambda self, value: "object"):
+        show(listed)
+    with mock.patch("json.encoder.JSONEncoder.encode", lambda self, value: "text"):
+        show(listed)
+    with mock.patch.multiple(json.JSONEncoder, encode=lambda self, value: "multiple"):
+        show(listed)
+    show(listed)
+    type.__setattr__(json.JSONEncoder, "mark", 7)
+    show(marked)
+    for cls in (json.JSONEncoder, json.JSONDecoder):
+        cls.mark = "loop"
+    show(marked)
+    import late
+    show(listed)
+if __name__ == "__main__": main()
+"""
+
+
+def test_what_a_script_sets_inside_of_libraries_in_other_ways_counts(place: Place) -> None:
+    place.write("import json\njson.JSONEncoder.encode = lambda self, value: 'late'\n", "late.py")
+    place.write(SET_IN_OTHER_WAYS)
+    shown = place.rscoop("run", "-q", "-n", "2", "script.py").expect()
+    assert len(shown.splitlines()) == 9
+    assert "but here" not in shown
+    assert "['0', '10']" in shown
+    assert "['late', 'late']" in shown
+
+
+def test_what_a_module_sets_inside_of_a_library_when_the_script_imports_it_counts(
+    place: Place,
+) -> None:
+    place.write("import json\njson.JSONEncoder.encode = lambda self, value: 'late'\n", "late.py")
+    done = place.run("""
+        import json
+        from resilient_scoop import futures
+        def work(x): return json.dumps([x])
+        if __name__ == "__main__":
+            print(list(futures.map(work, [1])))
+            import late
+            print(list(futures.map(work, [1])))
+    """)
+    assert done.expect() == "['[1]']\n['late']\n"
+
+
+def test_an_edit_of_a_function_that_is_set_inside_of_a_library_is_noticed(place: Place) -> None:
+    text = """
+        import json, os
+        from resilient_scoop import futures
+        def encode(self, value): return len(value) * 2
+        def work(x): return json.dumps({x})
+        if __name__ == "__main__":
+            json.JSONEncoder.default = encode
+            print(list(futures.map(work, [1])))
+            if not os.path.exists("go"): raise SystemExit(5)
+    """
+    place.run(text).expect(5)
+    (place.folder / "go").touch()
+    place.write(text.replace("* 2", "* 3"))
+    assert "encode" in place.rscoop("resume", "last").err
+    assert place.rscoop("resume", "-q", "last", "--recompute-changed").expect() == "['3']\n"
+
+
 def test_what_cannot_be_sent_inside_of_a_library_is_refused(place: Place) -> None:
     done = place.run("""
         import json, sqlite3
