@@ -294,6 +294,7 @@ class Membership:
         Return how many items must run again.
         """
         self.peers.pop(peer.id, None)
+        self._kills = [each for each in self._kills if each[0] is not peer]
         if peer.host is not None:
             self.hosts.gone(peer)
         count = 0
