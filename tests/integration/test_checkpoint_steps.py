@@ -78,4 +78,7 @@ def test_the_broker_may_die_at_each_commit_and_removal(
 ) -> None:
     where = steps(place, "broker", who, range(1, 120, each_step))
     wanted = {"before commit", "after commit", "before unlink", "after unlink"}
+    if each_step == 1 and not wanted <= set(where):
+        # A commit may hold the changes of several turns, so the steps of two runs can differ by one.
+        where += steps(place, "broker", who, range(1, 120))
     assert wanted <= set(where) or (each_step > 1 and where), where

@@ -855,16 +855,22 @@ def test_a_callback_of_a_canceled_call_may_cancel_others_and_a_dropped_session_e
     done = python(
         place,
         """
-import gc, threading, time
+import gc, os, threading, time
 from concurrent.futures import wait
 from resilient_scoop import Session
 
+def hold():
+    until = time.monotonic() + 40
+    while not os.path.exists("canceled") and time.monotonic() < until: time.sleep(0.01)
+
 if __name__ == "__main__":
     session = Session(workers=1, progress=True)
-    running = session.submit(time.sleep, 3)
+    running = session.submit(hold)
     first, second = [session.submit(time.sleep, x) for x in (60, 61)]
     first.add_done_callback(lambda _: second.cancel())
-    print(first.cancel(), bool(wait([second], 20).done), second.cancelled(), running.result(20))
+    is_canceled = first.cancel()
+    open("canceled", "w").close()
+    print(is_canceled, bool(wait([second], 20).done), second.cancelled(), running.result(20))
     del session, running, first, second
     gc.collect()
     until = time.monotonic() + 20
